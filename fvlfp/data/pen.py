@@ -13,7 +13,7 @@ Colour = tuple[int, ...]  # RGB, or RGBA to let the picture below shine through
 Points = NDArray[np.complex128]
 
 SIZE = 64
-CANVAS = 3 * SIZE  # drawn three times too large, then averaged down: smooth edges
+CANVAS = 2 * SIZE  # drawn twice too large, then averaged down: smooth edges
 
 
 class Dice:
@@ -39,12 +39,14 @@ class Pen:
     """Draws on a canvas: point z (complex, y downwards) lands at pixel `at + turn * z`."""
 
     def __init__(self, image: Image.Image, at: complex = 0, turn: complex = 1) -> None:
-        self._draw = ImageDraw.Draw(image, "RGBA")
+        # mode "RGBA" blends, which costs more than painting over
+        self._paint, self._glaze = ImageDraw.Draw(image), ImageDraw.Draw(image, "RGBA")
         self._at, self._turn = at, turn
 
     def fill(self, points: Points, colour: Colour) -> None:
         """The polygon with these corners, shape (p,)."""
-        self._draw.polygon((self._at + self._turn * points).view(np.float64).tolist(), fill=colour)
+        corners = (self._at + self._turn * points).view(np.float64).tolist()
+        (self._paint if len(colour) == 3 else self._glaze).polygon(corners, fill=colour)
 
     def blob(
         self,
@@ -57,7 +59,7 @@ class Pen:
         tilt: float = 0,
     ) -> None:
         """A superellipse |x/rx|^power + |y/ry|^power <= 1; power 2 is an ellipse, 6 nearly a box."""
-        z = outline(power)
+        z = outline(power, 40 if rx > 0.3 else 24 if rx > 0.1 else 16)
         z = z * rx if ry is None or ry == rx else z.real * rx + 1j * (z.imag * ry)
         self.fill(at + (z * np.exp(1j * tilt) if tilt else z), colour)
 
@@ -78,9 +80,9 @@ class Pen:
 
 
 @cache
-def outline(power: float = 2) -> Points:
-    """The superellipse of radius 1 as 40 points, shape (40,)."""
-    z = np.exp(2j * np.pi * (np.arange(40) + 0.5) / 40)
+def outline(power: float = 2, points: int = 40) -> Points:
+    """The superellipse of radius 1, shape (points,); the second half of it lies above y = 0."""
+    z = np.exp(2j * np.pi * (np.arange(points) + 0.5) / points)
     if power == 2:
         return z
     x, y = z.real, z.imag
@@ -95,8 +97,14 @@ def path(*points: complex) -> Points:
 
 def curve(at: complex, half_width: float, bend: float, *, points: int = 13) -> Points:
     """A parabola through `at`, open at the top for bend > 0: its middle lies `bend` below its ends."""
+    t, dip = _parabola(points)
+    return at + half_width * t + bend * dip
+
+
+@cache
+def _parabola(points: int) -> tuple[Points, Points]:
     t = np.linspace(-1, 1, points)
-    return at + half_width * t + 1j * bend * (0.5 - t * t)
+    return t.astype(np.complex128), 1j * (0.5 - t * t)
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
