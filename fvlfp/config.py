@@ -1,0 +1,266 @@
+"""One frozen `Config`, its profiles, and the named seeds of a run.
+
+This module does not read data and does not import torch: a bad key is refused before anything slow starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from fvlfp.errors import InputError
+
+#: What a profile changes; everything else keeps its default. `full` is the paper-sized run.
+PROFILES: dict[str, dict[str, Any]] = {
+    "smoke": {"n": 1_500, "clients": 4, "rounds": 2, "local_epochs": 1, "draws": 300},
+    "lesson": {"n": 6_000, "rounds": 8},
+    "full": {},
+}
+
+#: A method is a setting of the three components: 0 switches a component off.
+METHODS: dict[str, dict[str, Any]] = {
+    "fedavg": {"lambda_cf": 0.0, "lambda_dsop": 0.0, "beta": 0.0, "gamma": 0.0},
+    "cdfp": {"lambda_dsop": 0.0, "beta": 0.0, "gamma": 0.0},
+    "dsop": {"lambda_cf": 0.0, "beta": 0.0, "gamma": 0.0},
+    "fpf": {"lambda_cf": 0.0, "lambda_dsop": 0.0},
+    "fvlfp": {},
+}
+
+#: The allowed values of every option that is a word.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "profile": tuple(PROFILES),
+    "method": tuple(METHODS),
+    "baseline": ("fedavg", "zero-shot"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "partition": ("iid", "class", "group", "class-group", "quantity", "column"),
+    "pairing": ("image", "words", "layers"),
+    "cf_directions": ("text", "prompted", "image"),
+    "dsop": ("text", "prompted", "text-span", "image"),
+    "dsop_words": ("frozen", "fair"),
+    "dsop_at": ("training", "inference"),
+    "fpf_by": ("client", "server"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every option of a run. Symbols are those of METHOD.md.
+
+    Build it with `Config.make(profile=..., method=..., key=value)`, which applies, in this order: the
+    defaults below, the profile, the method, and what the caller sets. A plain `Config()` is the full
+    method at the paper-sized profile.
+
+    Raises:
+        InputError: for a value outside its range, naming the key.
+    """
+
+    profile: str = "full"
+    method: str = "fvlfp"
+    baseline: str = "fedavg"  # what the paired audit compares with
+    seed: int = 0
+    device: str = "auto"
+
+    # Data: "toyfaces" (built in, n examples) or the path of a table.
+    data: str = "toyfaces"
+    n: int = 12_000
+    label: str = "smiling"
+    groups: tuple[str, ...] = ("shape",)
+    prompts: str = ""  # a data card in TOML; by default the one beside the table
+
+    # Model: "toyclip" (built in), or an open_clip name with a tag, or a config with a local weights file.
+    model: str = "toyclip"
+    pretrained: str = ""
+    model_config: str = ""
+
+    # Clients.
+    clients: int = 10
+    partition: str = "class-group"
+    concentration: float = 0.3  # Dirichlet; small means unlike clients
+    val_fraction: float = 0.2  # of every client's examples; choices are made on these alone
+    min_cell: int = 5  # counts below stay home
+
+    # Prompts and local training.
+    n_ctx: int = 4
+    depth: int = 2  # L: prompted layers of the text tower; 1 is CoOp's shallow prompt
+    rounds: int = 15
+    local_epochs: int = 2
+    batch: int = 64
+    lr: float = 0.02
+    class_balanced: bool = True
+
+    # CDFP.
+    lambda_cf: float = 5.0
+    alpha: float = 3.0
+    pairing: str = "image"
+    cf_directions: str = "text"
+    lambda_anchor: float = 1.0
+    lambda_gap: float = 0.0
+
+    # DSOP. `rank` 0 and `lambda_dsop` -1 mean: chosen on the clients' validation data, "off" included.
+    dsop: str = "prompted"
+    dsop_words: str = "frozen"
+    dsop_at: str = "training"
+    rank: int = 0
+    lambda_dsop: float = -1.0
+    recentre: bool = True
+
+    # FPF: w ∝ n^a exp(beta (perf - mean) - gamma (disp - mean)).
+    fpf_a: float = 1.0
+    beta: float = 4.0
+    gamma: float = 2.0
+    fpf_cap: float = 10.0
+    fpf_floor: float = 0.01
+    fpf_margin: float = 0.02
+    fpf_momentum: float = 0.0
+    fpf_by: str = "client"
+
+    # Audit.
+    draws: int = 2_000
+
+    def __post_init__(self) -> None:
+        for key, allowed in CHOICES.items():
+            value = getattr(self, key)
+            if value not in allowed:
+                raise InputError(
+                    f"{key} = {value!r} is not one of {', '.join(allowed)}{_near(value, allowed)}"
+                )
+        for key, low, high in _RANGES:
+            value = getattr(self, key)
+            if not low <= value <= high:
+                raise InputError(f"{key} = {value} is outside [{low}, {high}]")
+        if not self.groups:
+            raise InputError("groups is empty: name at least one perceived-group column")
+        if self.dsop_at == "training" and self.dsop_words == "fair":
+            raise InputError(
+                "dsop_words = 'fair' needs the trained prompts: use it with dsop_at = 'inference'"
+            )
+        if self.fpf_momentum > 0 and self.fpf_by == "client":
+            raise InputError("fpf_momentum needs fpf_by = 'server': a client keeps no history")
+
+    @classmethod
+    def make(cls, profile: str = "full", method: str = "fvlfp", **settings: Any) -> Config:
+        """Defaults, then the profile, then the method, then `settings`.
+
+        Raises:
+            InputError: unknown key (the nearest one is suggested) or a value of the wrong type.
+        """
+        _check_known("profile", profile, PROFILES)
+        _check_known("method", method, METHODS)
+        values: dict[str, Any] = {"profile": profile, "method": method}
+        values |= PROFILES[profile] | METHODS[method]
+        return cls(**(values | {key: _coerce(key, value) for key, value in settings.items()}))
+
+    @classmethod
+    def read(cls, path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
+        """A TOML file (or none) and `key=value` words, as `fvlfp train` takes them.
+
+        Raises:
+            InputError: missing or malformed file, unknown key, wrong type or range.
+        """
+        settings: dict[str, Any] = {}
+        if path is not None:
+            try:
+                settings |= tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                raise InputError(f"no such config file: {path}") from None
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise InputError(f"{path} is not valid TOML: {error}") from None
+        for word in overrides:
+            key, equals, value = word.partition("=")
+            if not equals:
+                raise InputError(f"--set {word!r}: write key=value")
+            settings[key.strip()] = value.strip()
+        return cls.make(**settings)
+
+    def replace(self, **changes: Any) -> Config:
+        """A copy with some keys changed (checked again)."""
+        return dataclasses.replace(self, **{k: _coerce(k, v) for k, v in changes.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key, as JSON types."""
+        return {**dataclasses.asdict(self), "groups": list(self.groups)}
+
+    def digest(self) -> str:
+        """Sixteen hex digits that change with any option; a resumed run must show the same."""
+        return hashlib.sha256(repr(sorted(self.to_dict().items())).encode()).hexdigest()[:16]
+
+    def seed_for(self, name: str) -> int:
+        """The seed of one named generator, e.g. `client/3/round/7` (63 bits).
+
+        Names, not a shared stream: the order in which clients run changes nothing.
+        """
+        return seed_for(self.seed, name)
+
+
+def seed_for(root: int, name: str) -> int:
+    """The first 63 bits of sha256("root/name")."""
+    return int.from_bytes(hashlib.sha256(f"{root}/{name}".encode()).digest()[:8], "big") >> 1
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("seed", 0, 2**63 - 1),
+    ("n", 60, 10**7),
+    ("clients", 1, 100_000),
+    ("concentration", 1e-3, 1e6),
+    ("val_fraction", 0.05, 0.5),
+    ("min_cell", 0, 10**6),
+    ("n_ctx", 1, 64),
+    ("depth", 1, 64),
+    ("rounds", 0, 10**6),
+    ("local_epochs", 1, 10**4),
+    ("batch", 1, 10**6),
+    ("lr", 1e-8, 10.0),
+    ("lambda_cf", 0.0, 1e4),
+    ("alpha", 0.0, 100.0),
+    ("lambda_anchor", 0.0, 1e4),
+    ("lambda_gap", 0.0, 1e4),
+    ("rank", 0, 10**4),
+    ("lambda_dsop", -1.0, 1.0),
+    ("fpf_a", 0.0, 2.0),
+    ("beta", 0.0, 100.0),
+    ("gamma", 0.0, 100.0),
+    ("fpf_cap", 1.0, 1e6),
+    ("fpf_floor", 0.0, 1.0),
+    ("fpf_margin", 0.0, 1.0),
+    ("fpf_momentum", 0.0, 0.999),
+    ("draws", 100, 10**6),
+)
+
+
+def _near(value: Any, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(str(value), list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _check_known(key: str, value: Any, known: Mapping[str, Any]) -> None:
+    if value not in known:
+        raise InputError(f"{key} = {value!r} is not one of {', '.join(known)}{_near(value, known)}")
+
+
+def _coerce(key: str, value: Any) -> Any:
+    """A setting as its field's type; text (from the command line) is parsed, nothing else is."""
+    types = get_type_hints(Config)
+    if key not in types:
+        raise InputError(f"unknown config key {key!r}{_near(key, types)}")
+    wanted = types[key]
+    try:
+        if key == "groups":
+            names = value.split(",") if isinstance(value, str) else list(value)
+            return tuple(str(name).strip() for name in names if str(name).strip())
+        if wanted is bool:
+            return value if isinstance(value, bool) else {"true": True, "false": False}[value]
+        if wanted in (int, float) and not isinstance(value, bool):
+            if wanted is int and isinstance(value, float):
+                raise ValueError
+            return wanted(value)
+        if wanted is str and isinstance(value, str):
+            return value
+    except (KeyError, ValueError, TypeError, AttributeError):
+        pass
+    raise InputError(f"{key} = {value!r} is not a valid {getattr(wanted, '__name__', wanted)}")
