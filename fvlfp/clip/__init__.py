@@ -1,0 +1,1 @@
+"""The frozen CLIP: image features with provenance, and a text tower that takes prompts."""
