@@ -1,0 +1,142 @@
+"""DSOP: Demographic Subspace Orthogonal Projection.
+
+`z' = normalise(z - lambda (z - mu) U U^T)`: image embeddings lose what tells perceived groups apart.
+Where U comes from (METHOD.md: DSOP):
+
+- `text`: differences of group words' embeddings; needs nothing but words;
+- `prompted`: the same words *mapped onto the images*: every image belongs softly to each group by its
+  zero-shot similarity to the group's words, and U spans the differences of the soft group means; no label;
+- `text-span`: the group words' embeddings themselves; deletes shared meaning, kept for teaching;
+- `image`: differences of group means by perceived-group labels, at the training clients only.
+
+Means travel as sums and counts: they add up over clients, and no image embedding leaves one.
+
+What this module does not do: it removes a *linear* subspace. A non-linear probe may still find the group,
+and a task that needs the direction loses accuracy. It trains nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Projection:
+    """basis: U (d, r) orthonormal columns; mu: (d,); lam: lambda in [0, 1]."""
+
+    basis: Tensor
+    mu: Tensor
+    lam: float = 1.0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """(n, d) unit rows -> (n, d) unit rows. lambda = 0 or r = 0 returns z itself, bit for bit."""
+        if self.lam == 0 or self.basis.shape[1] == 0:
+            return z
+        return F.normalize(self.unnormalised(z), dim=-1)
+
+    def unnormalised(self, z: Tensor) -> Tensor:
+        """`z - lambda (z - mu) U U^T`; for lambda = 1, `U^T z' = U^T mu` holds here."""
+        return z - self.lam * (z - self.mu) @ self.basis @ self.basis.T
+
+    def to_rank(self, rank: int, lam: float) -> Projection:
+        """The same subspace, its first `rank` directions only, with another lambda."""
+        return Projection(self.basis[:, :rank], self.mu, lam)
+
+
+def no_projection(d: int) -> Projection:
+    """The identity, as a projection of rank 0."""
+    return Projection(torch.zeros(d, 0), torch.zeros(d), 0.0)
+
+
+def centred(prototypes: Tensor) -> Tensor:
+    """`D = p - mean_g p`, (G, d): group directions without what all groups share."""
+    return prototypes - prototypes.mean(0)
+
+
+def subspace(directions: Tensor, tol: float = 1e-4) -> tuple[Tensor, Tensor]:
+    """Orthonormal basis U (d, r) of the row space of `directions` (m, d), and its r singular values.
+
+    Values below `tol` times the largest are dropped; several attributes are stacked before the call. Of
+    G centred directions, r <= G - 1. Signs are fixed (largest entry positive), so that every machine gets
+    the same basis. All-zero directions give r = 0.
+    """
+    _, sigma, rows = torch.linalg.svd(directions.double(), full_matrices=False)
+    keep = sigma > max(tol * float(sigma.max()), 1e-8)
+    basis = rows[keep].T
+    peak = basis.abs().argmax(0)
+    basis = basis * torch.sign(basis[peak, torch.arange(basis.shape[1])])
+    return basis.float(), sigma[keep].float()
+
+
+def soft_membership(z: Tensor, group_texts: Tensor, scale: float) -> Tensor:
+    """`q = softmax_g(s z E^T)` (n, G): how much each image looks like each group *to the frozen model*.
+
+    z: (n, d) unit rows; group_texts: E (G, d) unit rows. No label is used.
+    """
+    return F.softmax(scale * z @ group_texts.T, -1)
+
+
+def moments(
+    z: Tensor, labels: Tensor, membership: Tensor, n_classes: int, min_cell: int = 0
+) -> tuple[Tensor, Tensor]:
+    """What one client sends: feature sums (C, G, d) and counts (C, G), class by group.
+
+    z: (n, d); labels: (n,) in [C]; membership: (n, G), soft (rows sum to 1) or one-hot perceived groups.
+    A cell with a count in (0, min_cell) stays home: its sum and its count are sent as zeros.
+    Sums over clients are the sums of the union, so secure aggregation can hide each client's share.
+    """
+    onehot = F.one_hot(labels, n_classes).to(z.dtype)
+    counts = torch.einsum("nc,ng->cg", onehot, membership.to(z.dtype))
+    sums = torch.einsum("nc,ng,nd->cgd", onehot, membership.to(z.dtype), z)
+    keep = counts >= min_cell
+    return sums * keep[..., None], counts * keep
+
+
+def group_means(sums: Tensor, counts: Tensor) -> Tensor:
+    """Group means (G, d), each balanced over the classes it has, from summed moments.
+
+    A class counts only if *every* group that has anything has it; otherwise a group that lacks a class
+    would differ from the others by that class. Groups with no such class get the mean of the others
+    (direction zero).
+    """
+    present = counts > 0
+    groups = present.any(0)
+    shared = present[:, groups].all(1)
+    if not shared.any():
+        shared = present.any(1)
+    means = sums / counts.clamp_min(1e-12)[..., None]  # (C, G, d)
+    weight = (present & shared[:, None]).to(sums.dtype)
+    out = (means * weight[..., None]).sum(0) / weight.sum(0).clamp_min(1)[:, None]
+    known = weight.sum(0) > 0
+    if not known.all():
+        out = torch.where(known[:, None], out, out[known].mean(0))
+    return out
+
+
+def overall_mean(sums: Tensor, counts: Tensor, *, by_group: bool) -> Tensor:
+    """mu (d,): the mean of class means; with `by_group`, the mean of class-by-group means."""
+    if not by_group:
+        sums, counts = sums.sum(1), counts.sum(1)
+    sums, counts = sums.reshape(-1, sums.shape[-1]), counts.reshape(-1)
+    present = counts > 0
+    return (sums[present] / counts[present, None]).mean(0)
+
+
+def group_directions(
+    mode: str, group_texts: Tensor, sums: Tensor | None = None, counts: Tensor | None = None
+) -> Tensor:
+    """One attribute's directions (G, d), whose row space a projection removes, by `mode` (see above).
+
+    group_texts: E (G, d). sums, counts: summed moments, for `prompted` and `image`.
+    """
+    if mode == "text":
+        return centred(group_texts)
+    if mode == "text-span":
+        return group_texts
+    if sums is None or counts is None:
+        raise ValueError(f"mode {mode!r} needs moments")
+    return centred(group_means(sums, counts))
