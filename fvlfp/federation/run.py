@@ -1,0 +1,267 @@
+"""A whole run in this process: data to features, clients, training, predictions on the test rows.
+
+`prepare` encodes every image once; `train` sees the clients only, never a test row; `predict` is the only
+function that reads them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from fvlfp.clip.encoder import Encoder, default_cache, features
+from fvlfp.config import Config
+from fvlfp.data.partition import split_clients
+from fvlfp.data.table import Dataset
+from fvlfp.dsop import Projection
+from fvlfp.errors import InputError
+from fvlfp.federation.app import final_projection, make_client_app, serve
+from fvlfp.federation.checkpoint import Checkpoints
+from fvlfp.federation.client import ClientData, Split
+from fvlfp.federation.local_grid import LocalGrid, in_this_process
+from fvlfp.federation.task import Task
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs. `test` and `test_frame` are for `predict` alone.
+
+    seconds: what encoding the images took (near 0 when they came from the cache).
+    """
+
+    cfg: Config
+    task: Task
+    clients: list[ClientData]
+    test: Split
+    test_frame: pd.DataFrame
+    provenance: dict[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """prompts: (L, n_ctx, width). projection: what to apply at inference. history: one row a round.
+
+    candidates: the (rank, lambda) pairs tried on validation data. seconds: wall time of training.
+    """
+
+    cfg: Config
+    prompts: Tensor
+    projection: Projection
+    history: list[dict[str, Any]]
+    candidates: list[dict[str, Any]]
+    seconds: float
+
+
+def load_data(cfg: Config) -> Dataset:
+    """The built-in drawn faces, or the table that `cfg.data` names."""
+    if cfg.data == "toyfaces":
+        from fvlfp.data import toyfaces
+
+        return toyfaces.make(cfg.n, seed=cfg.seed)
+    from fvlfp.data.table import read_table
+
+    return read_table(cfg.data, prompts=cfg.prompts or None)
+
+
+def prepare(
+    cfg: Config,
+    *,
+    dataset: Dataset | None = None,
+    encoder: Encoder | None = None,
+    cache: str | Path | None = None,
+    quiet: bool = True,
+) -> Prepared:
+    """Load, check, encode (from the cache where possible) and spread the rows over clients.
+
+    Rows with `split` "train" (and "val", if the table has it) belong to clients, "test" rows to nobody.
+    Without a `split` column a third of the rows, drawn by the named seed `split`, is test.
+
+    Raises:
+        InputError: a column is missing, a value has no words on the data card, or no client has data.
+    """
+    dataset = load_data(cfg) if dataset is None else dataset
+    frame = dataset.frame.reset_index(drop=True)
+    _check_columns(frame, cfg)
+    if encoder is None:
+        encoder = Encoder.load(
+            cfg.model, pretrained=cfg.pretrained, model_config=cfg.model_config, device=cfg.device
+        )
+    task = Task.make(encoder, dataset.card, cfg)
+    y = _codes(frame, cfg.label, task.classes)
+    g = {name: _codes(frame, name, groups) for name, groups in task.groups.items()}
+
+    started = time.perf_counter()
+    z = features(encoder, dataset.images, cache=cache or default_cache(), quiet=quiet)
+    seconds = time.perf_counter() - started
+
+    where = encoder.device
+    everything = Split(
+        torch.from_numpy(z).to(where),
+        torch.from_numpy(y).to(where),
+        {name: torch.from_numpy(codes).to(where) for name, codes in g.items()},
+    )
+    is_test = _test_rows(frame, cfg)
+    rows = np.flatnonzero(~is_test)
+    if not len(rows):
+        raise InputError("no client has data: every row's split is 'test'")
+    owner = split_clients(
+        frame.iloc[rows],
+        clients=cfg.clients,
+        scheme=cfg.partition,
+        label=cfg.label,
+        groups=list(cfg.groups),
+        concentration=cfg.concentration,
+        seed=cfg.seed_for("partition"),
+    )
+    clients = [_client(everything, rows[owner == k], k, frame, cfg) for k in range(owner.max() + 1)]
+    test = np.flatnonzero(is_test)
+    card = dataset.card
+    provenance = {
+        **encoder.provenance,
+        "data": {
+            "name": card.name,
+            "source": card.source,
+            "licence": card.licence,
+            "label_origin": card.label_origin,
+            "rows": {"clients": len(rows), "test": len(test)},
+        },
+        "templates": card.templates,
+        "class_phrases": card.classes[cfg.label],
+        "config": cfg.to_dict(),
+    }
+    return Prepared(cfg, task, clients, everything.take(test), frame.iloc[test], provenance, seconds)
+
+
+def train(
+    cfg: Config,
+    prepared: Prepared,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[str], None] | None = print,
+) -> Trained:
+    """Federated training on the clients of `prepared`, through the Flower apps, in this process.
+
+    cfg: may differ from `prepared.cfg` in method, components and rounds, not in data, model or clients.
+    out: a folder for a checkpoint after every round; with `resume` the run goes on from the newest one and
+    ends with the same bits as a straight run. progress: gets one line a round.
+
+    Raises:
+        InputError: `out` holds a run with another config. RuntimeError: no client answered.
+    """
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    task = prepared.task
+    checkpoints = Checkpoints(Path(out) / "checkpoints", cfg.digest()) if out else None
+    by_partition = prepared.clients
+    app = make_client_app(lambda c: by_partition[int(c.node_config["partition-id"])], task, cfg)
+    started = last = time.perf_counter()
+
+    def on_round(row: dict[str, Any]) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        if progress:
+            progress(describe(row, cfg.rounds, now - last))
+        last = now
+
+    with in_this_process():
+        state = serve(
+            LocalGrid(app, len(by_partition)),
+            task,
+            cfg,
+            checkpoints=checkpoints,
+            resume=resume,
+            on_round=on_round,
+        )
+    return Trained(
+        cfg=cfg,
+        prompts=state.tensors["prompts"],
+        projection=final_projection(state),
+        history=state.facts["history"],
+        candidates=state.facts["candidates"],
+        seconds=time.perf_counter() - started,
+    )
+
+
+def describe(row: dict[str, Any], rounds: int, seconds: float) -> str:
+    """One line a round; accuracy and gap are means over the clients' own validation data."""
+
+    def show(value: float | None) -> str:
+        return "undefined" if value is None else f"{value:.3f}"
+
+    line = (
+        f"round {row['round']:>3}/{rounds}  loss {row['loss']:.4f}  balanced accuracy "
+        f"{show(row['balanced_accuracy'])}  odds gap {show(row['odds_gap'])} (validation)  {seconds:.1f} s"
+    )
+    return line + (f"  FAILED clients: {row['failed']}" if row["failed"] else "")
+
+
+@torch.no_grad()
+def predict(prepared: Prepared, trained: Trained | None = None) -> pd.DataFrame:
+    """The test rows with `prediction` and, for two classes, `score` (probability of the second class).
+
+    trained: None gives the zero-shot classifier with the card's first template. No perceived group is
+    read: only image embeddings and class words go in.
+    """
+    task, z = prepared.task, prepared.test.z
+    texts = task.frozen_texts
+    if trained is not None:
+        device = texts.device
+        texts = task.class_texts(trained.prompts.to(device))
+        p = trained.projection
+        z = Projection(p.basis.to(device), p.mu.to(device), p.lam)(z)
+    probability = (task.scale * z @ texts.T).softmax(-1).cpu().numpy()
+    out = prepared.test_frame.copy()
+    out["prediction"] = np.array(task.classes)[probability.argmax(1)]
+    if len(task.classes) == 2:
+        out["score"] = probability[:, 1].astype(float)
+    return out
+
+
+def _check_columns(frame: pd.DataFrame, cfg: Config) -> None:
+    import difflib
+
+    for column in (cfg.label, *cfg.groups):
+        if column not in frame:
+            near = difflib.get_close_matches(column, list(frame.columns), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"the table has no column {column!r}{hint}")
+
+
+def _codes(frame: pd.DataFrame, column: str, values: list[str]) -> np.ndarray:
+    codes = pd.Categorical(frame[column], categories=values).codes.astype(np.int64)
+    bad = np.flatnonzero(codes < 0)
+    if len(bad):
+        value = frame[column].iloc[bad[0]]
+        raise InputError(
+            f"row {bad[0] + 2}: {column} = {value!r} has no words on the data card "
+            f"(it knows {', '.join(map(repr, values))}); {len(bad)} such rows"
+        )
+    return codes
+
+
+def _test_rows(frame: pd.DataFrame, cfg: Config) -> np.ndarray:
+    if "split" in frame:
+        return (frame["split"] == "test").to_numpy()
+    rng = np.random.default_rng(cfg.seed_for("split"))
+    return rng.permutation(np.arange(len(frame)) % 3 == 0)
+
+
+def _client(everything: Split, rows: np.ndarray, k: int, frame: pd.DataFrame, cfg: Config) -> ClientData:
+    """Split one client's rows into train and val: the table's own, or a stratified-by-class draw."""
+    if "split" in frame and (frame["split"] == "val").any():
+        is_val = (frame["split"].iloc[rows] == "val").to_numpy()
+    else:
+        rng = np.random.default_rng(cfg.seed_for(f"client/{k}/val"))
+        is_val = np.zeros(len(rows), bool)
+        is_val[rng.permutation(len(rows))[: max(1, round(cfg.val_fraction * len(rows)))]] = True
+    return ClientData(k, everything.take(rows[~is_val]), everything.take(rows[is_val]))

@@ -1,0 +1,124 @@
+"""What server and clients share before training starts: the frozen text tower and the words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fvlfp.clip.encoder import Encoder
+from fvlfp.clip.prompts import TextTower, Tokens
+from fvlfp.config import Config
+from fvlfp.data.card import Card
+
+
+@dataclass(frozen=True)
+class Task:
+    """One classification task in words.
+
+    classes: C values of the label, in the card's order. groups: attribute -> its G perceived groups.
+    initial: prompts (L, n_ctx, width) that say the card's first template.
+    frozen_texts: (C, d) class embeddings under `initial`: the zero-shot classifier, and the anchor.
+    group_texts: attribute -> E (G, d), unit mean embedding of each group's hand-written sentences.
+    """
+
+    text: TextTower
+    scale: float
+    classes: list[str]
+    groups: dict[str, list[str]]
+    initial: Tensor
+    frozen_texts: Tensor
+    group_texts: dict[str, Tensor]
+    class_tokens: Tokens
+    word_tokens: dict[str, tuple[Tokens, Tensor]]
+    pair_tokens: dict[str, tuple[Tokens, Tensor]]
+
+    @classmethod
+    def make(cls, encoder: Encoder, card: Card, cfg: Config) -> Task:
+        """Tokenise and embed all words once.
+
+        Raises:
+            InputError: the card lacks words for the label or an attribute, or a text is too long.
+        """
+        text = encoder.text
+        head, _, tail = card.templates[0].partition("{}")
+        generator = torch.Generator().manual_seed(cfg.seed_for("init"))
+        initial = text.initial_prompts(head.strip(), n_ctx=cfg.n_ctx, depth=cfg.depth, generator=generator)
+
+        def behind_context(phrases: list[str]) -> Tokens:
+            return text.tokenize([phrase + tail for phrase in phrases], cfg.n_ctx)
+
+        classes = card.class_values(cfg.label)
+        class_tokens = behind_context([card.classes[cfg.label][value] for value in classes])
+        groups, group_texts, word_tokens, pair_tokens = {}, {}, {}, {}
+        for name in cfg.groups:
+            sentences = card.group_texts(name)
+            groups[name] = list(sentences)
+            attribute = card.groups[name]
+            group_texts[name] = F.normalize(
+                torch.stack([encoder.encode_texts(s).mean(0) for s in sentences.values()]), dim=-1
+            )
+            phrases = [
+                (g, attribute.phrase.format(word=word))
+                for g, words in enumerate(attribute.words.values())
+                for word in words
+            ]
+            word_tokens[name] = (
+                behind_context([phrase for _, phrase in phrases]),
+                torch.tensor([g for g, _ in phrases], device=encoder.device),
+            )
+            pairs = [
+                (cell, phrase)
+                for cell, texts in enumerate(card.pair_text(cfg.label, name).values())
+                for phrase in texts
+            ]
+            pair_tokens[name] = (
+                behind_context([phrase for _, phrase in pairs]),
+                torch.tensor([cell for cell, _ in pairs], device=encoder.device),
+            )
+        return cls(
+            text=text,
+            scale=encoder.scale,
+            classes=classes,
+            groups=groups,
+            initial=initial,
+            frozen_texts=text.encode(class_tokens, initial).detach(),
+            group_texts=group_texts,
+            class_tokens=class_tokens,
+            word_tokens=word_tokens,
+            pair_tokens=pair_tokens,
+        )
+
+    def class_texts(self, prompts: Tensor) -> Tensor:
+        """T (C, d): the classifier that these prompts make."""
+        return self.text.encode(self.class_tokens, prompts)
+
+    @torch.no_grad()
+    def fair_group_texts(self, prompts: Tensor) -> dict[str, Tensor]:
+        """`group_texts`, but said by the learned prompts instead of the hand-written templates."""
+        out = {}
+        for name, (tokens, group) in self.word_tokens.items():
+            out[name] = _unit_means(self.text.encode(tokens, prompts), group, len(self.groups[name]))
+        return out
+
+    def pair_texts(self, prompts: Tensor) -> dict[str, tuple[Tensor, list[Tensor]]]:
+        """Attribute -> texts naming class and group (C, G, d), and their states (C, G, width) per layer."""
+        out = {}
+        for name, (tokens, cell) in self.pair_tokens.items():
+            shape = (len(self.classes), len(self.groups[name]))
+            texts, states = self.text.encode_layers(tokens, prompts)
+            n_cells = shape[0] * shape[1]
+            named = _unit_means(texts, cell, n_cells).unflatten(0, shape)
+            out[name] = named, [_means(s, cell, n_cells).unflatten(0, shape) for s in states]
+        return out
+
+
+def _means(rows: Tensor, index: Tensor, n: int) -> Tensor:
+    sums = torch.zeros(n, rows.shape[1], device=rows.device).index_add(0, index, rows.float())
+    return sums / torch.bincount(index, minlength=n)[:, None]
+
+
+def _unit_means(rows: Tensor, index: Tensor, n: int) -> Tensor:
+    return F.normalize(_means(rows, index, n), dim=-1)
