@@ -109,6 +109,7 @@ class Config:
     rank: int = 0
     lambda_dsop: float = -1.0
     recentre: bool = True
+    tolerance: float = 0.02  # balanced accuracy (validation) that a projection may cost
 
     # FPF: w ∝ n^a exp(beta (perf - mean) - gamma (disp - mean)).
     fpf_a: float = 1.0
@@ -222,6 +223,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("lambda_gap", 0.0, 1e4),
     ("rank", 0, 10**4),
     ("lambda_dsop", -1.0, 1.0),
+    ("tolerance", 0.0, 1.0),
     ("fpf_a", 0.0, 2.0),
     ("beta", 0.0, 100.0),
     ("gamma", 0.0, 100.0),

@@ -101,8 +101,8 @@ class Encoder:
                 made, _, transform = open_clip.create_model_and_transforms(
                     name, pretrained=pretrained, device=where
                 )
-        except (RuntimeError, OSError, ValueError, KeyError) as error:
-            first = str(error).strip().splitlines()[0]
+        except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"{pretrained} does not hold the weights of {name}: {first}") from error
         for warning in caught:
             if "QuickGELU" in str(warning.message):

@@ -48,8 +48,6 @@ MOMENTS = f"{MessageType.QUERY}.moments"
 
 #: lambdas that validation may choose from; every rank goes with each.
 LAMBDAS = (1.0, 0.5)
-#: how much balanced accuracy (validation) a projection may cost before it is out.
-TOLERANCE = 0.01
 #: examples worth of shrinkage of a client's reported gap towards zero, see fpf.recall_gap.
 GAP_PRIOR = 10.0
 
@@ -242,7 +240,7 @@ def _directions(
 def choose_projection(grid: Grid, task: Task, cfg: Config, state: State) -> None:
     """Cut `basis` to the rank, and set the lambda, that do best on the clients' validation data.
 
-    Of all candidates whose balanced accuracy is within TOLERANCE of "off", the one with the smallest odds
+    Of all candidates whose balanced accuracy is within `tolerance` of "off", the one with the smallest odds
     gap (the largest over attributes, counts pooled over clients). A rank or lambda that the config fixes is
     not searched; lambda_dsop = 0 means off and asks nobody.
     """
@@ -259,7 +257,8 @@ def choose_projection(grid: Grid, task: Task, cfg: Config, state: State) -> None
         fit = [
             row
             for row in tried
-            if row["odds_gap"] is not None and (row["balanced_accuracy"] or 0.0) >= best_accuracy - TOLERANCE
+            if row["odds_gap"] is not None
+            and (row["balanced_accuracy"] or 0.0) >= best_accuracy - cfg.tolerance
         ]
         if fit:
             best = min(fit, key=lambda row: (row["odds_gap"] or 0.0, row["rank"] or 0))

@@ -6,6 +6,7 @@ function that reads them.
 
 from __future__ import annotations
 
+import difflib
 import logging
 import time
 from collections.abc import Callable
@@ -60,6 +61,10 @@ class Trained:
     history: list[dict[str, Any]]
     candidates: list[dict[str, Any]]
     seconds: float
+
+
+#: What `prepare` builds in and `train` can no longer change. (A seed may differ: same clients, other training.)
+_PREPARED_WITH = ("data", "label", "groups", "model", "n_ctx", "depth")
 
 
 def load_data(cfg: Config) -> Dataset:
@@ -157,8 +162,12 @@ def train(
     ends with the same bits as a straight run. progress: gets one line a round.
 
     Raises:
-        InputError: `out` holds a run with another config. RuntimeError: no client answered.
+        InputError: `out` holds a run with another config, or `cfg` asks for another task than `prepared`
+            holds. RuntimeError: no client answered.
     """
+    for key in _PREPARED_WITH:
+        if getattr(cfg, key) != getattr(prepared.cfg, key):
+            raise InputError(f"{key} differs from what was prepared: call prepare(cfg) again")
     logging.getLogger("flwr").setLevel(logging.WARNING)
     task = prepared.task
     checkpoints = Checkpoints(Path(out) / "checkpoints", cfg.digest()) if out else None
@@ -228,8 +237,6 @@ def predict(prepared: Prepared, trained: Trained | None = None) -> pd.DataFrame:
 
 
 def _check_columns(frame: pd.DataFrame, cfg: Config) -> None:
-    import difflib
-
     for column in (cfg.label, *cfg.groups):
         if column not in frame:
             near = difflib.get_close_matches(column, list(frame.columns), n=1)

@@ -1,0 +1,80 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fvlfp.clip.encoder import Encoder, features, pick_device
+from fvlfp.errors import InputError
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)) for _ in range(7)]
+
+
+def test_features_are_unit_rows_and_do_not_depend_on_the_batch(encoder, images):
+    z = encoder.encode_images(images)
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_images(images, batch=2), z, atol=1e-6)
+
+
+def test_cache_is_used_and_keyed_by_pixels_and_model(encoder, images, tmp_path, monkeypatch):
+    z = features(encoder, images, cache=tmp_path)
+    monkeypatch.setattr(encoder, "encode_images", lambda *a, **k: pytest.fail("encoded again"))
+    np.testing.assert_array_equal(features(encoder, images, cache=tmp_path), z)
+    changed = [*images[:-1], images[0]]
+    with pytest.raises(pytest.fail.Exception):
+        features(encoder, changed, cache=tmp_path)
+    monkeypatch.setitem(encoder.provenance, "weights_sha256", "another model")
+    with pytest.raises(pytest.fail.Exception):
+        features(encoder, images, cache=tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY half a file"])
+def test_a_damaged_cache_file_is_replaced(encoder, images, tmp_path, damage):
+    z = features(encoder, images, cache=tmp_path)
+    (file,) = tmp_path.glob("*.npy")
+    file.write_bytes(damage)
+    np.testing.assert_array_equal(features(encoder, images, cache=tmp_path), z)
+    np.testing.assert_array_equal(np.load(file), z)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_provenance_names_weights_and_activation(encoder, tiny_files):
+    import hashlib
+
+    assert encoder.provenance["weights_sha256"] == hashlib.sha256(tiny_files[1].read_bytes()).hexdigest()
+    assert encoder.provenance["activation"] == "gelu"
+    assert "Resize" in encoder.provenance["transform"]
+
+
+def test_wrong_models_are_refused(tiny_files, tmp_path):
+    config, weights = tiny_files
+    with pytest.raises(InputError, match="open_clip knows no model 'ViT-B-61'; did you mean 'ViT-B-16'?"):
+        Encoder.load("ViT-B-61", pretrained="openai")
+    with pytest.raises(InputError, match="neither a file nor a tag of ViT-B-16"):
+        Encoder.load("ViT-B-16", pretrained="opeani")
+    with pytest.raises(
+        InputError, match="quick_gelu=True, but ViT-B-16 has quick_gelu=False.*'ViT-B-16-quickgelu'"
+    ):
+        Encoder.load("ViT-B-16", pretrained="openai")
+    other = json.loads(config.read_text())
+    other["text_cfg"]["width"] = 48
+    (tmp_path / "other-clip.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match=r"tiny.safetensors does not hold the weights of other-clip"):
+        Encoder.load("other-clip", pretrained=str(weights), model_config=tmp_path / "other-clip.json")
+    with pytest.raises(InputError, match="needs weights"):
+        Encoder.load("ViT-B-16")
+    with pytest.raises(InputError, match="no such model config"):
+        Encoder.load("x", pretrained=str(weights), model_config=tmp_path / "x.json")
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(InputError, match="not an open_clip model config"):
+        Encoder.load("x", pretrained=str(weights), model_config=tmp_path / "x.json")
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(InputError, match="device = 'tpu' is not available"):
+        pick_device("tpu")

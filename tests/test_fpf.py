@@ -1,0 +1,107 @@
+"""FPF by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fvlfp.fpf import (
+    Fusion,
+    balanced_accuracy,
+    client_weight,
+    fusion_weights,
+    mean_known,
+    recall_gap,
+    worst_cell_recall,
+)
+
+RULE = Fusion(beta=4.0, gamma=2.0)
+N, PERF, DISP = [100, 50, 200], [0.9, 0.7, 0.8], [0.1, 0.4, 0.25]
+
+
+def naive(n, perf, disp, rule):
+    p, q = sum(perf) / len(perf), sum(disp) / len(disp)
+    out = []
+    for k in range(len(n)):
+        e = rule.beta * (perf[k] - p) - rule.gamma * (disp[k] - q)
+        out.append(n[k] ** rule.a * min(max(math.exp(e), 1 / rule.cap), rule.cap))
+    return out
+
+
+def test_weights_equal_the_formula():
+    assert fusion_weights(N, PERF, DISP, fusion=RULE) == pytest.approx(naive(N, PERF, DISP, RULE), rel=1e-12)
+
+
+def test_client_and_server_forms_agree_when_the_means_are_equal():
+    means = {"perf_mean": mean_known(PERF), "disp_mean": mean_known(DISP)}
+    own = [client_weight(n, p, d, **means, fusion=RULE) for n, p, d in zip(N, PERF, DISP, strict=True)]
+    assert own == fusion_weights(N, PERF, DISP, fusion=RULE)
+
+
+def test_without_beta_and_gamma_it_is_fedavg_exactly():
+    assert fusion_weights(N, PERF, DISP, fusion=Fusion()) == [100.0, 50.0, 200.0]
+
+
+def test_undefined_is_neutral():
+    weights = fusion_weights([100, 100], [0.8, None], [None, None], fusion=RULE)
+    assert weights == [100.0, 100.0]
+    assert mean_known([None, None]) is None
+
+
+def test_the_cap_bounds_a_liar():
+    honest, liar = fusion_weights(
+        [100, 100], [0.5, 1.0], [1.0, 0.0], fusion=Fusion(beta=100, gamma=100, cap=3)
+    )
+    assert liar / honest == pytest.approx(9.0)  # cap squared
+    assert (
+        fusion_weights([100, 100], [0.5, 1.0], [1.0, 0.0], fusion=Fusion(beta=100, cap=3, floor=0.4))[0]
+        > honest
+    )
+
+
+def test_the_gate_gives_a_guesser_no_bonus_for_having_no_gap():
+    fair_guesser = client_weight(100, 0.51, 0.0, perf_mean=0.51, disp_mean=0.3, fusion=RULE)
+    assert fair_guesser == 100.0
+    unfair_guesser = client_weight(100, 0.51, 0.6, perf_mean=0.51, disp_mean=0.3, fusion=RULE)
+    assert unfair_guesser < 100.0
+
+
+def test_momentum_moves_part_of_the_way():
+    still = fusion_weights([1, 1], [0.5, 0.5], [0.2, 0.2], fusion=RULE, previous=[3.0, 1.0], momentum=0.5)
+    share = still[0] / sum(still)
+    assert share == pytest.approx(0.5 * 0.75 + 0.5 * 0.5)
+
+
+COUNTS = np.zeros((2, 2, 2), int)  # true, predicted, group
+COUNTS[0, :, 0] = [8, 2]
+COUNTS[0, :, 1] = [5, 5]
+COUNTS[1, :, 0] = [1, 9]
+COUNTS[1, :, 1] = [2, 2]
+
+
+def test_reports_by_hand():
+    assert balanced_accuracy(COUNTS) == pytest.approx((13 / 20 + 11 / 14) / 2)
+    assert recall_gap(COUNTS) == pytest.approx(0.9 - 0.5)
+    assert recall_gap(COUNTS, min_cell=5) == pytest.approx(0.8 - 0.5)  # the cell of 4 is left out
+    assert recall_gap(COUNTS, prior=10) == pytest.approx(max(0.4 * 4 / 14, 0.3 * 10 / 20))
+    assert worst_cell_recall(COUNTS) == 0.5
+
+
+def test_recall_gap_is_fairlearns_equalized_odds_difference():
+    from fairlearn.metrics import equalized_odds_difference
+
+    rng = np.random.default_rng(0)
+    y, p, g = rng.integers(0, 2, (3, 300))
+    counts = np.zeros((2, 2, 2), int)
+    np.add.at(counts, (y, p, g), 1)
+    assert recall_gap(counts) == pytest.approx(equalized_odds_difference(y, p, sensitive_features=g))
+
+
+def test_nothing_to_report_is_none_not_zero():
+    empty = np.zeros((2, 2, 2), int)
+    assert balanced_accuracy(empty) is None
+    assert recall_gap(empty) is None
+    assert worst_cell_recall(empty) is None
+    one_group = COUNTS.copy()
+    one_group[:, :, 1] = 0
+    assert recall_gap(one_group) is None
