@@ -120,7 +120,7 @@ class Card:
             raise InputError(f"unknown key {unknown[0]!r} in the data card")
         for key in (*_TEXT_KEYS, "notes"):
             if not isinstance(raw.get(key, "" if key == "notes" else None), str):
-                raise InputError(f"the data card needs {key} = \"...\"")
+                raise InputError(f'the data card needs {key} = "..."')
         templates = _words(raw.get("templates"), "templates")
         for template in templates:
             _check_fields(template, {""}, "templates")

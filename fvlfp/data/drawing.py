@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from fvlfp.data import face_parts as parts
+from fvlfp.data.face_parts import BRIGHT, INK, LEAF, STAR, WHITE
 from fvlfp.data.pen import CANVAS, SIZE, Colour, Dice, Pen, curve, mix, outline, path
 
 #: Rows of the table of uniform numbers, and numbers a row.
@@ -33,13 +35,6 @@ _SCENES: list[tuple[Colour, Colour]] = [
     ((236, 222, 255), (190, 160, 238)),
     ((206, 244, 244), (92, 186, 186)),
 ]
-_BRIGHT: list[Colour] = [
-    *((232, 72, 85), (255, 140, 66), (255, 209, 72), (92, 184, 92), (52, 152, 219), (91, 95, 199)),
-    *((214, 92, 168), (84, 70, 88), (245, 245, 245), (139, 94, 60), (38, 70, 83), (42, 157, 143)),
-]
-_INK: Colour = (54, 40, 60)
-_WHITE: Colour = (255, 255, 255)
-_LEAF: Colour = (104, 178, 88)
 
 
 def draw(
@@ -68,16 +63,16 @@ def draw(
     pen = Pen(image, middle, turn)
 
     d = dice["colours"]
-    skin = mix(TINTS[tint], d.pick([_WHITE, (255, 110, 80), (70, 60, 130)]), d.between(0, 0.18))
+    skin = mix(TINTS[tint], d.pick([WHITE, (255, 110, 80), (70, 60, 130)]), d.between(0, 0.18))
     dark = mix(skin, (60, 30, 70), 0.45)
     _head(pen, dice["head"], shape, skin, dark, wears_hat=hat)
-    _hair(pen, dice["hair"], skin, dark, wears_hat=hat)
-    _eyes(pen, dice["eyes"], look, skin)
-    _mouth(pen, dice["mouth"], look, smiling, skin)
+    parts.hair(pen, dice["hair"], skin, dark, wears_hat=hat)
+    parts.eyes(pen, dice["eyes"], look, skin)
+    parts.mouth(pen, dice["mouth"], look, smiling, skin)
     if glasses:
-        _glasses(pen, dice["glasses"], look)
+        parts.glasses(pen, dice["glasses"], look)
     if hat:
-        _hat(pen, dice["hat"], shape)
+        parts.hat(pen, dice["hat"], shape)
     if dice["occluder"].chance(covered):
         _occluder(pen, dice["occluder"], skin, dark)
     return image.reduce(CANVAS // SIZE)
@@ -107,7 +102,7 @@ def _scene(d: Dice) -> Image.Image:
     image = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
     image = image.resize((CANVAS, CANVAS), Image.Resampling.NEAREST)
     pen = Pen(image, turn=CANVAS)
-    ink = (*mix(deep, d.pick([_WHITE, _INK]), 0.35), 110)
+    ink = (*mix(deep, d.pick([WHITE, INK]), 0.35), 110)
     pattern = d.pick(["plain", "dots", "stripes", "hills", "sky", "stars", "rays", "bunting"])
     if pattern == "dots":
         step, r, off = d.between(0.16, 0.3), d.between(0.02, 0.05), d.between(0, 0.2)
@@ -131,7 +126,7 @@ def _scene(d: Dice) -> Image.Image:
     elif pattern == "stars":
         for _ in range(9):
             at, r = complex(d.between(0, 1), d.between(0, 1)), d.between(0.02, 0.05)
-            pen.fill(at + r * _STAR, (255, 244, 190))
+            pen.fill(at + r * STAR, (255, 244, 190))
     elif pattern == "rays":
         at, wide = complex(d.between(0.2, 0.8), d.between(0.2, 0.8)), d.between(0.12, 0.25)
         for a in np.arange(d.between(0, 0.4), 6.3, 2 * np.pi / 10):
@@ -140,7 +135,7 @@ def _scene(d: Dice) -> Image.Image:
         y = d.between(0.02, 0.12)
         for k in range(6):
             x = k / 6 + 0.02
-            pen.fill(path(complex(x, y), complex(x + 0.13, y), complex(x + 0.065, y + 0.13)), d.pick(_BRIGHT))
+            pen.fill(path(complex(x, y), complex(x + 0.13, y), complex(x + 0.065, y + 0.13)), d.pick(BRIGHT))
     return image
 
 
@@ -149,11 +144,11 @@ def _head(pen: Pen, d: Dice, shape: str, skin: Colour, dark: Colour, *, wears_ha
     power = d.pick([2.0, 2.1, 2.3]) if shape == "round" else d.pick([4.5, 6.0, 9.0])
     grow = 1.0 if shape == "round" else 0.93  # about the same area
     rx, ry = grow * d.between(0.88, 1.04), grow
-    shirt = d.pick(_BRIGHT)
-    pen.blob(0.05 + 1.75j, 0.95, 0.8, mix(shirt, _INK, 0.4))
+    shirt = d.pick(BRIGHT)
+    pen.blob(0.05 + 1.75j, 0.95, 0.8, mix(shirt, INK, 0.4))
     pen.blob(0.05 + 1.75j, 0.89, 0.74, shirt)
     if d.chance(0.5):
-        pen.stroke(curve(1.25j, 0.6, 0.25), 0.1, mix(shirt, _WHITE, 0.6))
+        pen.stroke(curve(1.25j, 0.6, 0.25), 0.1, mix(shirt, WHITE, 0.6))
     ears = d.pick(["none", "side", "side", "cat", "bear"])
     for s in (-1, 1):
         if ears == "side":
@@ -164,7 +159,7 @@ def _head(pen: Pen, d: Dice, shape: str, skin: Colour, dark: Colour, *, wears_ha
             pen.fill(s * path(0.42, 0.78, 0.74) + path(-0.85j, -0.5j, -1.14j), skin)
         elif ears == "bear" and not wears_hat:
             pen.blob(complex(s * 0.62, -0.82), 0.32, colour=dark)
-            pen.blob(complex(s * 0.62, -0.82), 0.24, colour=mix(skin, _WHITE, 0.25))
+            pen.blob(complex(s * 0.62, -0.82), 0.24, colour=mix(skin, WHITE, 0.25))
     pen.blob(0, rx + 0.06, ry + 0.06, dark, power=power)
     pen.blob(0, rx, ry, mix(skin, dark, 0.28), power=power)
     pen.blob(-0.03 - 0.05j, rx - 0.04, ry - 0.06, skin, power=power)
@@ -174,165 +169,13 @@ def _head(pen: Pen, d: Dice, shape: str, skin: Colour, dark: Colour, *, wears_ha
         pen.blob(complex(s * 0.58, 0.3), 0.18, 0.12, (255, 100, 120, blush))
     if d.chance(0.25):
         for k in range(6):
-            pen.blob(complex((-0.6, 0.6)[k % 2] + d.between(-0.14, 0.14), d.between(0.1, 0.3)), 0.03, colour=dark)
+            x, y = (-0.6, 0.6)[k % 2] + d.between(-0.14, 0.14), d.between(0.1, 0.3)
+            pen.blob(complex(x, y), 0.03, colour=dark)
     if nose == "button":
         pen.blob(0.14j, 0.1, 0.08, dark)
         pen.blob(-0.03 + 0.11j, 0.03, colour=(255, 255, 255, 170))
     elif nose == "snub":
         pen.stroke(curve(0.16j, 0.09, 0.06), 0.05, dark)
-
-
-def _hair(pen: Pen, d: Dice, skin: Colour, dark: Colour, *, wears_hat: bool) -> None:
-    """A fringe under a hat as well; tufts, curls, a sprout or antennae only without one."""
-    colour = mix(d.pick(_BRIGHT), _INK, 0.25)
-    style = d.pick(["none", "fringe", "tuft", "curls", "sprout", "antennae", "bun"])
-    if style == "fringe":
-        for k in range(5):
-            x = -0.6 + 0.3 * k
-            pen.fill(path(x - 0.22 - 0.88j, x + 0.22 - 0.88j, x + 0.05 - 0.5j), colour)
-    if wears_hat:
-        return
-    if style == "tuft":
-        for a in (-0.5, 0.0, 0.5):
-            pen.blob(-0.98j + 0.2 * complex(np.sin(a), -np.cos(a)), 0.09, 0.24, colour, tilt=a)
-    elif style == "curls":
-        for k in range(7):
-            a = -1.0 + k / 3
-            pen.blob(0.95 * complex(np.sin(a), -np.cos(a)), 0.2, colour=mix(colour, _WHITE, 0.1 * (k % 2)))
-    elif style == "sprout":
-        pen.stroke(path(-0.95j, 0.03 - 1.2j), 0.07, mix(_LEAF, _INK, 0.3))
-        for s in (-1, 1):
-            pen.blob(s * 0.17 - 1.28j, 0.19, 0.1, _LEAF, tilt=-0.5 * s)
-    elif style == "antennae":
-        for s in (-1, 1):
-            pen.stroke(path(s * 0.25 - 0.9j, s * 0.42 - 1.3j), 0.06, dark)
-            pen.blob(s * 0.42 - 1.32j, 0.12, colour=colour)
-    elif style == "bun":
-        pen.blob(-1.1j, 0.28, colour=mix(colour, _INK, 0.2))
-        pen.blob(-0.04 - 1.13j, 0.2, colour=colour)
-
-
-def _eyes(pen: Pen, d: Dice, look: complex, skin: Colour) -> None:
-    style = d.pick(["dots", "big", "big", "tall", "sleepy", "closed"])
-    apart, size, y = d.between(0.32, 0.44), d.between(0.17, 0.24), -0.14
-    iris = mix(d.pick(_BRIGHT), _INK, 0.35)
-    brow, tilt = d.chance(0.5), d.between(-0.25, 0.25)
-    for s in (-1, 1):
-        at = complex(s * apart, y) + look
-        if style == "dots":
-            pen.blob(at, 0.11, 0.14, _INK)
-            pen.blob(at - 0.04 - 0.05j, 0.04, colour=_WHITE)
-        elif style == "closed":
-            pen.stroke(curve(at, size * 0.9, -0.14), 0.07, _INK)
-        elif style == "tall":
-            pen.blob(at, 0.14, 0.22, _INK)
-            pen.blob(at + 0.09j, 0.09, 0.09, iris)
-            pen.blob(at - 0.04 - 0.09j, 0.06, colour=_WHITE)
-        else:
-            pen.blob(at, size + 0.04, colour=_INK)
-            pen.blob(at, size, colour=_WHITE)
-            pen.blob(at + 0.6 * look, size * 0.62, colour=iris)
-            pen.blob(at + 0.6 * look, size * 0.36, colour=_INK)
-            pen.blob(at + 0.6 * look - size * (0.25 + 0.25j), size * 0.2, colour=_WHITE)
-            if style == "sleepy":
-                lid = outline()[20:] * (size + 0.05)
-                pen.fill(at + lid, mix(skin, _INK, 0.12))
-                pen.stroke(path(at - size - 0.03, at + size + 0.03), 0.06, _INK)
-        if brow:
-            lift = at - 1j * (size + 0.16)
-            pen.stroke(path(lift - 0.16 * np.exp(1j * s * tilt), lift + 0.16 * np.exp(1j * s * tilt)), 0.07, _INK)
-
-
-def _mouth(pen: Pen, d: Dice, look: complex, smiling: bool, skin: Colour) -> None:
-    """Smiles differ in size and openness; the serious ones are flat, wavy, round or bent down."""
-    at, wide, u = 0.5j + 0.8 * look, d.between(0.24, 0.4), d.between(0, 1)
-    style = d.pick(["line", "line", "open", "tooth", "other"])
-    inside, red = (120, 32, 52), (236, 98, 110)
-    if smiling:
-        bend = 0.16 + 0.22 * u
-        if style in ("open", "other"):
-            top, low = curve(at - 0.06j, wide, 0.06), curve(at + 0.5j * bend - 0.03j, wide, 0.06 + bend)
-            low = low - (low[0] - top[0])
-            pen.fill(np.concatenate([top, low[::-1]]), inside)
-            pen.fill(np.concatenate([top[2:-2], (top[2:-2] + 0.09j)[::-1]]), _WHITE)
-            pen.blob(low[6] - 0.07j, wide * 0.4, 0.06, red)
-            pen.stroke(np.concatenate([top, low[::-1]]), 0.05, _INK, closed=True)
-        else:
-            line = curve(at, wide, bend)
-            pen.stroke(line, 0.08, _INK)
-            if style == "tooth":
-                pen.fill(line[7] + path(-0.07, 0.07, 0.06 + 0.12j, -0.06 + 0.12j), _WHITE)
-    elif style == "open":
-        pen.blob(at + 0.02j, 0.08 + 0.06 * u, 0.1 + 0.05 * u, _INK)
-        pen.blob(at + 0.04j, 0.05 + 0.05 * u, 0.06 + 0.04 * u, inside)
-    elif style == "other":
-        t = np.linspace(-1, 1, 21)
-        pen.stroke(at + wide * t + 0.06j * np.sin(t * 8), 0.07, _INK)
-    else:
-        bend = 0.03 - 0.22 * u
-        pen.stroke(curve(at, wide * 0.9, bend), 0.08, _INK)
-        if style == "tooth":
-            pen.stroke(curve(at + 0.17j, 0.12, 0.03), 0.05, mix(skin, _INK, 0.4))
-
-
-def _glasses(pen: Pen, d: Dice, look: complex) -> None:
-    style = d.pick(["round", "square", "oval", "shades", "stars"])
-    colour, r, y = mix(d.pick(_BRIGHT), _INK, 0.2), d.between(0.27, 0.34), -0.14
-    for s in (-1, 1):
-        at = complex(s * 0.39, y) + look
-        pen.stroke(path(at + s * r, s * 0.95 + complex(0, y - 0.08)), 0.07, colour)
-        lens = {"square": outline(6.0), "stars": 1.35 * _STAR_FIVE}.get(style, outline()) * r
-        if style == "oval":
-            lens = lens.real * 1.1 + 0.75j * lens.imag
-        dim = {"shades": 215, "stars": 120}.get(style, 60)
-        pen.fill(at + lens, (*((40, 40, 60) if style == "shades" else mix(colour, _WHITE, 0.8)), dim))
-        pen.stroke(at + lens, 0.085, colour, closed=True)
-        pen.stroke(path(at - 0.12 + 0.02j, at + 0.02 - 0.14j), 0.05, (255, 255, 255, 170))
-    pen.stroke(curve(look + 1j * (y - 0.02), 0.12, -0.06), 0.07, colour)
-
-
-def _hat(pen: Pen, d: Dice, shape: str) -> None:
-    style = d.pick(["party", "beanie", "top", "wizard", "cap", "crown"])
-    main, trim = d.pick(_BRIGHT), d.pick(_BRIGHT)
-    edge, lean = mix(main, _INK, 0.45), d.between(-0.15, 0.15)
-    w = 0.8 if shape == "round" else 0.88
-    if style in ("party", "wizard"):
-        tip, foot = complex(lean, -1.75), 0.55 if style == "party" else 0.7
-        pen.fill(path(tip - 0.05j, foot + 0.05 - 0.72j, -foot - 0.05 - 0.72j), edge)
-        pen.fill(path(tip + 0.06j, foot - 0.03 - 0.76j, 0.03 - foot - 0.76j), main)
-        if style == "party":
-            for t in (0.3, 0.62):
-                mid, half = tip * t - 0.76j * (1 - t), foot * (1 - t)
-                pen.stroke(curve(mid, half * 0.85, 0.05), 0.1, mix(trim, _WHITE, 0.3))
-            pen.blob(tip, 0.16, colour=mix(trim, _WHITE, 0.3))
-        else:
-            pen.blob(-0.72j, 1.02, 0.15, edge)
-            pen.blob(-0.74j, 0.96, 0.1, main)
-            pen.fill(complex(lean / 2, -1.12) + 0.17 * _STAR_FIVE, (255, 226, 110))
-    elif style == "beanie":
-        pen.fill(-0.62j + outline()[20:] * w + outline()[20:].imag * 0.18j, main)
-        for k in (-0.5, 0.0, 0.5):
-            pen.stroke(path(complex(k * w, -0.7), complex(k * w * 0.6, -1.4)), 0.05, edge)
-        pen.blob(-0.66j, w + 0.06, 0.16, trim, power=5)
-        pen.blob(-1.55j, 0.2, colour=mix(trim, _WHITE, 0.4))
-    elif style == "top":
-        pen.blob(complex(lean / 2, -1.2), 0.58, 0.5, edge, power=8)
-        pen.blob(complex(lean / 2, -1.2), 0.53, 0.46, main, power=8)
-        pen.blob(-0.92j, 0.55, 0.1, trim, power=8)
-        pen.blob(-0.74j, 0.95, 0.11, edge)
-        pen.blob(-0.76j, 0.92, 0.07, main)
-    elif style == "cap":
-        s = 1 if lean > 0 else -1
-        pen.fill(-0.6j + outline()[20:] * w, main)
-        pen.blob(s * 0.75 - 0.6j, 0.55, 0.12, edge)
-        pen.blob(-1.4j, 0.08, colour=trim)
-        pen.blob(-0.95j, 0.18, colour=mix(trim, _WHITE, 0.3))
-    else:
-        zig = path(-0.7 - 0.7j, -0.78 - 1.35j, -0.4 - 1.0j, -1.5j, 0.4 - 1.0j, 0.78 - 1.35j, 0.7 - 0.7j)
-        pen.fill(zig * 1.05, (176, 122, 20))
-        pen.fill(zig, (255, 210, 70))
-        for at in (-0.45 - 0.8j, -0.8j, 0.45 - 0.8j):
-            pen.blob(at, 0.09, colour=main)
 
 
 def _occluder(pen: Pen, d: Dice, skin: Colour, dark: Colour) -> None:
@@ -345,35 +188,27 @@ def _occluder(pen: Pen, d: Dice, skin: Colour, dark: Colour) -> None:
         t = np.linspace(-1, 1, 15)
         half = 0.5 * (1 - t * t)
         leaf = np.concatenate([t + 1j * half, (t - 1j * half)[::-1]]) * r * 1.5 * np.exp(1j * tilt)
-        pen.fill(at + leaf * 1.08, mix(_LEAF, _INK, 0.45))
-        pen.fill(at + leaf, _LEAF)
-        pen.stroke(at + path(-1, 1) * r * 1.4 * np.exp(1j * tilt), 0.05, mix(_LEAF, _WHITE, 0.5))
+        pen.fill(at + leaf * 1.08, mix(LEAF, INK, 0.45))
+        pen.fill(at + leaf, LEAF)
+        pen.stroke(at + path(-1, 1) * r * 1.4 * np.exp(1j * tilt), 0.05, mix(LEAF, WHITE, 0.5))
     elif style == "bubble":
         pen.blob(at, r * 1.1, colour=(190, 230, 255, 170))
         pen.stroke(at + outline() * r * 1.1, 0.06, (255, 255, 255, 220), closed=True)
-        pen.blob(at - 0.4 * r * (1 + 1j), 0.22 * r, 0.14 * r, _WHITE, tilt=-0.7)
+        pen.blob(at - 0.4 * r * (1 + 1j), 0.22 * r, 0.14 * r, WHITE, tilt=-0.7)
     elif style == "hand":
         at = complex(at.real, abs(at.imag) + 0.25)
-        for fatter, colour in ((0.05, dark), (0.0, mix(skin, _WHITE, 0.1))):
+        for fatter, colour in ((0.05, dark), (0.0, mix(skin, WHITE, 0.1))):
             for k in range(4):
                 finger = at + r * complex(-0.66 + 0.44 * k, -0.75 - 0.2 * (k in (1, 2)))
                 pen.blob(finger, 0.2 * r + fatter, 0.45 * r + fatter, colour)
             pen.blob(at, 0.85 * r + fatter, 0.75 * r + fatter, colour, power=3.0)
             pen.blob(at + r * (0.95 - 0.1j), 0.4 * r + fatter, 0.22 * r + fatter, colour, tilt=-0.6)
     elif style == "balloon":
-        colour = d.pick(_BRIGHT)
-        pen.stroke(path(at + r * 1j, at + r * (0.2 + 3j)), 0.04, _INK)
-        pen.blob(at, r, r * 1.15, mix(colour, _INK, 0.35))
+        colour = d.pick(BRIGHT)
+        pen.stroke(path(at + r * 1j, at + r * (0.2 + 3j)), 0.04, INK)
+        pen.blob(at, r, r * 1.15, mix(colour, INK, 0.35))
         pen.blob(at, r * 0.93, r * 1.08, colour)
         pen.blob(at - 0.4 * r * (1 + 1j), 0.16 * r, 0.26 * r, (255, 255, 255, 200), tilt=0.5)
     else:
         for dx, dr in ((-1.0, 0.6), (0.0, 0.9), (0.95, 0.65)):
             pen.blob(at + complex(dx, 0.9 - dr) * r, r * dr, colour=(250, 252, 255))
-
-
-def _star(points: int, inner: float) -> NDArray[np.complex128]:
-    radius = np.where(np.arange(2 * points) % 2, inner, 1.0)
-    return radius * np.exp(1j * (np.pi * np.arange(2 * points) / points - np.pi / 2))
-
-
-_STAR, _STAR_FIVE = _star(4, 0.35), _star(5, 0.5)

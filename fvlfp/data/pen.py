@@ -103,8 +103,8 @@ def curve(at: complex, half_width: float, bend: float, *, points: int = 13) -> P
 
 @cache
 def _parabola(points: int) -> tuple[Points, Points]:
-    t = np.linspace(-1, 1, points)
-    return t.astype(np.complex128), 1j * (0.5 - t * t)
+    t = np.linspace(-1, 1, points).astype(np.complex128)
+    return t, 1j * (0.5 - t * t)
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:

@@ -211,9 +211,7 @@ def _noise(label_noise: Mapping[str, float] | float, row: Mapping[str, str]) -> 
     return max(label_noise.get(row[name], 0.0) for name in GROUPS)
 
 
-def _check(
-    n: int, label: str, difficulty: Mapping[str, float], noise: Mapping[str, float] | float
-) -> None:
+def _check(n: int, label: str, difficulty: Mapping[str, float], noise: Mapping[str, float] | float) -> None:
     if n < 1:
         raise InputError(f"n must be at least 1, not {n}")
     if label not in LABELS:
