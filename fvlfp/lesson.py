@@ -1,0 +1,111 @@
+"""What the notebooks share: checked answers, recorded results, and the environment table.
+
+What this module does not do: it holds nothing of the method. A lesson's mathematics is in its cells and in the
+library.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fvlfp.errors import InputError
+
+#: A lesson records few numbers, so that each is looked at.
+MOST_KEYS = 8
+
+
+class NotYet(AssertionError):
+    """A checked answer is not right yet, or an exercise is still open."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Jupyter shows the message alone: the traceback would be of this file, not of the learner's."""
+        return [str(self)]
+
+
+def check(what: str, yours: Any, expected: Any, *, atol: float = 1e-5, hint: str = "") -> None:
+    """Say that two values agree, or stop with what differs.
+
+    what: the statement that is checked, shown in either case. yours, expected: numbers, arrays or tensors
+    (compared to within `atol`, shapes included), or anything with `==`. hint: shown when they differ.
+
+    Raises:
+        NotYet: they differ.
+    """
+    if _agree(yours, expected, atol):
+        print(f"✓ {what}")
+        return
+    lines = [f"✗ {what}", f"  yours:    {_short(yours)}", f"  expected: {_short(expected)}"]
+    raise NotYet("\n".join(lines + ([f"  hint: {hint}"] if hint else [])))
+
+
+def exercise(task: str) -> None:
+    """Stands where a student's code will stand.
+
+    Raises:
+        NotYet: always, with the task.
+    """
+    raise NotYet(f"✎ Your turn: {task}\n  Replace this line with your code and run the cell again.")
+
+
+def record(out: str | Path, **values: Any) -> pd.DataFrame:
+    """Write a lesson's results to `out/record.json` and show them; the tests compare them with golden ones.
+
+    values: at most 8 numbers, truth values or texts.
+
+    Raises:
+        InputError: more than 8, or a value that is not plain.
+    """
+    if len(values) > MOST_KEYS:
+        raise InputError(f"record takes at most {MOST_KEYS} values, got {len(values)}")
+    plain = {key: _plain(key, value) for key, value in values.items()}
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "record.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
+    return pd.DataFrame({"recorded": plain.keys(), "value": plain.values()}).set_index("recorded")
+
+
+def environment(device: str = "auto") -> pd.DataFrame:
+    """Python, package versions and the device: the first thing to compare when numbers differ."""
+    from fvlfp.clip.encoder import pick_device
+
+    packages = ("fvlfp", "torch", "open_clip_torch", "flwr", "fairlearn", "papermill")
+    rows: Mapping[str, str] = {
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+        "device": str(pick_device(device)),
+    }
+    return pd.DataFrame({"here": rows})
+
+
+def _agree(yours: Any, expected: Any, atol: float) -> bool:
+    try:
+        a, b = np.asarray(_detached(yours)), np.asarray(_detached(expected))
+        if a.dtype.kind in "fiub" and b.dtype.kind in "fiub":
+            return a.shape == b.shape and bool(np.allclose(a, b, atol=atol, rtol=0, equal_nan=True))
+    except (TypeError, ValueError):
+        pass
+    return bool(np.all(yours == expected))
+
+
+def _detached(value: Any) -> Any:
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
+
+
+def _short(value: Any) -> str:
+    text = np.array2string(np.asarray(_detached(value)), precision=5, threshold=12)
+    return " ".join(text.split())[:200]
+
+
+def _plain(key: str, value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise InputError(f"record: {key} is {type(value).__name__}, not a number, a truth value or a text")
