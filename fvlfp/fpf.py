@@ -130,9 +130,13 @@ def recall_gap(counts: np.ndarray, *, min_cell: int = 1, prior: float = 0.0) -> 
     return max(gaps) if gaps else None
 
 
-def worst_cell_recall(counts: np.ndarray, *, min_cell: int = 1) -> float | None:
-    """Smallest recall over (class, group) cells with at least `min_cell` examples."""
+def cell_recalls(counts: np.ndarray, *, min_cell: int = 1) -> np.ndarray:
+    """Recall of every (class, group) cell with at least `min_cell` examples, in no promised order.
+
+    Their minimum is the worst-cell recall. Their mean is an accuracy that no correlation of class and group
+    can raise: on biased data, plain balanced accuracy rewards a predictor that looks at the group.
+    """
     totals = counts.sum(1)
     right = np.einsum("ccg->cg", counts)
     known = totals >= max(min_cell, 1)
-    return float((right[known] / totals[known]).min()) if known.any() else None
+    return right[known] / totals[known]

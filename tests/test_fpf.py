@@ -8,11 +8,11 @@ import pytest
 from fvlfp.fpf import (
     Fusion,
     balanced_accuracy,
+    cell_recalls,
     client_weight,
     fusion_weights,
     mean_known,
     recall_gap,
-    worst_cell_recall,
 )
 
 RULE = Fusion(beta=4.0, gamma=2.0)
@@ -84,7 +84,8 @@ def test_reports_by_hand():
     assert recall_gap(COUNTS) == pytest.approx(0.9 - 0.5)
     assert recall_gap(COUNTS, min_cell=5) == pytest.approx(0.8 - 0.5)  # the cell of 4 is left out
     assert recall_gap(COUNTS, prior=10) == pytest.approx(max(0.4 * 4 / 14, 0.3 * 10 / 20))
-    assert worst_cell_recall(COUNTS) == 0.5
+    assert sorted(cell_recalls(COUNTS)) == pytest.approx([0.5, 0.5, 0.8, 0.9])
+    assert sorted(cell_recalls(COUNTS, min_cell=5)) == pytest.approx([0.5, 0.8, 0.9])
 
 
 def test_recall_gap_is_fairlearns_equalized_odds_difference():
@@ -101,7 +102,7 @@ def test_nothing_to_report_is_none_not_zero():
     empty = np.zeros((2, 2, 2), int)
     assert balanced_accuracy(empty) is None
     assert recall_gap(empty) is None
-    assert worst_cell_recall(empty) is None
+    assert len(cell_recalls(empty)) == 0
     one_group = COUNTS.copy()
     one_group[:, :, 1] = 0
     assert recall_gap(one_group) is None

@@ -42,7 +42,7 @@ from fvlfp.federation.client import (
 )
 from fvlfp.federation.strategy import FairFusion, fusion_of, known, number, on_wire, sort_replies
 from fvlfp.federation.task import Task
-from fvlfp.fpf import balanced_accuracy, client_weight, recall_gap, worst_cell_recall
+from fvlfp.fpf import balanced_accuracy, cell_recalls, client_weight, recall_gap
 
 MOMENTS = f"{MessageType.QUERY}.moments"
 
@@ -240,9 +240,10 @@ def _directions(
 def choose_projection(grid: Grid, task: Task, cfg: Config, state: State) -> None:
     """Cut `basis` to the rank, and set the lambda, that do best on the clients' validation data.
 
-    Of all candidates whose balanced accuracy is within `tolerance` of "off", the one with the smallest odds
-    gap (the largest over attributes, counts pooled over clients). A rank or lambda that the config fixes is
-    not searched; lambda_dsop = 0 means off and asks nobody.
+    Of all candidates whose cell accuracy (mean recall over class-by-group cells) is within `tolerance` of
+    "off", the one with the smallest odds gap (the largest over attributes, counts pooled over clients). Cell
+    accuracy, because clients' data may be biased: there, balanced accuracy would pay for using the group. A
+    rank or lambda that the config fixes is not searched; lambda_dsop = 0 means off and asks nobody.
     """
     full = state.tensors["basis"].shape[1]
     lambdas = LAMBDAS if cfg.lambda_dsop < 0 else (cfg.lambda_dsop,)
@@ -250,26 +251,21 @@ def choose_projection(grid: Grid, task: Task, cfg: Config, state: State) -> None
     candidates = [(0, 0.0)] if cfg.rank == 0 and cfg.lambda_dsop < 0 else []
     candidates += [(rank, lam) for lam in lambdas for rank in ranks if rank > 0 and lam > 0]
     rank, lam = candidates[0] if candidates else (0, 0.0)
-    tried: list[dict[str, float | int | None]] = []
+    tried: list[dict[str, Any]] = []
     if len(candidates) > 1:
         tried = _try_on_validation(grid, cfg, state, candidates)
-        best_accuracy = tried[0]["balanced_accuracy"] or 0.0
-        fit = [
-            row
-            for row in tried
-            if row["odds_gap"] is not None
-            and (row["balanced_accuracy"] or 0.0) >= best_accuracy - cfg.tolerance
-        ]
+        enough = tried[0]["cell_accuracy"] - cfg.tolerance
+        fit = [row for row in tried if row["odds_gap"] is not None and row["cell_accuracy"] >= enough]
         if fit:
-            best = min(fit, key=lambda row: (row["odds_gap"] or 0.0, row["rank"] or 0))
-            rank, lam = int(best["rank"] or 0), float(best["lambda"] or 0.0)
+            best = min(fit, key=lambda row: (row["odds_gap"], row["rank"]))
+            rank, lam = best["rank"], best["lambda"]
     state.tensors["basis"] = state.tensors["basis"][:, :rank].contiguous()
     state.facts |= {"rank": rank, "lambda": lam, "candidates": tried}
 
 
 def _try_on_validation(
     grid: Grid, cfg: Config, state: State, candidates: list[tuple[int, float]]
-) -> list[dict[str, float | int | None]]:
+) -> list[dict[str, Any]]:
     content = RecordDict(
         {
             "arrays": arrays_of({"prompts": state.tensors["prompts"]}),
@@ -287,13 +283,13 @@ def _try_on_validation(
     for i, (rank, lam) in enumerate(candidates):
         tables = [pooled[f"{i}/{name}"] for name in cfg.groups]
         gaps = [g for t in tables if (g := recall_gap(t, min_cell=cfg.min_cell)) is not None]
-        worst = [w for t in tables if (w := worst_cell_recall(t, min_cell=cfg.min_cell)) is not None]
+        recalls = np.concatenate([cell_recalls(t, min_cell=cfg.min_cell) for t in tables])
         rows.append(
             {
                 "rank": rank,
                 "lambda": lam,
-                "balanced_accuracy": balanced_accuracy(tables[0]),
-                "worst_cell_recall": min(worst, default=None),
+                "cell_accuracy": float(recalls.mean()) if len(recalls) else 0.0,
+                "worst_cell_recall": float(recalls.min()) if len(recalls) else 0.0,
                 "odds_gap": max(gaps, default=None),
             }
         )

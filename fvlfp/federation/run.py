@@ -63,7 +63,7 @@ class Trained:
     seconds: float
 
 
-#: What `prepare` builds in and `train` can no longer change. (A seed may differ: same clients, other training.)
+#: What `prepare` builds in and `train` can no longer change. A seed may differ: same clients, new training.
 _PREPARED_WITH = ("data", "label", "groups", "model", "n_ctx", "depth")
 
 
