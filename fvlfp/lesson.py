@@ -1,7 +1,7 @@
 """What the notebooks share: checked answers, recorded results, and the environment table.
 
-What this module does not do: it holds nothing of the method. A lesson's mathematics is in its cells and in the
-library.
+What this module does not do: it holds nothing of the method. A lesson's mathematics is in its cells and in
+the library.
 """
 
 from __future__ import annotations

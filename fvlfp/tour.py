@@ -1,6 +1,6 @@
 """Every lesson in order, through papermill: the kit's own demonstration and its regression test.
 
-What this module does not do: it does not read what a lesson found; `record.json` in each lesson's folder holds it.
+What this module does not do: it does not read what a lesson found; that is in each lesson's `record.json`.
 """
 
 from __future__ import annotations

@@ -25,10 +25,11 @@ from fvlfp.data.partition import split_clients
 from fvlfp.data.table import Dataset
 from fvlfp.dsop import Projection
 from fvlfp.errors import InputError
-from fvlfp.federation.app import final_projection, make_client_app, serve
+from fvlfp.federation.app import make_client_app, serve
 from fvlfp.federation.checkpoint import Checkpoints
 from fvlfp.federation.client import ClientData, Split
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
+from fvlfp.federation.subspace import final_projection
 from fvlfp.federation.task import Task
 
 
@@ -67,15 +68,18 @@ class Trained:
 _PREPARED_WITH = ("data", "label", "groups", "model", "n_ctx", "depth")
 
 
-def load_data(cfg: Config) -> Dataset:
-    """The built-in drawn faces, or the table that `cfg.data` names."""
+def load_data(cfg: Config, *, skip_bad: bool = False) -> Dataset:
+    """The built-in drawn faces, or the table that `cfg.data` names.
+
+    skip_bad: leave unreadable images out (they are counted and named) instead of stopping at the first.
+    """
     if cfg.data == "toyfaces":
         from fvlfp.data import toyfaces
 
         return toyfaces.make(cfg.n, seed=cfg.seed)
     from fvlfp.data.table import read_table
 
-    return read_table(cfg.data, prompts=cfg.prompts or None)
+    return read_table(cfg.data, prompts=cfg.prompts or None, skip_bad=skip_bad)
 
 
 def prepare(

@@ -7,8 +7,6 @@ What this module does not do: it trusts the reports it gets; see `fvlfp.fpf`.
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,9 +15,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fvlfp.config import Config
+from fvlfp.federation.messages import known, number, on_wire, payload_bytes, sort_replies
 from fvlfp.fpf import Fusion, fusion_weights, mean_known
-
-log = logging.getLogger("fvlfp")
 
 
 def fusion_of(cfg: Config, n_classes: int) -> Fusion:
@@ -33,28 +30,6 @@ def fusion_of(cfg: Config, n_classes: int) -> Fusion:
         chance=1 / n_classes,
         margin=cfg.fpf_margin,
     )
-
-
-def known(value: float) -> float | None:
-    """NaN stands for "undefined" in a message; None does everywhere else."""
-    return None if math.isnan(value) else value
-
-
-def on_wire(value: float | None) -> float:
-    """The inverse of `known`."""
-    return math.nan if value is None else value
-
-
-def number(record: MetricRecord | ConfigRecord, key: str) -> float:
-    """One number of a record.
-
-    Raises:
-        TypeError: the entry is no number.
-    """
-    value = record[key]
-    if not isinstance(value, (int, float)):
-        raise TypeError(f"{key} is {type(value).__name__}, not a number")
-    return value
 
 
 class FairFusion(FedAvg):
@@ -161,29 +136,7 @@ class FairFusion(FedAvg):
                 "balanced_accuracy": self.means[0],
                 "odds_gap": self.means[1],
                 "largest_weight": max(self.previous.values()) / total,
-                "uplink_bytes": sum(_bytes(reply.content) for reply in good),
+                "uplink_bytes": sum(payload_bytes(reply.content) for reply in good),
             }
         )
         return arrays, MetricRecord()
-
-
-def sort_replies(replies: Iterable[Message]) -> tuple[list[Message], list[int]]:
-    """Good replies by client number, and the node ids of those that failed (each logged).
-
-    Raises:
-        RuntimeError: none is good.
-    """
-    replies = list(replies)
-    failed = [reply for reply in replies if reply.has_error()]
-    for reply in failed:
-        log.warning("client node %d failed: %s", reply.metadata.src_node_id, reply.error.reason)
-    good = [reply for reply in replies if not reply.has_error()]
-    if not good:
-        reason = failed[0].error.reason if failed else "no node answered"
-        raise RuntimeError(f"no client answered this round; the first said: {reason}")
-    good.sort(key=lambda reply: number(reply.content.metric_records["metrics"], "client"))
-    return good, sorted(reply.metadata.src_node_id for reply in failed)
-
-
-def _bytes(content: RecordDict) -> int:
-    return sum(len(a.data) for record in content.array_records.values() for a in record.values())

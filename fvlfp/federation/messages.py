@@ -1,0 +1,89 @@
+"""What travels: tensors, numbers, undefined values, and replies in a fixed order.
+
+What this module does not do: it decides nothing about what may travel; see `fvlfp.federation.app`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+log = logging.getLogger("fvlfp")
+
+
+def arrays_of(tensors: dict[str, Tensor]) -> ArrayRecord:
+    """Tensors as a Flower record."""
+    return ArrayRecord({k: Array(t.detach().cpu().numpy()) for k, t in tensors.items()})
+
+
+def read_arrays(content: RecordDict | ArrayRecord, key: str | None = None) -> dict[str, Tensor]:
+    """The inverse of `arrays_of`, on the CPU."""
+    record: Any = content if key is None else content[key]
+    return {name: torch.from_numpy(array.numpy().copy()) for name, array in record.items()}
+
+
+def reply_with(message: Message, arrays: dict[str, Tensor], metrics: dict[str, Any]) -> Message:
+    """A client's answer: one record of arrays, one of numbers."""
+    return Message(
+        RecordDict({"arrays": arrays_of(arrays), "metrics": MetricRecord(metrics)}), reply_to=message
+    )
+
+
+def known(value: float) -> float | None:
+    """NaN stands for "undefined" in a message; None does everywhere else."""
+    return None if math.isnan(value) else value
+
+
+def on_wire(value: float | None) -> float:
+    """The inverse of `known`."""
+    return math.nan if value is None else value
+
+
+def number(record: MetricRecord | ConfigRecord, key: str) -> float:
+    """One number of a record.
+
+    Raises:
+        TypeError: the entry is no number.
+    """
+    value = record[key]
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{key} is {type(value).__name__}, not a number")
+    return value
+
+
+def ask(grid: Grid, message_type: str, content: RecordDict) -> list[Message]:
+    """The same message to every node; good replies in the order of client numbers."""
+    messages = [
+        Message(content, dst_node_id=node, message_type=message_type) for node in sorted(grid.get_node_ids())
+    ]
+    return sort_replies(grid.send_and_receive(messages))[0]
+
+
+def sort_replies(replies: Iterable[Message]) -> tuple[list[Message], list[int]]:
+    """Good replies by client number, and the node ids of those that failed (each logged).
+
+    Raises:
+        RuntimeError: none is good.
+    """
+    replies = list(replies)
+    failed = [reply for reply in replies if reply.has_error()]
+    for reply in failed:
+        log.warning("client node %d failed: %s", reply.metadata.src_node_id, reply.error.reason)
+    good = [reply for reply in replies if not reply.has_error()]
+    if not good:
+        reason = failed[0].error.reason if failed else "no node answered"
+        raise RuntimeError(f"no client answered this round; the first said: {reason}")
+    good.sort(key=lambda reply: number(reply.content.metric_records["metrics"], "client"))
+    return good, sorted(reply.metadata.src_node_id for reply in failed)
+
+
+def payload_bytes(content: RecordDict) -> int:
+    """Bytes of all arrays in a message."""
+    return sum(len(a.data) for record in content.array_records.values() for a in record.values())

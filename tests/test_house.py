@@ -1,0 +1,115 @@
+"""The house picture, checked: arrows between modules, one dependency list, notebooks never imported."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "fvlfp"
+
+#: part -> parts of fvlfp it may import; `errors` and the package itself (its version) are open to all.
+MAY_IMPORT = {
+    "errors": set(),
+    "config": set(),
+    "lesson": {"clip"},
+    "tour": set(),
+    "audit": set(),
+    "data": set(),
+    "fpf": set(),
+    "cdfp": set(),
+    "dsop": set(),
+    "clip": {"config"},
+    "federation": {"config", "data", "clip", "cdfp", "dsop", "fpf"},
+    "experiment": {"config", "data", "federation", "audit", "clip"},
+    "cli": {"config", "data", "audit", "clip", "experiment", "tour", "lesson", "federation"},
+}
+#: heavy packages -> the parts that may import them
+HEAVY = {
+    "flwr": {"federation"},
+    "torch": {"clip", "cdfp", "dsop", "federation"},
+    "open_clip": {"clip"},
+    "safetensors": {"federation", "experiment"},
+}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= (
+                {f"{node.module}.{alias.name}" for alias in node.names}
+                if node.module == "fvlfp"
+                else {node.module or ""}
+            )
+    return found
+
+
+MODULES = sorted(
+    path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py" or path.parent != PACKAGE
+)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_arrows(path):
+    part = part_of(path)
+    assert part in MAY_IMPORT, f"a new part of the house: say in this test what {part} may import"
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "fvlfp" and rest and rest != "__version__":
+            target = rest.split(".")[0]
+            assert target in MAY_IMPORT[part] | {part, "errors"}, f"{part} must not import {name}"
+        if top in HEAVY:
+            assert part in HEAVY[top], f"{part} must not import {top}"
+        assert top not in ("notebooks", "tests", "pickle"), f"{part} imports {top}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_modules_are_small_and_documented(path):
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree), "a module says what it is for"
+    assert text.count("\n") <= 330, "one idea a module"
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+def test_conda_and_pip_lists_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = project["project"]["dependencies"] + project["dependency-groups"]["dev"]
+    lines = (ROOT / "environment.yml").read_text().splitlines()
+    start = lines.index("  - pip:")
+    listed = [line.strip().removeprefix("- ").strip('"') for line in lines[start + 1 :] if line.strip()]
+    assert listed == ["-e .", *wanted]
+
+
+def test_a_clean_import_is_light():
+    code = (
+        "import fvlfp, fvlfp.config, sys; print(*{'torch', 'flwr', 'open_clip', 'pandas'} & set(sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == ""
+
+
+def test_the_audit_needs_no_torch():
+    code = "import fvlfp.audit, sys; print(*{'torch', 'flwr', 'open_clip'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == ""
+
+
+def test_every_public_name_is_there():
+    import fvlfp
+
+    for name in fvlfp.__all__:
+        assert getattr(fvlfp, name) is not None
