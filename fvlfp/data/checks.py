@@ -118,7 +118,7 @@ def open_image(path: Path, *, small: bool = False) -> Image.Image:
             warnings.simplefilter("ignore", UserWarning)  # damaged EXIF data does no harm here
             image = Image.open(path, formats=_FORMATS)
             if small:
-                image.draft("RGB", (64, 64))
+                image.draft("RGB", (1, 1))
             image.load()
     except FileNotFoundError:
         raise InputError(f"no image at {path}") from None
