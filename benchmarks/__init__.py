@@ -1,0 +1,1 @@
+"""What produces every number that the README or a results page states."""
