@@ -17,6 +17,7 @@ A card is a TOML file. That of the table `my.csv` lies beside it as `my.card.tom
 """
 
 import json
+import re
 import string
 import tomllib
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def say(template: str, phrase: str) -> str:
     'a drawing of an amber face'
     """
     if phrase[:1].lower() in set("aeiou"):
-        template = template.replace(" a {}", " an {}")
+        template = re.sub(r"\ba {}", "an {}", template)
     return template.format(phrase)
 
 
@@ -180,10 +181,12 @@ def _attribute(raw: dict[str, Any], name: str) -> Attribute:
 
 def _check_fields(text: str, wanted: set[str], where: str) -> None:
     try:
-        found = {field for _, field, spec, conv in string.Formatter().parse(text) if field is not None}
+        parts = list(string.Formatter().parse(text))
     except ValueError as e:
         raise InputError(f"{where}: {text!r} is no template ({e})") from None
-    if found != wanted:
+    found = [field for _, field, _, _ in parts if field is not None]
+    plain = not any(spec or conversion for _, _, spec, conversion in parts)
+    if set(found) != wanted or not plain or found.count("") > 1:
         fields = " and ".join("{" + f + "}" for f in sorted(wanted, reverse=True))
         raise InputError(f"{where}: {text!r} must have {fields} and no other field")
 

@@ -191,7 +191,7 @@ def _effect(correlation: Mapping[str, float] | float, label: str) -> dict[str, f
     if unknown:
         raise InputError(f"correlation with {unknown[0]!r}: it must be one of {', '.join(GROUPS)}")
     room = 2 * min(BASE_RATE[label], 1 - BASE_RATE[label])
-    if sum(map(abs, effect.values())) > room + 1e-12:
+    if not sum(map(abs, effect.values())) <= room + 1e-12:  # not: refuses nan too
         raise InputError(f"correlations of {label} must add up to at most {room:g}: {effect}")
     return effect
 
