@@ -18,7 +18,7 @@ from fvlfp.errors import InputError
 
 #: What a profile changes; everything else keeps its default. `full` is the paper-sized run.
 PROFILES: dict[str, dict[str, Any]] = {
-    "smoke": {"n": 1_500, "clients": 4, "rounds": 2, "local_epochs": 1, "draws": 300},
+    "smoke": {"n": 1_500, "clients": 4, "concentration": 1.0, "rounds": 2, "local_epochs": 1, "draws": 300},
     "lesson": {"n": 6_000, "rounds": 8},
     "full": {},
 }
@@ -96,9 +96,9 @@ class Config:
 
     # CDFP.
     lambda_cf: float = 5.0
-    alpha: float = 3.0
+    alpha: float = 2.0
     pairing: str = "image"
-    cf_directions: str = "text"
+    cf_directions: str = "prompted"
     lambda_anchor: float = 1.0
     lambda_gap: float = 0.0
 

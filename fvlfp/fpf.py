@@ -103,12 +103,17 @@ def mean_known(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def balanced_accuracy(counts: np.ndarray) -> float | None:
-    """Mean recall over the classes that occur; counts[true class, predicted class, group] >= 0."""
+def balanced_accuracy(counts: np.ndarray, *, min_cell: int = 1) -> float | None:
+    """Mean recall over all classes; None where a class has fewer than `min_cell` examples.
+
+    counts[true class, predicted class, group] >= 0. Undefined, not the mean over the classes that are
+    there: a client that holds one class and always says it would report 1.0, and outweigh everybody.
+    """
     by_class = counts.sum(2)
     totals = by_class.sum(1)
-    present = totals > 0
-    return float((np.diag(by_class)[present] / totals[present]).mean()) if present.any() else None
+    if (totals < max(min_cell, 1)).any():
+        return None
+    return float((np.diag(by_class) / totals).mean())
 
 
 def recall_gap(counts: np.ndarray, *, min_cell: int = 1, prior: float = 0.0) -> float | None:

@@ -88,6 +88,14 @@ def test_reports_by_hand():
     assert sorted(cell_recalls(COUNTS, min_cell=5)) == pytest.approx([0.5, 0.8, 0.9])
 
 
+def test_a_client_with_one_class_has_no_balanced_accuracy():
+    """Always saying the only class one holds must not look like perfection."""
+    constant = np.zeros((2, 2, 2), int)
+    constant[0, 0] = [30, 30]
+    assert balanced_accuracy(constant) is None
+    assert balanced_accuracy(COUNTS, min_cell=15) is None
+
+
 def test_recall_gap_is_fairlearns_equalized_odds_difference():
     from fairlearn.metrics import equalized_odds_difference
 

@@ -82,7 +82,7 @@ def make_client_app(load: Callable[[Context], ClientData], task: Task, cfg: Conf
         )
         texts = task.class_texts(prompts).detach()
         counts = confusion(data.val.project(projection), texts, n_groups)
-        perf = balanced_accuracy(next(iter(counts.values())))
+        perf = balanced_accuracy(next(iter(counts.values())), min_cell=cfg.min_cell)
         gaps = [recall_gap(c, min_cell=cfg.min_cell, prior=GAP_PRIOR) for c in counts.values()]
         disp = max((gap for gap in gaps if gap is not None), default=None)
         weight = client_weight(

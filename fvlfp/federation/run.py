@@ -76,10 +76,13 @@ def load_data(cfg: Config, *, skip_bad: bool = False) -> Dataset:
     if cfg.data == "toyfaces":
         from fvlfp.data import toyfaces
 
-        return toyfaces.make(cfg.n, seed=cfg.seed)
+        _check_columns(pd.DataFrame(columns=[*toyfaces.LABELS, *toyfaces.GROUPS]), cfg)
+        return toyfaces.make(cfg.n, seed=cfg.seed, label=cfg.label)
     from fvlfp.data.table import read_table
 
-    return read_table(cfg.data, prompts=cfg.prompts or None, skip_bad=skip_bad)
+    return read_table(
+        cfg.data, label=cfg.label, groups=cfg.groups, prompts=cfg.prompts or None, skip_bad=skip_bad
+    )
 
 
 def prepare(
