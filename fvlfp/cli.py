@@ -1,0 +1,224 @@
+"""The `fvlfp` command. Exit 0: good; 2: bad usage or bad input, one message, nothing written; 1: failure.
+
+What this module does not do: it computes nothing. Each command reads its words and calls one function; what
+is slow to import is imported inside, so that `fvlfp --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from fvlfp import __version__
+from fvlfp.errors import InputError
+
+app = typer.Typer(
+    help="Fair federated prompt tuning of CLIP: learn it, train it, audit it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+audit_app = typer.Typer(help="Assess predictions, or a CLIP, by perceived group.", no_args_is_help=True)
+app.add_typer(audit_app, name="audit")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Out = Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")]
+Group = Annotated[list[str], typer.Option(help="Perceived-group column; repeat for several.")]
+
+
+def says_what_is_wrong(command: F) -> F:
+    """InputError becomes one message and exit code 2; any other failure one line and exit code 1."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except InputError as error:
+            typer.echo(f"fvlfp: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("fvlfp: stopped; what was saved can be resumed", err=True)
+            raise typer.Exit(130) from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Fair federated prompt tuning of CLIP: learn it, train it, audit it."""
+
+
+@app.command()
+@says_what_is_wrong
+def tour(
+    profile: Annotated[str, typer.Option(help="smoke, lesson or full")] = "lesson",
+    out: Out = Path("runs/tour"),
+    seed: Annotated[int, typer.Option(help="Root seed of every lesson.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+) -> None:
+    """Run every lesson in order; one line each; the last line is the report's path."""
+    from fvlfp.config import Config
+    from fvlfp.tour import tour as run
+
+    Config.make(profile, seed=seed, device=device)  # refuse a bad word before the first lesson
+    report = run(out, profile=profile, seed=seed, device=device, say=typer.echo)
+    typer.echo(f"report: {report}")
+
+
+@app.command()
+@says_what_is_wrong
+def train(
+    config: Annotated[Path | None, typer.Argument(help="A TOML file of config keys.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One config key; repeatable.")
+    ] = None,
+    out: Out = Path("runs/train"),
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = False,
+    skip_bad: Annotated[bool, typer.Option(help="Leave unreadable images out, count and name them.")] = False,
+) -> None:
+    """Federated training, then the paired audit against the baseline.
+
+    Example: fvlfp train --set method=fvlfp --set label=smiling --set groups=shape,tint --out runs/smile
+    """
+    from fvlfp.config import Config
+    from fvlfp.experiment import run_and_audit
+
+    report = run_and_audit(
+        Config.read(config, settings or ()), out, resume=resume, skip_bad=skip_bad, say=typer.echo
+    )
+    typer.echo(f"report: {report}")
+
+
+@app.command()
+@says_what_is_wrong
+def check(
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet with a column `path`.")],
+    label: Annotated[str | None, typer.Option(help="Label column; default: those of the data card.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Perceived-group column; repeatable.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Data card; default: NAME.card.toml.")] = None,
+) -> None:
+    """Check a table of images: every problem in one pass, with its row."""
+    from fvlfp.data.table import check_table
+
+    problems = check_table(table, label=label, groups=group or (), prompts=prompts)
+    for problem in problems:
+        typer.echo(str(problem))
+    if problems:
+        raise InputError(f"{table}: {len(problems)} problem{'s' * (len(problems) > 1)}")
+    typer.echo(f"{table}: good")
+
+
+@audit_app.command("predictions")
+@says_what_is_wrong
+def audit_predictions(
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet, one row an example.")],
+    label: Annotated[str, typer.Option(help="Column of true classes.")],
+    prediction: Annotated[str, typer.Option(help="Column of predicted classes.")],
+    group: Group,
+    score: Annotated[str | None, typer.Option(help="Column of scores of the positive class.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The class that 'selected' means.")] = None,
+    cross: Annotated[bool, typer.Option(help="Also cross all groups.")] = False,
+    draws: Annotated[int, typer.Option(help="Bootstrap draws.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    out: Out = Path("runs/audit"),
+) -> None:
+    """Audit anybody's predictions.
+
+    Example: fvlfp audit predictions mine.csv --label y --prediction yhat --group gender --out audit
+    """
+    from fvlfp.audit import audit as run
+    from fvlfp.audit import write_audit
+    from fvlfp.audit.load import read_predictions, sha256
+
+    numbers = [score] if score else []
+    frame = read_predictions(table, [label, prediction, *group], numbers=numbers)
+    result = run(
+        frame,
+        label=label,
+        prediction=prediction,
+        groups=group,
+        score=score,
+        positive=positive,
+        cross=cross,
+        draws=draws,
+        seed=seed,
+        provenance={"table": {"file": table.name, "sha256": sha256(table)}},
+    )
+    typer.echo(f"report: {write_audit(result, out)}")
+
+
+@audit_app.command("clip")
+@says_what_is_wrong
+def audit_clip(
+    table: Annotated[Path, typer.Argument(help="CSV or Parquet with a column `path`.")],
+    label: Annotated[str, typer.Option(help="Label column.")],
+    group: Group,
+    model: Annotated[str, typer.Option(help="open_clip name; toyclip is built in.")] = "toyclip",
+    pretrained: Annotated[str, typer.Option(help="A tag open_clip knows, or a weights file.")] = "",
+    model_config: Annotated[Path | None, typer.Option(help="open_clip config JSON.")] = None,
+    prompts: Annotated[Path | None, typer.Option(help="Data card; default: NAME.card.toml.")] = None,
+    cross: Annotated[bool, typer.Option(help="Also cross all groups.")] = False,
+    skip_bad: Annotated[bool, typer.Option(help="Leave unreadable images out, count and name them.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    draws: Annotated[int, typer.Option(help="Bootstrap draws.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    out: Out = Path("runs/audit"),
+) -> None:
+    """Audit a CLIP, zero-shot.
+
+    Example: fvlfp audit clip faces.csv --model ViT-B-16 --pretrained openai --label age --group gender
+    """
+    from fvlfp.clip.encoder import Encoder
+    from fvlfp.data.table import read_table
+    from fvlfp.zero_shot import audit_clip as run
+
+    dataset = read_table(table, label=label, groups=group, prompts=prompts, skip_bad=skip_bad)
+    for line in dataset.skipped:
+        typer.echo(f"left out: {line}", err=True)
+    encoder = Encoder.load(model, pretrained=pretrained, model_config=model_config or "", device=device)
+    report = run(encoder, dataset, out, label=label, groups=group, cross=cross, draws=draws, seed=seed)
+    typer.echo(f"report: {report}")
+
+
+@app.command()
+@says_what_is_wrong
+def compare(
+    before: Annotated[Path, typer.Argument(help="Folder of an audit, or its predictions.csv.")],
+    after: Annotated[Path, typer.Argument(help="Another audit of the same rows.")],
+    label: Annotated[str, typer.Option(help="Column of true classes.")],
+    group: Group,
+    prediction: Annotated[str, typer.Option(help="Column of predicted classes.")] = "prediction",
+    key: Annotated[str | None, typer.Option(help="Column that names a row; default: the order.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The class that 'selected' means.")] = None,
+    draws: Annotated[int, typer.Option(help="Bootstrap draws.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    out: Out = Path("runs/compare"),
+) -> None:
+    """The paired change between two models on the same rows."""
+    from fvlfp.audit import compare as run
+    from fvlfp.audit import write_comparison
+    from fvlfp.audit.load import read_predictions
+
+    paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]
+    columns = [label, prediction, *group, *([key] if key else [])]
+    a, b = (read_predictions(path, columns) for path in paths)
+    names = (before.name, after.name)
+    result = run(
+        a, b, label=label, prediction=prediction, groups=group, positive=positive, key=key,
+        names=names, draws=draws, seed=seed,
+    )  # fmt: skip
+    typer.echo(f"report: {write_comparison(result, out)}")

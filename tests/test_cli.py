@@ -1,0 +1,197 @@
+"""The command line: exit codes, one message, nothing half-written."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from fvlfp import __version__
+from fvlfp.cli import app
+from fvlfp.data import toyfaces
+
+RUNNER = CliRunner()
+
+
+def fvlfp(*words):
+    return RUNNER.invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """A table of 90 drawn faces on disk, with its card."""
+    folder = tmp_path_factory.mktemp("faces")
+    made = toyfaces.make(90, seed=3)
+    (folder / "images").mkdir()
+    for i, image in enumerate(made.images):
+        image.save(folder / "images" / f"{i}.png")
+    made.frame.assign(path=[f"images/{i}.png" for i in range(90)]).to_csv(folder / "faces.csv", index=False)
+    (folder / "faces.card.toml").write_text(made.card.to_toml(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def changed(faces, tmp_path):
+    """The same table with a change, in a folder of its own."""
+
+    def make(change):
+        frame = change(pd.read_csv(faces / "faces.csv", dtype=str))
+        frame.to_csv(tmp_path / "faces.csv", index=False)
+        (tmp_path / "faces.card.toml").write_text((faces / "faces.card.toml").read_text())
+        if not (tmp_path / "images").exists():
+            shutil.copytree(faces / "images", tmp_path / "images")
+        return tmp_path / "faces.csv"
+
+    return make
+
+
+def refused(result, *parts):
+    """Exit 2, one message that holds `parts`, no traceback."""
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in result.output, result.output
+    return True
+
+
+def test_version_and_help():
+    assert fvlfp("--version").output.strip() == __version__
+    for words in ([], ["train"], ["audit", "predictions"], ["audit", "clip"], ["check"], ["compare"], ["tour"]):
+        assert fvlfp(*words, "--help").exit_code == 0
+
+
+def test_a_good_table_is_good(faces):
+    result = fvlfp("check", faces / "faces.csv")
+    assert result.exit_code == 0, result.output
+    assert result.output.strip().endswith("good")
+
+
+def test_train_end_to_end_and_resume(faces, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "--set", "profile=smoke", "--set", f"data={faces / 'faces.csv'}"]
+    words += ["--set", "clients=2", "--set", "device=cpu", "--out", out]
+    first = fvlfp(*words)
+    assert first.exit_code == 0, first.output
+    assert first.output.strip().splitlines()[-1] == f"report: {out / 'audit' / 'comparison' / 'report.html'}"
+    document = json.loads((out / "audit" / "method" / "audit.json").read_text())
+    assert document["schema"] == 1
+    assert document["n"] == 30
+    assert document["provenance"]["data"]["name"]
+    assert document["provenance"]["weights_sha256"]
+    prompts = (out / "method" / "prompts.safetensors").read_bytes()
+    assert refused(fvlfp(*words), "holds a run: add --resume")
+    again = fvlfp(*words, "--resume")
+    assert again.exit_code == 0, again.output
+    assert (out / "method" / "prompts.safetensors").read_bytes() == prompts
+
+
+def test_audit_clip_and_compare(faces, tmp_path):
+    words = ["audit", "clip", faces / "faces.csv", "--label", "smiling", "--group", "shape", "--group", "tint"]
+    result = fvlfp(*words, "--draws", 200, "--out", tmp_path / "a")
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    assert names >= {"audit.json", "groups.csv", "gaps.csv", "report.html", "predictions.csv", "templates.csv"}
+    frame = pd.read_csv(tmp_path / "a" / "predictions.csv")
+    flipped = frame.assign(prediction=np.where(frame["prediction"] == "yes", "no", "yes"))
+    flipped.to_csv(tmp_path / "b.csv", index=False)
+    result = fvlfp(
+        *("compare", tmp_path / "a", tmp_path / "b.csv", "--label", "smiling", "--group", "shape"),
+        *("--positive", "yes", "--draws", 200, "--out", tmp_path / "c"),
+    )
+    assert result.exit_code == 0, result.output
+    change = json.loads((tmp_path / "c" / "audit.json").read_text())["overall"]["rates"]["accuracy"]
+    assert change["a"] + change["b"] == pytest.approx(1.0)
+
+
+def test_audit_predictions(tmp_path):
+    table = pd.DataFrame({"y": ["a", "b"] * 20, "p": ["a", "b", "b", "b"] * 10, "g": ["u", "v", "u", "u"] * 10})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    words = ["audit", "predictions", tmp_path / "t.csv", "--label", "y", "--prediction", "p", "--group", "g"]
+    result = fvlfp(*words, "--draws", 200, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    groups = json.loads((tmp_path / "out" / "audit.json").read_text())["attributes"]["g"]["groups"]
+    assert groups["u"]["rates"]["tpr"]["value"] == 1.0
+    assert groups["v"]["n"] == 10
+
+
+def test_missing_file_and_missing_column(faces, tmp_path):
+    assert refused(fvlfp("check", tmp_path / "absent.csv"), "absent.csv")
+    assert refused(fvlfp("train", "--set", f"data={tmp_path}/absent.csv", "--out", tmp_path / "o"), "absent.csv")
+    assert refused(fvlfp("train", tmp_path / "absent.toml"), "no such config file")
+    words = ["--set", f"data={faces / 'faces.csv'}", "--out", tmp_path / "o"]
+    assert refused(fvlfp("train", "--set", "label=smilling", *words), "'smilling'", "'smiling'")
+    assert refused(fvlfp("train", "--set", "groups=shapes", *words), "'shapes'", "'shape'")
+    assert refused(fvlfp("train", "--set", "groups=shapes", "--out", tmp_path / "o"), "did you mean 'shape'?")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_class_or_group_with_one_member(changed, tmp_path):
+    def one_class(frame):
+        frame["smiling"] = "no"
+        frame.loc[4, "smiling"] = "yes"
+        return frame
+
+    table = changed(one_class)
+    assert refused(fvlfp("train", "--set", f"data={table}", "--out", tmp_path / "o"), "'yes'", "row 6")
+
+    def one_member(frame):
+        frame["shape"] = "round"
+        frame.loc[7, "shape"] = "square"
+        return frame
+
+    assert refused(fvlfp("check", changed(one_member)), "'square'", "row 9")
+
+
+def test_nan_label(changed):
+    def nan(frame):
+        frame.loc[3, "smiling"] = None
+        return frame
+
+    assert refused(fvlfp("check", changed(nan)), "row 5", "smiling")
+
+
+def test_unreadable_image_is_named_or_skipped_and_counted(changed, tmp_path):
+    def broken(frame):
+        frame.loc[2, "path"] = "broken.png"
+        return frame
+
+    table = changed(broken)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    words = ["audit", "clip", table, "--label", "smiling", "--group", "shape", "--draws", 200]
+    assert refused(fvlfp(*words, "--out", tmp_path / "o"), "broken.png", "row 4")
+    assert not (tmp_path / "o").exists()
+    result = fvlfp(*words, "--skip-bad", "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    assert "left out: " in result.output
+    assert "row 4" in result.output
+    assert json.loads((tmp_path / "o" / "audit.json").read_text())["n"] == 89
+
+
+def test_unknown_config_key_and_bad_values(tmp_path):
+    assert refused(fvlfp("train", "--set", "lamda_cf=1", "--out", tmp_path / "o"), "did you mean 'lambda_cf'?")
+    assert refused(fvlfp("tour", "--profile", "smok", "--out", tmp_path / "o"), "did you mean 'smoke'?")
+    assert not (tmp_path / "o").exists()
+
+
+def test_wrong_weights(tiny_files, tmp_path, faces):
+    words = ["audit", "clip", faces / "faces.csv", "--label", "smiling", "--group", "shape", "--out", tmp_path / "o"]
+    result = fvlfp(*words, "--model", "RN50", "--pretrained", tiny_files[1])
+    assert refused(result, "does not hold the weights of RN50")
+
+
+def test_no_client_with_data(changed, tmp_path):
+    table = changed(lambda frame: frame.assign(split="test"))
+    words = ["train", "--set", f"data={table}", "--out", tmp_path / "o"]
+    assert refused(fvlfp(*words), "no client has data")
+    table = changed(lambda frame: frame)
+    words = ["train", "--set", f"data={table}", "--set", "clients=50", "--out", tmp_path / "o"]
+    assert refused(fvlfp(*words), "use fewer clients")
+
+
+def test_a_picture_of_another_size_is_fine(changed, tmp_path):
+    table = changed(lambda frame: frame.assign(path=["big.png", *frame["path"][1:]]))
+    Image.new("L", (300, 200), 128).save(tmp_path / "big.png")
+    assert fvlfp("check", table).exit_code == 0
