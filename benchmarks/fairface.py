@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.machine import machine
 from data_prep.fairface import convert
@@ -89,9 +90,9 @@ def run_seed(
     return {
         "n_test": len(prepared.test),
         "clients": [len(c.train) for c in prepared.clients],
-        "metrics": {name: _metrics(frame, group, common) for name, frame in frames.items()},
+        "metrics": {name: metrics_of(frame, group, common) for name, frame in frames.items()},
         "changes": {
-            name: _changes(frames["FedAvg prompts"], frame, group, common)
+            name: changes_of(frames["FedAvg prompts"], frame, group, common)
             for name, frame in frames.items()
             if name not in ("zero-shot", "FedAvg prompts")
         },
@@ -101,7 +102,8 @@ def run_seed(
     }
 
 
-def _metrics(frame: Any, group: str, common: dict[str, Any]) -> dict[str, Any]:
+def metrics_of(frame: pd.DataFrame, group: str, common: dict[str, Any]) -> dict[str, Any]:
+    """The table's metrics of one classifier, each with its 95 % interval."""
     document = audit(frame, **common, draws=2000).to_json()
     part = document["attributes"][group]
     found = {name: part["gaps"][name] for name in GAPS}
@@ -111,7 +113,10 @@ def _metrics(frame: Any, group: str, common: dict[str, Any]) -> dict[str, Any]:
     return {name: {k: entry[k] for k in keep if k in entry} for name, entry in found.items()}
 
 
-def _changes(before: Any, after: Any, group: str, common: dict[str, Any]) -> dict[str, Any]:
+def changes_of(
+    before: pd.DataFrame, after: pd.DataFrame, group: str, common: dict[str, Any]
+) -> dict[str, Any]:
+    """The paired change of each of them, with its 95 % interval."""
     document = compare(before, after, **common, draws=10_000).to_json()
     part = document["attributes"][group]
     found = {name: part["changes"][name] for name in GAPS}
