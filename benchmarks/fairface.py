@@ -126,8 +126,8 @@ def changes_of(
 
 
 def _short(prepared: Prepared) -> dict[str, Any]:
-    p = prepared.provenance
-    return {k: p[k] for k in ("model", "weights_sha256", "activation", "data", "templates", "class_phrases")}
+    keys = ("model", "weights_sha256", "activation", "data", "licence", "label_origin", "split", "prompts")
+    return {key: prepared.provenance[key] for key in keys}
 
 
 def page(results: dict[str, Any]) -> str:

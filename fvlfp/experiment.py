@@ -73,18 +73,25 @@ def audit_pair(
     """Audit the `baseline` and `method` columns of `table`, and their paired change; returns its report."""
     frames = {name: table.assign(prediction=table[name]) for name in runs}
     names = {"baseline": cfg.baseline, "method": cfg.method}
+    classes = provenance["prompts"]["classes"]
     common: dict[str, Any] = {
         "label": cfg.label,
         "prediction": "prediction",
         "groups": list(cfg.groups),
+        "positive": list(classes)[1] if len(classes) == 2 else None,
         "draws": cfg.draws,
         "seed": cfg.seed,
     }
     for name, frame in frames.items():
-        trained = runs[name]
-        facts = {**provenance, "method": names[name], "training": training_facts(trained)}
+        facts = {**provenance, **training_facts(names[name], runs[name])}
         write_audit(audit(frame, **common, provenance=facts), out / name, title=f"Audit of {names[name]}")
-    change = compare(frames["baseline"], frames["method"], **common)
+    change = compare(
+        frames["baseline"],
+        frames["method"],
+        **common,
+        names=(names["baseline"], names["method"]),
+        provenance={**provenance, **training_facts(cfg.method, runs["method"])},
+    )
     write_comparison(change, out / "comparison", title=f"{names['method']} against {names['baseline']}")
     return out / "comparison" / "report.html"
 
@@ -102,16 +109,17 @@ def describe_run(prepared: Prepared, cfg: Config) -> str:
     )
 
 
-def training_facts(trained: Trained | None) -> dict[str, Any]:
-    """What an audit's provenance says about training; {} for zero-shot."""
+def training_facts(method: str, trained: Trained | None) -> dict[str, Any]:
+    """What a report's model card says about training."""
     if trained is None:
-        return {}
+        return {"training": "none: zero-shot with the first template"}
+    failed = sorted({node for row in trained.history for node in row["failed"]})
     return {
-        "rounds": len(trained.history),
-        "seconds": round(trained.seconds, 1),
-        "projection": {"rank": trained.projection.basis.shape[1], "lambda": trained.projection.lam},
-        "chosen_on": "the clients' validation data",
-        "failed_clients": sorted({k for row in trained.history for k in row["failed"]}),
+        "training": f"{method}, {len(trained.history)} rounds, {trained.cfg.clients} clients",
+        "seed": trained.cfg.seed,
+        "selection": "rank and lambda of the projection on clients' validation rows; nothing on test rows",
+        "projection": f"rank {trained.projection.basis.shape[1]}, lambda {trained.projection.lam:g}",
+        "failed_clients": failed,
     }
 
 
@@ -120,7 +128,7 @@ def _train(cfg: Config, prepared: Prepared, out: Path, resume: bool, say: Callab
         shutil.rmtree(out)
     say(f"training {cfg.method}")
     trained = train(cfg, prepared, out=out, resume=resume, progress=say)
-    facts = {"config": json.dumps(cfg.to_dict()), "provenance": json.dumps(prepared.provenance)}
+    facts = {"facts": json.dumps({"config": cfg.to_dict(), "provenance": prepared.provenance})}
     tensors = {
         "prompts": trained.prompts.cpu().contiguous(),
         "basis": trained.projection.basis.cpu().contiguous(),

@@ -75,16 +75,10 @@ def audit_clip(
     }
     provenance = {
         **encoder.provenance,
-        "method": "zero-shot",
-        "templates": card.templates,
-        "class_phrases": card.classes[label],
-        "data": {
-            "name": card.name,
-            "source": card.source,
-            "licence": card.licence,
-            "label_origin": card.label_origin,
-            "rows": len(frame),
-        },
+        **dataset.facts,
+        "prompts": {"templates": card.templates, "classes": card.classes[label]},
+        "training": "none: zero-shot with the first template",
+        "seed": seed,
     }
     by_template = []
     for template in card.templates:

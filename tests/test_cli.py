@@ -79,7 +79,7 @@ def test_train_end_to_end_and_resume(faces, tmp_path):
     document = json.loads((out / "audit" / "method" / "audit.json").read_text())
     assert document["schema"] == 1
     assert document["n"] == 30
-    assert document["provenance"]["data"]["name"]
+    assert document["provenance"]["label_origin"]
     assert document["provenance"]["weights_sha256"]
     prompts = (out / "method" / "prompts.safetensors").read_bytes()
     assert refused(fvlfp(*words), "holds a run: add --resume")

@@ -37,13 +37,28 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.frame)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a report's data sheet says: name, source, licence, label origin, notes, skipped rows."""
+        card = self.card
+        return {
+            "data": card.name,
+            "source": card.source,
+            "licence": card.licence,
+            "label_origin": card.label_origin,
+            "notes": card.notes,
+            "skipped": f"{len(self.skipped)} unreadable images left out" if self.skipped else "none",
+        }
+
     def take(self, rows: Any) -> "Dataset":
         """The examples at `rows` (integer positions, or a boolean mask of length n), in order."""
         rows = np.asarray(rows)
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(int)
         images = self.images
         picked = images.take(rows) if hasattr(images, "take") else [images[i] for i in rows]
-        return Dataset(self.frame.iloc[rows].reset_index(drop=True), picked, self.card, self.root)
+        return Dataset(
+            self.frame.iloc[rows].reset_index(drop=True), picked, self.card, self.root, self.skipped
+        )
 
 
 class Files(Sequence[Image.Image]):

@@ -137,18 +137,11 @@ def prepare(
     )
     clients = [_client(everything, rows[owner == k], k, frame, cfg) for k in range(owner.max() + 1)]
     test = np.flatnonzero(is_test)
-    card = dataset.card
     provenance = {
         **encoder.provenance,
-        "data": {
-            "name": card.name,
-            "source": card.source,
-            "licence": card.licence,
-            "label_origin": card.label_origin,
-            "rows": {"clients": len(rows), "test": len(test)},
-        },
-        "templates": card.templates,
-        "class_phrases": card.classes[cfg.label],
+        **dataset.facts,
+        "split": f"{len(rows)} rows with clients, {len(test)} test rows",
+        "prompts": {"templates": dataset.card.templates, "classes": dataset.card.classes[cfg.label]},
         "config": cfg.to_dict(),
     }
     return Prepared(cfg, task, clients, everything.take(test), frame.iloc[test], provenance, seconds)
