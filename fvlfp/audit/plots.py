@@ -1,0 +1,191 @@
+"""Figures of an audit, drawn from its document alone.
+
+Colours are seaborn's colour-blind palette and never carry meaning alone: markers and hatching
+repeat it, and n stands beside every group. Names of groups are data: no mathtext, no markup.
+What it does not do: choose what is worth looking at (see ``page``).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY = "#0173b2", "#d55e00", "#8c8c8c"
+SHOWN = 30  # groups drawn at most: the lowest and the highest
+NAMES = {
+    "selection_rate": "selection rate",
+    "tpr": "true positive rate",
+    "fpr": "false positive rate",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "demographic_parity_difference": "demographic parity difference",
+    "demographic_parity_ratio": "demographic parity ratio",
+    "equal_opportunity_difference": "equal opportunity difference",
+    "equalized_odds_difference_worst": "equalized odds, worst",
+    "equalized_odds_difference_sum": "equalized odds, sum",
+    "equalized_odds_difference_mean": "equalized odds, mean",
+    "accuracy_gap": "accuracy gap",
+}
+
+
+def say(name: str) -> str:
+    """A gap's or rate's name in words."""
+    base, _, rest = name.partition("_class_")
+    return NAMES.get(base, base.replace("_", " ")) + (f" ({rest} over classes)" if rest else "")
+
+
+def rates(document: Mapping[str, Any], attribute: str) -> Figure:
+    """Each group's rates with their intervals; a dashed line is the rate of everybody together."""
+    groups = document["attributes"][attribute]["groups"]
+    binary = document["positive"] is not None
+    wanted = ["selection_rate", "accuracy", "tpr", "fpr"] if binary else ["accuracy", "balanced_accuracy"]
+    order = _order(groups, "accuracy")
+    names = [f"{_short(g)}  (n={groups[g]['n']:,})" for g in order]
+    rows = (len(wanted) + 1) // 2
+    height = 0.5 + rows * (0.75 + 0.26 * len(order))
+    figure, axes = _figure(7.2, height, rows, 2, sharey=True)
+    for ax, rate in zip(axes, wanted, strict=True):
+        cells = [groups[g]["rates"][rate] for g in order]
+        _intervals(ax, cells, BLUE)
+        overall = document["overall"]["rates"][rate]["value"]
+        if overall is not None:
+            ax.axvline(overall, color=GREY, ls="--", lw=1, zorder=0)
+        title = say(rate) if rate != "tpr" else f"{say(rate)} of {_short(document['positive'])!r}"
+        ax.set_title(title, loc="left", parse_math=False)
+        _ticks(ax, names)
+    return figure
+
+
+def gaps(document: Mapping[str, Any], attribute: str) -> Figure:
+    """Every gap with its interval, over the range that chance alone would reach at this n."""
+    part = document["attributes"][attribute]["gaps"]
+    order = [g for g in part if "ratio" not in g]
+    figure, axes = _figure(7.2, 1.3 + 0.38 * len(order), 1, 1)
+    ax = axes[0]
+    for y, gap in enumerate(order):
+        entry = part[gap]
+        if entry["null_95"] is not None:
+            ax.barh(y, entry["null_95"], height=0.62, color="#e6e6e6", edgecolor=GREY, hatch="///", lw=0.4)
+            ax.plot([entry["expected_null"]] * 2, [y - 0.31, y + 0.31], color="#444444", lw=1.5)
+        if entry.get("perfect_classifier") is not None:
+            ax.plot(entry["perfect_classifier"], y, marker="D", color=ORANGE, ms=6, mfc="white", ls="")
+    _intervals(ax, [part[g] for g in order], BLUE)
+    _ticks(ax, [say(g) for g in order])
+    ax.set_xlim(left=0)
+    ax.set_xlabel("gap (0 is equality)")
+    keys = [
+        mpl.lines.Line2D([], [], color=BLUE, marker="o", lw=2, label="measured, with interval"),
+        mpl.lines.Line2D([], [], color="#444444", lw=1.5, label="expected by chance"),
+        mpl.patches.Patch(fc="#e6e6e6", ec=GREY, hatch="///", label="95 % of chance results"),
+        mpl.lines.Line2D([], [], color=ORANGE, marker="D", mfc="white", ls="", label="perfect classifier"),
+    ]
+    figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def changes(document: Mapping[str, Any], attribute: str) -> Figure:
+    """The paired change of every gap with its interval; left of zero the second model is more equal."""
+    part = document["attributes"][attribute]["changes"]
+    order = [g for g in part if "ratio" not in g]
+    figure, axes = _figure(7.2, 1.1 + 0.38 * len(order), 1, 1)
+    ax = axes[0]
+    ax.axvline(0, color="#444444", lw=1.2)
+    cells = [{**part[g], "value": part[g]["change"]} for g in order]
+    _intervals(ax, cells, BLUE)
+    _ticks(ax, [say(g) for g in order])
+    first, second = document["names"]
+    ax.set_xlabel(f"change of the gap, {second} minus {first}", parse_math=False)
+    return figure
+
+
+def dumbbells(document: Mapping[str, Any], attribute: str) -> Figure:
+    """Each group's accuracy and rates under both models: hollow circle first, filled square second."""
+    groups = document["attributes"][attribute]["groups"]
+    wanted = list(next(iter(groups.values()))["rates"])
+    order = list(groups)[:SHOWN]
+    rows = (len(wanted) + 1) // 2
+    figure, axes = _figure(7.2, 0.9 + rows * (0.7 + 0.26 * len(order)), rows, 2, sharey=True)
+    for ax, rate in zip(axes, wanted, strict=False):
+        for y, g in enumerate(order):
+            cell = groups[g]["rates"][rate]
+            if cell["a"] is None:
+                ax.text(0.02, y, "undefined", va="center", color=GREY, transform=ax.get_yaxis_transform())
+                continue
+            ax.plot([cell["a"], cell["b"]], [y, y], color=GREY, lw=1.5, zorder=1)
+            ax.plot(cell["a"], y, "o", color=ORANGE, mfc="white", ms=7, zorder=2)
+            ax.plot(cell["b"], y, "s", color=BLUE, ms=6, zorder=3)
+        ax.set_title(say(rate), loc="left")
+        _ticks(ax, [f"{_short(g)}  (n={groups[g]['n']:,})" for g in order])
+    for ax in axes[len(wanted) :]:
+        ax.set_visible(False)
+    keys = [
+        mpl.lines.Line2D([], [], color=ORANGE, marker="o", mfc="white", ls="", label=document["names"][0]),
+        mpl.lines.Line2D([], [], color=BLUE, marker="s", ls="", label=document["names"][1]),
+    ]
+    legend = figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG whose text stays text, so that any script the reader's fonts know is shown."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "fvlfp"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the reader's browser has the glyphs
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def _figure(
+    width: float, height: float, rows: int, columns: int, *, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    style = sns.axes_style("whitegrid", {"axes.edgecolor": "#bbbbbb", "grid.color": "#eeeeee"})
+    with style, sns.plotting_context("notebook", font_scale=0.85):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
+    for ax in axes.flat:
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(length=0)
+    return figure, list(axes.flat)
+
+
+def _intervals(ax: Axes, cells: Sequence[Mapping[str, Any]], colour: str) -> None:
+    for y, cell in enumerate(cells):
+        if cell["value"] is None:
+            ax.text(0.02, y, "undefined", va="center", color=GREY, transform=ax.get_yaxis_transform())
+            continue
+        if cell["low"] is not None:
+            ax.plot([cell["low"], cell["high"]], [y, y], color=colour, lw=2, solid_capstyle="round")
+        face = "white" if cell.get("small") else colour  # hollow: fewer than ten examples
+        ax.plot(cell["value"], y, "o", color=colour, mfc=face, ms=6)
+
+
+def _ticks(ax: Axes, names: Sequence[str]) -> None:
+    ax.set_yticks(np.arange(len(names)))
+    for text in ax.set_yticklabels(list(names)):
+        text.set_parse_math(False)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+
+
+def _short(name: str, limit: int = 28) -> str:
+    name = " ".join(str(name).split()) or repr(name)
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def _order(groups: Mapping[str, Any], rate: str) -> list[str]:
+    """Groups in their own order; of very many, those with the lowest and the highest rate."""
+    names = list(groups)
+    if len(names) <= SHOWN:
+        return names
+    ranked = sorted(names, key=lambda g: groups[g]["rates"][rate]["value"])
+    return ranked[: SHOWN // 2] + ranked[-SHOWN // 2 :]

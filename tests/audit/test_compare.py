@@ -1,0 +1,119 @@
+"""Paired comparison: values by hand, pairing, coverage, and tables that do not match."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from fvlfp.audit import compare
+from fvlfp.audit.counts import Counts
+from fvlfp.audit.gaps import families
+from fvlfp.audit.paired import change, mean_change, rate_change
+from fvlfp.errors import InputError
+
+KW = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes", "draws": 300}
+
+
+def test_change_of_a_rate_by_hand():
+    # 100 pairs: 40 both right, 10 only first, 25 only second, 25 neither
+    value, low, high = rate_change(np.array([[25, 25], [10, 40]]))
+    assert value == pytest.approx(0.15)
+    p12, p21 = 26 / 102, 11 / 102  # Bonett and Price 2012: add one to both discordant cells
+    half = stats.norm.ppf(0.975) * np.sqrt((p12 + p21 - (p12 - p21) ** 2) / 102)
+    assert (low, high) == pytest.approx((p12 - p21 - half, p12 - p21 + half))
+    assert np.isnan(rate_change(np.zeros((2, 2), int))).all()
+
+
+def test_mean_change_leaves_out_the_undefined():
+    assert mean_change([(0.1, 0.0, 0.2), (np.nan,) * 3]) == pytest.approx((0.1, 0.0, 0.2))
+    assert mean_change([(0.1, 0.0, 0.2), (0.3, 0.2, 0.4)])[0] == pytest.approx(0.2)
+
+
+def test_values_are_those_of_both_sides_and_change_is_b_minus_a(table):
+    better = table.assign(prediction=np.where(np.arange(600) % 2, table.smiling, table.prediction))
+    document = compare(table, better, **KW).document
+    part = document["attributes"]["shape"]
+    chosen = (table["shape"] == "square") & (table.smiling == "yes")
+    cell = part["groups"]["square"]["rates"]["tpr"]
+    assert cell["a"] == pytest.approx((table[chosen].prediction == "yes").mean())
+    assert cell["b"] == pytest.approx((better[chosen].prediction == "yes").mean())
+    for entry in [*part["changes"].values(), cell]:
+        assert entry["change"] == pytest.approx(entry["b"] - entry["a"])
+        assert entry["low"] <= entry["change"] <= entry["high"]
+
+
+def test_a_mended_gap_is_found_and_the_same_model_is_not(table):
+    mended = table.assign(prediction=table.smiling)
+    found = compare(table, mended, **KW).changes.set_index("gap").loc["equal_opportunity_difference"]
+    assert found.b == 0 and found.high < -0.05 and found.p_value < 0.05
+    same = compare(table, table, **KW).changes.set_index("gap")
+    assert (same.change == 0).all() and (same.low < 0).all() and (same.high > 0).all()
+
+
+def test_pairing_makes_intervals_narrower():
+    """Two models that agree on most rows: the change of a rate is surer than either rate."""
+    rng = np.random.default_rng(0)
+    n = 2000
+    frame = pd.DataFrame({"shape": rng.choice(["r", "s"], n), "smiling": rng.choice(["no", "yes"], n)})
+    frame["prediction"] = np.where(rng.random(n) < 0.8, frame.smiling, "no")
+    near = frame.assign(prediction=np.where(rng.random(n) < 0.02, frame.smiling, frame.prediction))
+    cell = compare(frame, near, **KW).document["attributes"]["shape"]["groups"]["r"]["rates"]["tpr"]
+    assert cell["high"] - cell["low"] < 0.04  # Wilson's interval of one side alone is 0.07 wide
+
+
+def test_rows_are_matched_by_key(table):
+    table = table.assign(id=[f"face{i}" for i in range(600)])
+    shuffled = table.sample(frac=1, random_state=0)
+    same = compare(table, shuffled, key="id", **KW).changes
+    assert (same.change == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change_b", "options", "message"),
+    [
+        (lambda f: f.iloc[:-1], {}, "600 and 599 rows"),
+        (lambda f: f.assign(smiling=f.smiling.mask(f.index == 4, "perhaps")), {}, "differs .* row 6"),
+        (lambda f: f.assign(shape=f["shape"].mask(f.index == 0, "flat")), {}, "not the same examples"),
+        (lambda f: f.drop(columns="prediction"), {}, "'prediction' is not in the table"),
+        (lambda f: f, {"key": "tint"}, "not unique"),
+        (lambda f: f.assign(id=f["id"].mask(f.index == 3, "x")), {"key": "id"}, "not in the second"),
+        (lambda f: f, {"draws": 3}, "at least 100"),
+    ],
+)
+def test_tables_that_do_not_match(table, change_b, options, message):
+    table = table.assign(id=[str(i) for i in range(600)])
+    with pytest.raises(InputError, match=message):
+        compare(table, change_b(table), **{**KW, **options})
+
+
+@pytest.mark.parametrize("gaps", [(0.0, 0.0), (0.25, 0.05)])
+def test_the_true_change_is_covered(gaps):
+    """Two groups, rates .7 and .7 - gap, two models that agree more often than chance."""
+    rng = np.random.default_rng(5)
+    m, runs, covered = 300, 60, 0
+    for _ in range(runs):
+        joint = np.zeros((2, 1, 2, 2), int)
+        for g in range(2):
+            u = rng.random(m)
+            v = np.where(rng.random(m) < 0.7, u, rng.random(m))
+            a, b = u < 0.7 - gaps[0] * g, v < 0.7 - gaps[1] * g
+            np.add.at(joint[g, 0], (a.astype(int), b.astype(int)), 1)
+        table = np.zeros((2, 2, 2), int)
+        table[:, 1] = joint.sum(-1)[:, 0]
+        family = families(Counts("", ("u", "v"), ("0", "1"), table))[1]
+        got = change(joint, family, draws=300, rng=rng)["equal_opportunity_difference"]
+        covered += got.low <= gaps[1] - gaps[0] <= got.high
+    assert covered / runs >= 0.88
+
+
+def test_many_classes(table):
+    rng = np.random.default_rng(0)
+    frame = table.assign(smiling=rng.choice(["a", "b", "c"], 600))
+    frame["prediction"] = np.where(rng.random(600) < 0.6, frame.smiling, "a")
+    right = frame.assign(prediction=frame.smiling)
+    options = {**KW, "positive": None}
+    document = compare(frame, right, **options).document
+    part = document["attributes"]["shape"]
+    assert part["groups"]["round"]["rates"]["balanced_accuracy"]["b"] == 1
+    assert part["changes"]["accuracy_gap"]["b"] == 0
+    assert part["worst_cell_recall"]["b"] == 1 and part["worst_cell_recall"]["low"] > 0

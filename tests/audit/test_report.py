@@ -1,0 +1,159 @@
+"""Files of an audit: complete, offline, escaped, atomic."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fvlfp.audit import audit, compare, write_audit, write_comparison
+from fvlfp.audit.load import read_predictions
+from fvlfp.errors import InputError
+
+KW = {"label": "smiling", "prediction": "prediction", "positive": "yes", "draws": 200}
+HOSTILE = {"round": "<script>alert(1)</script>", "square": "=cmd()|'!A1 $x_$ 日本語"}
+
+
+def hostile(table):
+    return table.assign(shape=table["shape"].map(HOSTILE))
+
+
+def test_folder_holds_the_four_files_and_json_gives_the_numbers_back(table, tmp_path):
+    result = audit(table, groups=["shape", "tint"], **KW)
+    report = write_audit(result, tmp_path / "out")
+    assert report == tmp_path / "out" / "report.html"
+    names = {p.name for p in report.parent.iterdir()}
+    assert names == {"audit.json", "groups.csv", "gaps.csv", "report.html"}
+    assert json.loads((report.parent / "audit.json").read_text()) == result.document
+    groups = pd.read_csv(report.parent / "groups.csv")
+    assert groups["value"].to_numpy() == pytest.approx(result.groups["value"].to_numpy(float), nan_ok=True)
+
+
+def test_report_is_one_offline_page_with_the_verdict_first(table, tmp_path):
+    page = write_audit(audit(table, groups=["shape"], **KW), tmp_path / "out").read_text()
+    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", page)
+    assert "http-equiv" in page and "default-src 'none'" in page
+    headings = re.findall(r"<h2>(.*?)</h2>", page)
+    assert headings[:3] == ["Verdict", "What could not be judged", "By shape"]
+    assert "differences found" in page and "fvlfp audit predictions" in page
+
+
+def test_group_names_are_data_everywhere(table, tmp_path):
+    out = tmp_path / "out"
+    page = write_audit(audit(hostile(table), groups=["shape"], **KW), out).read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+    names = set(json.loads((out / "audit.json").read_text())["attributes"]["shape"]["groups"])
+    assert names == set(HOSTILE.values())
+    cells = set(pd.read_csv(out / "groups.csv")["group"])
+    assert cells == {HOSTILE["round"], "'" + HOSTILE["square"]}
+
+
+def test_undefined_is_shown_as_undefined(table, tmp_path):
+    frame = table[(table["shape"] == "round") | (table.smiling == "no")]
+    page = write_audit(audit(frame, groups=["shape"], **KW), tmp_path / "out").read_text()
+    assert "no example of the group has the positive label" in page
+    assert "<span class='undefined'>undefined</span>" in page
+
+
+def test_a_failure_leaves_nothing_behind(table, tmp_path, monkeypatch):
+    result = audit(table, groups=["shape"], **KW)
+    monkeypatch.setattr("fvlfp.audit.page.verdict", lambda document: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_audit(result, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_old_audit_is_replaced_and_other_files_stay(table, tmp_path):
+    (tmp_path / "audit.json").write_text("old")
+    (tmp_path / "mine.txt").write_text("keep")
+    write_audit(audit(table, groups=["shape"], **KW), tmp_path)
+    assert json.loads((tmp_path / "audit.json").read_text())["schema"] == 1
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_a_file_in_the_way_is_one_clear_message(table, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        write_audit(audit(table, groups=["shape"], **KW), tmp_path / "out")
+
+
+def test_model_and_data_come_from_provenance_and_the_rest_is_said_to_be_unknown(table, tmp_path):
+    known = {"model": "ToyCLIP-64", "data": {"licence": "CC0 <b>", "label_origin": "drawn"}}
+    result = audit(table, groups=["shape"], provenance=known, **KW)
+    page = write_audit(result, tmp_path / "out").read_text()
+    for text in ("ToyCLIP-64", "CC0 &lt;b&gt;", "drawn", "not stated"):
+        assert text in page
+
+
+def test_many_classes_and_one_group_have_a_report(table, tmp_path):
+    rng = np.random.default_rng(0)
+    frame = table.assign(smiling=rng.choice(["a", "b", "c"], 600), shape="round")
+    frame["prediction"] = frame.smiling
+    result = audit(frame, label="smiling", prediction="prediction", groups=["shape", "tint"], draws=200)
+    page = write_audit(result, tmp_path / "out").read_text()
+    assert "only one group" in page and "could not be judged" in page
+
+
+def test_comparison_files(table, tmp_path):
+    better = table.assign(prediction=table.smiling)
+    result = compare(hostile(table), hostile(better), groups=["shape"], names=("<a>", "b"), **KW)
+    page = write_comparison(result, tmp_path / "out").read_text()
+    assert "<script" not in page and "<b>smaller</b>" in page and "&lt;a&gt;" in page
+    gaps = pd.read_csv(tmp_path / "out" / "gaps.csv").set_index("gap")
+    assert gaps.loc["equal_opportunity_difference", "high"] < 0
+
+
+# reading
+
+
+def test_csv_reads_only_what_is_needed_and_keeps_na_as_a_name(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("\ufeffy,yhat,g,junk,p\n1,0,NA,x,0.5\n0,0,,x,1e-3\n1,1,é,x,1\n", encoding="utf-8")
+    frame = read_predictions(path, ["y", "yhat", "g"], numbers=["p"])
+    assert list(frame.columns) == ["y", "yhat", "g", "p"]
+    assert frame["g"].tolist()[0] == "NA" and pd.isna(frame["g"][1]) and frame["g"][2] == "é"
+    assert frame["p"].tolist() == [0.5, 0.001, 1.0]
+    got = audit(frame, label="y", prediction="yhat", groups=["g"], draws=200)
+    assert got.document["attributes"]["g"]["missing"] == 1
+
+
+def test_csv_in_chunks_equals_csv_at_once(table, tmp_path, monkeypatch):
+    table.to_csv(tmp_path / "t.csv", index=False)
+    whole = read_predictions(tmp_path / "t.csv", table.columns)
+    monkeypatch.setattr("fvlfp.audit.load.CHUNK", 7)
+    parts = read_predictions(tmp_path / "t.csv", table.columns)
+    assert whole.astype(str).equals(parts.astype(str)) and whole.astype(str).equals(table.astype(str))
+
+
+def test_parquet_equals_csv(table, tmp_path):
+    table.to_parquet(tmp_path / "t.parquet")
+    got = read_predictions(tmp_path / "t.parquet", ["shape", "smiling"])
+    assert got.astype(str).equals(table[["shape", "smiling"]].astype(str))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"", "is empty"),
+        ("t.csv", b"y,yhat\n1,2\n", "did you mean|'g' is not in the table"),
+        ("t.csv", b"y,g,p\n1,a,high\n", "row 2: 'high' is no number"),
+        ("t.csv", b"y,g,p\n\xff\xfe,a,1\n", "cannot be read"),
+        ("t.csv", b'y,g,p\n1,"a,1\n', "cannot be read"),
+        ("t.parquet", b"not parquet", "cannot be read as Parquet"),
+    ],
+)
+def test_unreadable_tables_give_one_clear_message(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_predictions(tmp_path / name, ["y", "g"], numbers=["p"])
+    with pytest.raises(InputError, match="no such file"):
+        read_predictions(tmp_path / "absent.csv", ["y"])
+
+
+def test_a_table_without_rows_is_said_to_be_empty(tmp_path):
+    (tmp_path / "t.csv").write_text("y,yhat,g\n")
+    frame = read_predictions(tmp_path / "t.csv", ["y", "yhat", "g"])
+    with pytest.raises(InputError, match="no rows"):
+        audit(frame, label="y", prediction="yhat", groups=["g"])
