@@ -113,8 +113,8 @@ class Config:
 
     # FPF: w ∝ n^a exp(beta (perf - mean) - gamma (disp - mean)).
     fpf_a: float = 1.0
-    beta: float = 4.0
-    gamma: float = 2.0
+    beta: float = 1.0
+    gamma: float = 4.0
     fpf_cap: float = 10.0
     fpf_floor: float = 0.01
     fpf_margin: float = 0.02
