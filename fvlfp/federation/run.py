@@ -245,7 +245,7 @@ def _check_columns(frame: pd.DataFrame, cfg: Config) -> None:
 
 
 def _codes(frame: pd.DataFrame, column: str, values: list[str]) -> np.ndarray:
-    codes = pd.Categorical(frame[column], categories=values).codes.astype(np.int64)
+    codes = pd.Index(values).get_indexer(pd.Index(frame[column])).astype(np.int64)
     bad = np.flatnonzero(codes < 0)
     if len(bad):
         value = frame[column].iloc[bad[0]]
