@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -121,18 +122,28 @@ class Encoder:
         return cls(made, transform, tokenizer, provenance)
 
     @torch.no_grad()
-    def encode_images(self, images: Iterable[Any], *, batch: int = 256) -> np.ndarray:
-        """Unit image embeddings `z = f(x)/|f(x)|` (n, d) float32 of PIL images, in batches.
+    def encode_images(self, images: Sequence[Any], *, batch: int = 256) -> np.ndarray:
+        """Unit image embeddings `z = f(x)/|f(x)|` (n, d) float32 of a sequence of PIL images.
 
-        On a GPU the tower runs in bfloat16; the norm is always taken in float32.
+        The next batch is opened and transformed in threads while the tower works on this one (Pillow
+        decodes and resizes outside Python's lock). On a GPU the tower runs in bfloat16; the norm is always
+        taken in float32.
         """
         rows: list[np.ndarray] = []
         half = self.device.type == "cuda"
-        for chunk in _chunks(images, batch):
-            pixels = torch.stack([self.transform(image) for image in chunk]).to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-                out = self.model.encode_image(pixels)
-            rows.append(F.normalize(out.float(), dim=-1).cpu().numpy())
+        with ThreadPoolExecutor() as pool:
+
+            def ask(start: int) -> list[Future[Tensor]]:
+                stop = min(start + batch, len(images))
+                return [pool.submit(_pixels, self.transform, images, i) for i in range(start, stop)]
+
+            coming = ask(0)
+            for start in range(0, len(images), batch):
+                asked, coming = coming, ask(start + batch)
+                pixels = torch.stack([future.result() for future in asked]).to(self.device)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+                    out = self.model.encode_image(pixels)
+                rows.append(F.normalize(out.float(), dim=-1).cpu().numpy())
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
 
     @torch.no_grad()
@@ -142,6 +153,10 @@ class Encoder:
             self.text.encode(self.text.tokenize(texts[i : i + batch])) for i in range(0, len(texts), batch)
         ]
         return torch.cat(parts)
+
+
+def _pixels(transform: Callable[[Any], Tensor], images: Sequence[Any], i: int) -> Tensor:
+    return transform(images[i])  # in a thread: opening the file is part of the work
 
 
 def features(
@@ -191,17 +206,6 @@ def _cached(encoder: Encoder, images: Sequence[Any], cache: Path) -> np.ndarray:
 def default_cache() -> Path:
     """Where features are kept between runs: `FVLFP_CACHE`, or `~/.cache/fvlfp`."""
     return Path(os.environ.get("FVLFP_CACHE") or Path.home() / ".cache" / "fvlfp")
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
-    chunk: list[Any] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 @contextmanager

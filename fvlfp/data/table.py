@@ -1,5 +1,6 @@
 """The examples table: one row an example, a column a label or perceived-group attribute."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,10 @@ class Files(Sequence[Image.Image]):
 
     def __iter__(self) -> Iterator[Image.Image]:
         return (self[i] for i in range(len(self)))
+
+    def digest(self, i: int) -> bytes:
+        """The sha256 of file i, without decoding it."""
+        return hashlib.sha256(self.paths[i].read_bytes()).digest()
 
     def take(self, rows: Any) -> "Files":
         """The images at these positions."""

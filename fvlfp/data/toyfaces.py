@@ -7,6 +7,7 @@ train split, in which the classes depend on the groups; in the test split they d
 group has enough members of every class for its rates to be measured.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import overload
@@ -76,6 +77,10 @@ class Pictures(Sequence[Image.Image]):
 
     def __iter__(self) -> Iterator[Image.Image]:
         return (self[i] for i in range(len(self)))
+
+    def digest(self, i: int) -> bytes:
+        """The sha256 of picture i."""
+        return hashlib.sha256(self.array[i].tobytes()).digest()
 
     def take(self, rows: NDArray[np.int_]) -> "Pictures":
         """The images at these positions."""
