@@ -222,3 +222,13 @@ def compare(
         names=names, draws=draws, seed=seed,
     )  # fmt: skip
     typer.echo(f"report: {write_comparison(result, out)}")
+
+
+@app.command()
+@says_what_is_wrong
+def student(out: Out = Path("student")) -> None:
+    """Write copies of the lessons without solutions."""
+    from fvlfp.student import write_student_copies
+
+    made = write_student_copies(out)
+    typer.echo(f"{len(made)} lessons without solutions in {out}")

@@ -59,7 +59,15 @@ def refused(result, *parts):
 
 def test_version_and_help():
     assert fvlfp("--version").output.strip() == __version__
-    for words in ([], ["train"], ["audit", "predictions"], ["audit", "clip"], ["check"], ["compare"], ["tour"]):
+    for words in (
+        [],
+        ["train"],
+        ["audit", "predictions"],
+        ["audit", "clip"],
+        ["check"],
+        ["compare"],
+        ["tour"],
+    ):
         assert fvlfp(*words, "--help").exit_code == 0
 
 
@@ -89,11 +97,28 @@ def test_train_end_to_end_and_resume(faces, tmp_path):
 
 
 def test_audit_clip_and_compare(faces, tmp_path):
-    words = ["audit", "clip", faces / "faces.csv", "--label", "smiling", "--group", "shape", "--group", "tint"]
+    words = [
+        "audit",
+        "clip",
+        faces / "faces.csv",
+        "--label",
+        "smiling",
+        "--group",
+        "shape",
+        "--group",
+        "tint",
+    ]
     result = fvlfp(*words, "--draws", 200, "--out", tmp_path / "a")
     assert result.exit_code == 0, result.output
     names = {path.name for path in (tmp_path / "a").iterdir()}
-    assert names >= {"audit.json", "groups.csv", "gaps.csv", "report.html", "predictions.csv", "templates.csv"}
+    assert names >= {
+        "audit.json",
+        "groups.csv",
+        "gaps.csv",
+        "report.html",
+        "predictions.csv",
+        "templates.csv",
+    }
     frame = pd.read_csv(tmp_path / "a" / "predictions.csv")
     flipped = frame.assign(prediction=np.where(frame["prediction"] == "yes", "no", "yes"))
     flipped.to_csv(tmp_path / "b.csv", index=False)
@@ -107,7 +132,9 @@ def test_audit_clip_and_compare(faces, tmp_path):
 
 
 def test_audit_predictions(tmp_path):
-    table = pd.DataFrame({"y": ["a", "b"] * 20, "p": ["a", "b", "b", "b"] * 10, "g": ["u", "v", "u", "u"] * 10})
+    table = pd.DataFrame(
+        {"y": ["a", "b"] * 20, "p": ["a", "b", "b", "b"] * 10, "g": ["u", "v", "u", "u"] * 10}
+    )
     table.to_csv(tmp_path / "t.csv", index=False)
     words = ["audit", "predictions", tmp_path / "t.csv", "--label", "y", "--prediction", "p", "--group", "g"]
     result = fvlfp(*words, "--draws", 200, "--out", tmp_path / "out")
@@ -119,7 +146,9 @@ def test_audit_predictions(tmp_path):
 
 def test_missing_file_and_missing_column(faces, tmp_path):
     assert refused(fvlfp("check", tmp_path / "absent.csv"), "absent.csv")
-    assert refused(fvlfp("train", "--set", f"data={tmp_path}/absent.csv", "--out", tmp_path / "o"), "absent.csv")
+    assert refused(
+        fvlfp("train", "--set", f"data={tmp_path}/absent.csv", "--out", tmp_path / "o"), "absent.csv"
+    )
     assert refused(fvlfp("train", tmp_path / "absent.toml"), "no such config file")
     words = ["--set", f"data={faces / 'faces.csv'}", "--out", tmp_path / "o"]
     assert refused(fvlfp("train", "--set", "label=smilling", *words), "'smilling'", "'smiling'")
@@ -171,13 +200,25 @@ def test_unreadable_image_is_named_or_skipped_and_counted(changed, tmp_path):
 
 
 def test_unknown_config_key_and_bad_values(tmp_path):
-    assert refused(fvlfp("train", "--set", "lamda_cf=1", "--out", tmp_path / "o"), "did you mean 'lambda_cf'?")
+    assert refused(
+        fvlfp("train", "--set", "lamda_cf=1", "--out", tmp_path / "o"), "did you mean 'lambda_cf'?"
+    )
     assert refused(fvlfp("tour", "--profile", "smok", "--out", tmp_path / "o"), "did you mean 'smoke'?")
     assert not (tmp_path / "o").exists()
 
 
 def test_wrong_weights(tiny_files, tmp_path, faces):
-    words = ["audit", "clip", faces / "faces.csv", "--label", "smiling", "--group", "shape", "--out", tmp_path / "o"]
+    words = [
+        "audit",
+        "clip",
+        faces / "faces.csv",
+        "--label",
+        "smiling",
+        "--group",
+        "shape",
+        "--out",
+        tmp_path / "o",
+    ]
     result = fvlfp(*words, "--model", "RN50", "--pretrained", tiny_files[1])
     assert refused(result, "does not hold the weights of RN50")
 

@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "config": set(),
     "lesson": {"clip"},
     "tour": set(),
+    "student": {"tour"},
     "audit": set(),
     "data": set(),
     "fpf": set(),
@@ -24,8 +25,9 @@ MAY_IMPORT = {
     "dsop": set(),
     "clip": {"config"},
     "federation": {"config", "data", "clip", "cdfp", "dsop", "fpf"},
-    "experiment": {"config", "data", "federation", "audit", "clip"},
-    "cli": {"config", "data", "audit", "clip", "experiment", "tour", "lesson", "federation"},
+    "experiment": {"config", "data", "federation", "audit"},
+    "zero_shot": {"data", "clip", "audit"},
+    "cli": {"config", "data", "audit", "clip", "experiment", "zero_shot", "tour", "student"},
 }
 #: heavy packages -> the parts that may import them
 HEAVY = {
