@@ -4,8 +4,9 @@ Needs no torch and no flwr. `audit` judges one model, `compare` two models on th
 `write_audit` and `write_comparison` leave a folder with JSON, CSV and one offline report.
 """
 
-from fvlfp.audit.assess import Audit, audit
+from fvlfp.audit.assess import audit
 from fvlfp.audit.compare import Comparison, compare
 from fvlfp.audit.report import write_audit, write_comparison
+from fvlfp.audit.result import Audit
 
 __all__ = ["Audit", "Comparison", "audit", "compare", "write_audit", "write_comparison"]

@@ -7,13 +7,10 @@ report) is read from that document alone. What it does not do: read or write fil
 
 from __future__ import annotations
 
-import json
 import platform
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,105 +18,14 @@ import pandas as pd
 
 from fvlfp import __version__
 from fvlfp.audit import metrics
-from fvlfp.audit.counts import Columns, Counts, encode
-from fvlfp.audit.gaps import gap_entries
-from fvlfp.audit.intervals import holm, mean_of_rates, smallest_rate, wilson
+from fvlfp.audit.counts import Columns, Counts, encode, require_column
+from fvlfp.audit.gaps import families, gap_entries
+from fvlfp.audit.intervals import holm, smallest_rate
+from fvlfp.audit.rates import SMALL, blocks, number, numbers
+from fvlfp.audit.result import SCHEMA, Audit
+from fvlfp.audit.scores import read_scores, score_entry, sweep
+from fvlfp.audit.sensitivity import label_noise
 from fvlfp.errors import InputError
-
-SCHEMA = 1
-SMALL = 10  # a rate on fewer examples than this is flagged
-
-WHY_UNDEFINED = {
-    "selection_rate": "the group has no examples",
-    "tpr": "no example of the group has the positive label",
-    "fpr": "every example of the group has the positive label",
-    "accuracy": "the group has no examples",
-    "balanced_accuracy": "the group has no examples",
-}
-
-
-@dataclass(frozen=True)
-class Audit:
-    """One finished audit. `document` is the content of ``audit.json``."""
-
-    document: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """The whole document: only dict, list, str, int, float, bool and None."""
-        return self.document
-
-    @classmethod
-    def read(cls, path: str | Path) -> Audit:
-        """Read an ``audit.json`` or the folder that holds one."""
-        path = Path(path)
-        path = path / "audit.json" if path.is_dir() else path
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"no audit at {path}") from None
-        except ValueError as error:
-            raise InputError(f"{path} is not an audit: {error}") from None
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            raise InputError(f"{path} is not an audit of schema {SCHEMA}")
-        return cls(document)
-
-    @property
-    def groups(self) -> pd.DataFrame:
-        """One row per attribute, group, class and rate: value, low, high, counts, reason."""
-        rows = []
-        for attribute, part in self.document["attributes"].items():
-            for group, entry in part["groups"].items():
-                blocks = [(None, entry), *entry.get("classes", {}).items()]
-                for judged, block in blocks:
-                    for rate, cell in block["rates"].items():
-                        rows.append(
-                            {
-                                "attribute": attribute,
-                                "group": group,
-                                "class": judged or self.document["positive"],
-                                "rate": rate,
-                                **{k: cell[k] for k in ("value", "low", "high")},
-                                "n": entry["n"],
-                                "positives": block["positives"],
-                                "negatives": block["negatives"],
-                                "numerator": cell["numerator"],
-                                "denominator": cell["denominator"],
-                                "small": cell["small"],
-                                "reason": cell["reason"],
-                            }
-                        )
-        return pd.DataFrame(rows)
-
-    @property
-    def gaps(self) -> pd.DataFrame:
-        """One row per attribute and gap: value, interval, null expectation, excess, p-values, pair."""
-        rows = []
-        for attribute, part in self.document["attributes"].items():
-            blocks = [(None, part["gaps"]), *((c, b["gaps"]) for c, b in part.get("classes", {}).items())]
-            for judged, gaps in blocks:
-                for gap, entry in gaps.items():
-                    pair = entry.get("pair") or {}
-                    high, low = pair.get("groups", (None, None))
-                    flat = {k: v for k, v in entry.items() if k != "pair"}
-                    rows.append(
-                        {"attribute": attribute, "class": judged, "gap": gap, **flat}
-                        | {"highest": high, "lowest": low, "pair_rate": pair.get("rate")}
-                        | {f"pair_{k}": pair.get(k) for k in ("difference", "low", "high")}
-                    )
-        return pd.DataFrame(rows)
-
-    @property
-    def warnings(self) -> list[str]:
-        return list(self.document["warnings"])
-
-    @property
-    def left_out(self) -> list[dict[str, Any]]:
-        """Groups that could not be judged, with the rate and the reason."""
-        return [
-            {"attribute": attribute, **entry}
-            for attribute, part in self.document["attributes"].items()
-            for entry in part["left_out"]
-        ]
 
 
 def audit(
@@ -130,6 +36,7 @@ def audit(
     groups: Sequence[str],
     score: str | None = None,
     positive: str | None = None,
+    templates: Mapping[str, str] | None = None,
     cross: bool = False,
     draws: int = 2000,
     seed: int = 0,
@@ -145,6 +52,8 @@ def audit(
         score: optional column with the score of the positive class (two classes only).
         positive: what "selected" means; by default the second of two classes in sorted order, and
             with more classes each one against the rest.
+        templates: further columns of predictions, name -> column, for instance one per prompt
+            template; every value then carries the ``band`` it covers over them.
         cross: also judge all combinations of the groups.
         draws: resampling draws per hypothetical truth and for the permutation null.
         seed: root of all draws; an attribute's numbers do not depend on the other attributes.
@@ -158,15 +67,31 @@ def audit(
         raise InputError(f"draws={draws}: at least 100 are needed for an interval")
     if not 0.5 < level < 1:
         raise InputError(f"level={level}: must lie between 0.5 and 1, e.g. 0.95")
-    columns = encode(frame, label=label, prediction=prediction, groups=groups, positive=positive, cross=cross)
+    options: dict[str, Any] = {"label": label, "groups": groups, "positive": positive, "cross": cross}
+    columns = encode(frame, prediction=prediction, **options)
     binary = len(columns.classes) == 2
     warnings = list(columns.notes)
+    scores = None
+    if score is not None:
+        require_column(frame, score, "score")
+        scores = read_scores(frame, score, columns.classes[1] if binary else None)
     attributes = {}
     for name in columns.groups:
-        counts = columns.count(name)
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        attributes[name] = _attribute(counts, draws=draws, rng=rng, level=level, warnings=warnings)
+        common: dict[str, Any] = {"draws": draws, "rng": rng, "level": level}
+        attributes[name] = _attribute(columns.count(name), **common, warnings=warnings)
+        if scores is not None:
+            attributes[name]["scores"] = score_entry(columns, scores, name, **common)
+            attributes[name]["sweep"] = sweep(columns, scores, name)
     _adjust(attributes)
+    overall = _overall(columns, level)
+    for column in (templates or {}).values():
+        other = encode(
+            frame, prediction=column, **{**options, "positive": columns.classes[1] if binary else None}
+        )
+        _widen(overall, _overall(other, level))
+        for name, part in attributes.items():
+            _band(part, other.count(name), level)
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "n": len(columns),
@@ -178,15 +103,16 @@ def audit(
             "groups": list(groups),
             "score": score,
             "positive": positive,
+            "templates": dict(templates or {}),
             "cross": cross,
             "draws": draws,
             "seed": seed,
             "level": level,
         },
-        "overall": _overall(columns, level),
+        "overall": overall,
         "attributes": attributes,
         "warnings": warnings,
-        "provenance": {**(provenance or {}), "versions": versions()},
+        "provenance": with_versions(provenance),
     }
     return Audit(document)
 
@@ -199,23 +125,14 @@ def _attribute(
         warnings.append(f"{name}: {counts.missing} rows have no entry and are left out of this attribute")
     if len(counts.groups) == 1:
         warnings.append(f"{name}: only one group ({counts.groups[0]!r}), so no gap can be judged")
-    groups, left_out = dict(zip(counts.groups, _blocks(counts, level), strict=True)), []
-    for group in counts.groups:
-        blocks = [(None, groups[group]), *groups[group].get("classes", {}).items()]
-        for judged, block in blocks:
-            for rate, cell in block["rates"].items():
-                if cell["value"] is None:
-                    where = {} if judged is None else {"class": judged}
-                    left_out.append({"group": group, "rate": rate, **where, "reason": cell["reason"]})
-    flagged = sorted(
-        {
-            group
-            for group, entry in groups.items()
-            for block in [entry, *entry.get("classes", {}).values()]
-            for cell in block["rates"].values()
-            if cell["small"]
-        }
-    )
+    groups = dict(zip(counts.groups, blocks(counts, level), strict=True))
+    left_out, flagged = [], []
+    for group, judged, rate, cell in _cells(groups):
+        if cell["value"] is None:
+            where = {} if judged is None else {"class": judged}
+            left_out.append({"group": group, "rate": rate, **where, "reason": cell["reason"]})
+        if cell["small"] and group not in flagged:
+            flagged.append(group)
     if flagged:
         shown = ", ".join(flagged[:10]) + (", ..." if len(flagged) > 10 else "")
         warnings.append(f"{name}: some rates of {shown} rest on fewer than {SMALL} examples")
@@ -231,10 +148,11 @@ def _attribute(
         "left_out": left_out,
         "missing": counts.missing,
         "worst_cell_recall": {
-            **_numbers(*worst),
+            **numbers(*worst),
             "cell": {"group": counts.groups[at[0]], "class": counts.classes[at[1]]},
         },
         "es_accuracy": {"value": number(metrics.equity_scaled(accuracy, metrics.accuracy(table)))},
+        "label_noise": label_noise(counts),
         "counts": table.tolist(),
     }
     if classes:
@@ -242,102 +160,59 @@ def _attribute(
     return out
 
 
-def _blocks(counts: Counts, level: float) -> list[dict[str, Any]]:
-    """Counts and rates of every group."""
-    table = counts.table
-    n, right = table.sum((-1, -2)), np.einsum("gcc->g", table)
-    out: list[dict[str, Any]]
-    if counts.judged == (1,):
-        out = [{"n": int(m), **block} for m, block in zip(n, _one_vs_rest(table, 1, level), strict=True)]
-    else:
-        per_class = {counts.classes[k]: _one_vs_rest(table, k, level) for k in counts.judged}
-        out = [
-            {"n": int(m), "positives": None, "negatives": None, "rates": {}}
-            | {"classes": {name: blocks[i] for name, blocks in per_class.items()}}
-            for i, m in enumerate(n)
-        ]
-    accuracy = rate_entries("accuracy", right, n, level)
-    for i, block in enumerate(out):
-        block["rates"]["accuracy"] = accuracy[i]
-        block["rates"]["balanced_accuracy"] = _balanced(counts.classes, table[i], level)
-    return out
-
-
-def _balanced(classes: Sequence[str], table: np.ndarray, level: float) -> dict[str, Any]:
-    """Mean recall of one group, defined only if the group has examples of every class."""
-    hits, sizes = np.diag(table), table.sum(-1)
-    absent = [name for name, size in zip(classes, sizes, strict=True) if size == 0]
-    # a mean over the remaining classes would be another quantity: do not mix the two
-    numbers = (np.nan, np.nan, np.nan) if absent else mean_of_rates(hits, sizes, level)
-    return {
-        **_numbers(*numbers),
-        "reason": f"no example has the label {', '.join(map(repr, absent[:5]))}" if absent else None,
-        "numerator": None,
-        "denominator": int(sizes.min()),
-        "small": bool(0 < sizes.min() < SMALL),
-    }
-
-
-def _one_vs_rest(table: np.ndarray, k: int, level: float) -> list[dict[str, Any]]:
-    pieces = metrics.parts(table, k)
-    entries = {name: rate_entries(name, *pair, level) for name, pair in pieces.items()}
-    positives, negatives = pieces["tpr"][1], pieces["fpr"][1]
-    return [
-        {
-            "positives": int(positives[i]),
-            "negatives": int(negatives[i]),
-            "rates": {name: cells[i] for name, cells in entries.items()},
-        }
-        for i in range(len(table))
-    ]
-
-
-def rate_entries(name: str, k: np.ndarray, n: np.ndarray, level: float) -> list[dict[str, Any]]:
-    """The rates k / n, one per group, as the document shows them."""
-    low, high = wilson(k, n, level)
-    columns = (x.tolist() for x in (metrics.divide(k, n), low, high, k, n))
-    return [
-        {
-            **_numbers(value, below, above),
-            "reason": None if size else WHY_UNDEFINED[name],
-            "numerator": int(hits),
-            "denominator": int(size),
-            "small": 0 < size < SMALL,
-        }
-        for value, below, above, hits, size in zip(*columns, strict=True)
-    ]
+def _cells(groups: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str, dict[str, Any]]]:
+    """Every rate: group, class (None if it is not about one of many), name, entry."""
+    for group, entry in groups.items():
+        for judged, block in [(None, entry), *entry.get("classes", {}).items()]:
+            for rate, cell in block["rates"].items():
+                yield group, judged, rate, cell
 
 
 def _overall(columns: Columns, level: float) -> dict[str, Any]:
+    """The rates of everybody together, as one group."""
     c = len(columns.classes)
-    table = np.bincount(columns.label * c + columns.prediction, minlength=c * c).reshape(c, c)
-    return _blocks(Counts("all", ("all",), columns.classes, table[None]), level)[0]
+    table = np.bincount(columns.label * c + columns.prediction, minlength=c * c).reshape(1, c, c)
+    return blocks(Counts("all", ("all",), columns.classes, table), level)[0]
+
+
+def _band(part: dict[str, Any], counts: Counts, level: float) -> None:
+    """Widen the bands of one attribute by what another column of predictions gives."""
+    other = dict(zip(counts.groups, blocks(counts, level), strict=True))
+    for group, entry in part["groups"].items():
+        _widen(entry, other[group])
+    values = {k: v for family in families(counts) for k, v in family.observed().items()}
+    for gap, entry in part["gaps"].items():
+        value = values.get(gap, np.nan)
+        _stretch(entry, number(1 - value if "ratio" in gap else value))
+
+
+def _widen(entry: dict[str, Any], other: dict[str, Any]) -> None:
+    for _, judged, rate, cell in _cells({"": entry}):
+        block = other if judged is None else other.get("classes", {}).get(judged, {"rates": {}})
+        _stretch(cell, block["rates"].get(rate, {"value": None})["value"])
+
+
+def _stretch(entry: dict[str, Any], value: float | None) -> None:
+    band = [v for v in (*(entry.get("band") or [entry["value"]]), value) if v is not None]
+    entry["band"] = [min(band), max(band)] if band else None
 
 
 def _adjust(attributes: dict[str, Any]) -> None:
     """Holm's correction over every distinct test of the audit, written into the entries."""
-    tests = {
-        (attribute, gap): entry["p_value"]
+    entries = {
+        (attribute, gap): entry
         for attribute, part in attributes.items()
-        for gap, entry in part["gaps"].items()
-        if entry["p_value"] is not None and entry["tested_as"] is None
+        for gap, entry in {**part["gaps"], **part.get("scores", {}).get("gaps", {})}.items()
     }
-    adjusted = holm(tests)
-    for attribute, part in attributes.items():
-        for gap, entry in part["gaps"].items():
-            entry["p_adjusted"] = adjusted.get((attribute, entry["tested_as"] or gap))
+    tested = {k: e["p_value"] for k, e in entries.items() if e["p_value"] is not None and not e["tested_as"]}
+    adjusted = holm(tested)
+    for (attribute, gap), entry in entries.items():
+        entry["p_adjusted"] = adjusted.get((attribute, entry["tested_as"] or gap))
 
 
-def _numbers(value: Any, low: Any, high: Any) -> dict[str, float | None]:
-    return {"value": number(value), "low": number(low), "high": number(high)}
-
-
-def number(x: Any) -> float | None:
-    """A JSON number, or None for an undefined value."""
-    x = float(x)
-    return x if np.isfinite(x) else None
-
-
-def versions() -> dict[str, str]:
+def with_versions(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The given provenance and the versions of what computed the numbers."""
     known = {"fvlfp": __version__, "python": platform.python_version()}
-    return known | {name: version(name) for name in ("numpy", "pandas", "scipy")}
+    known |= {name: version(name) for name in ("numpy", "pandas", "scipy")}
+    given = dict(provenance or {})
+    return {**given, "versions": known | dict(given.get("versions") or {})}

@@ -15,12 +15,14 @@ import numpy as np
 import pandas as pd
 
 from fvlfp.audit import metrics
-from fvlfp.audit.assess import SCHEMA, number, versions
+from fvlfp.audit.assess import with_versions
 from fvlfp.audit.counts import FIRST_ROW, Columns, Counts, encode, require_column
 from fvlfp.audit.gaps import TESTED_AS, families
 from fvlfp.audit.intervals import holm
 from fvlfp.audit.paired import Change, change, mean_change, rate_change, residuals
+from fvlfp.audit.rates import number
 from fvlfp.audit.resampling import affordable
+from fvlfp.audit.result import SCHEMA
 from fvlfp.errors import InputError
 
 
@@ -140,7 +142,7 @@ def compare(
         "overall": {"n": n, "rates": _rates(counts, everyone, level)},
         "attributes": attributes,
         "warnings": warnings,
-        "provenance": {**(provenance or {}), "versions": versions()},
+        "provenance": with_versions(provenance),
     }
     return Comparison(document)
 

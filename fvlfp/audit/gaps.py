@@ -10,7 +10,8 @@ import numpy as np
 from fvlfp.audit import metrics
 from fvlfp.audit.counts import Counts
 from fvlfp.audit.intervals import newcombe
-from fvlfp.audit.resampling import Family, GapInference, affordable, infer
+from fvlfp.audit.inversion import GapInference
+from fvlfp.audit.resampling import Family, affordable, infer
 
 # One test a hypothesis: other measures of the same inequality carry the p-value of the first, and
 # are not counted again in the correction.

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fvlfp.audit.intervals import z_score
-from fvlfp.audit.resampling import Family, _doubtful, _smallest_apart, frequencies
+from fvlfp.audit.inversion import doubtful, smallest_apart
+from fvlfp.audit.resampling import Family, frequencies
 
-DOUBT = 0.75  # standard errors, see resampling.DOUBT; less is needed as the two sides offset
+DOUBT = 0.75  # standard errors, see inversion.DOUBT; less is needed as the two sides offset
 POINTS = 17
 
 
@@ -126,11 +127,11 @@ class _Line:
         total = counts.sum(0)
         self.pooled = (total + 0.5) / (total + 0.5).sum(-1, keepdims=True)
         smooth = (counts + self.pooled) / (n + 1)
-        pattern = np.where(n > 0, _doubtful(smooth, n, doubt), self.pooled)
+        pattern = np.where(n > 0, doubtful(smooth, n, doubt), self.pooled)
         weight = n / np.maximum(n.sum(0), 1)
         direction = np.where(n > 0, pattern - (weight * pattern).sum(0), 0)
         if np.ptp(direction, axis=0).max() < 1e-9:
-            direction = _smallest_apart(n[..., 0], self.pooled)
+            direction = smallest_apart(n[..., 0], self.pooled)
         self.direction = direction / np.ptp(direction, axis=0).max()
         shown = np.ptp(smooth, axis=0).max()
         noise = np.sqrt(2 * self.pooled * (1 - self.pooled) / np.where(n > 0, n, np.inf).min(0)).max()

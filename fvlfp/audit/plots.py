@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#0173b2", "#d55e00", "#8c8c8c"
+CURVES = 8  # groups drawn at most as curves
 SHOWN = 30  # groups drawn at most: the lowest and the highest
 NAMES = {
     "selection_rate": "selection rate",
@@ -33,6 +34,8 @@ NAMES = {
     "equalized_odds_difference_sum": "equalized odds, sum",
     "equalized_odds_difference_mean": "equalized odds, mean",
     "accuracy_gap": "accuracy gap",
+    "roc_auc_gap": "ROC-AUC gap",
+    "brier_gap": "Brier score gap",
 }
 
 
@@ -87,6 +90,8 @@ def gaps(document: Mapping[str, Any], attribute: str) -> Figure:
         mpl.patches.Patch(fc="#e6e6e6", ec=GREY, hatch="///", label="95 % of chance results"),
         mpl.lines.Line2D([], [], color=ORANGE, marker="D", mfc="white", ls="", label="perfect classifier"),
     ]
+    if any(part[g].get("band") for g in order):
+        keys.append(mpl.patches.Patch(fc=ORANGE, alpha=0.3, label="range over prompt templates"))
     figure.legend(handles=keys, loc="outside lower center", ncols=2, frameon=False)
     return figure
 
@@ -136,6 +141,56 @@ def dumbbells(document: Mapping[str, Any], attribute: str) -> Figure:
     return figure
 
 
+def reliability(document: Mapping[str, Any], attribute: str) -> Figure:
+    """Observed share of positives against the mean score, by group; the diagonal is calibration."""
+    groups = document["attributes"][attribute]["scores"]["groups"]
+    shown = [g for g in list(groups) if groups[g]["bins"]][:CURVES]
+    figure, axes = _figure(6.4, 4.6, 1, 1)
+    ax = axes[0]
+    ax.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, zorder=0)
+    for i, (g, look) in enumerate(zip(shown, _looks(), strict=False)):
+        bins = groups[g]["bins"]
+        x = np.array([b["mean_score"] for b in bins]) + 0.004 * (i - len(shown) / 2)
+        share, low, high = (np.array([b[k] for b in bins]) for k in ("share", "low", "high"))
+        ax.vlines(x, low, high, color=look["color"], lw=1)
+        ax.plot(x, share, label=f"{_short(g)}  (n={groups[g]['n']:,})", **look)
+    ax.set(
+        xlabel="mean score of the bin", ylabel="share of positives", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
+    )
+    _legend(figure, ax, len(groups) - len(shown))
+    return figure
+
+
+def sweep(document: Mapping[str, Any], attribute: str) -> Figure:
+    """Gaps and balanced accuracy as functions of the decision threshold."""
+    curves = document["attributes"][attribute]["sweep"]
+    figure, axes = _figure(6.4, 4.2, 1, 1)
+    ax = axes[0]
+    for (name, values), look in zip(list(curves.items())[1:], _looks(), strict=False):
+        y = [np.nan if v is None else v for v in values]
+        ax.plot(curves["threshold"], y, label=say(name), markevery=5, **look)
+    ax.set(xlabel="threshold: predicted positive from this score on", ylim=(0, 1))
+    _legend(figure, ax, 0)
+    return figure
+
+
+def _looks() -> Iterator[dict[str, Any]]:
+    """Colour, marker and dash of each curve: three ways to tell them apart."""
+    colours = sns.color_palette("colorblind", CURVES)
+    for colour, marker, dash in zip(colours, "osD^vPX*", ["-", "--", "-.", ":"] * 2, strict=True):
+        yield {"color": colour, "marker": marker, "ls": dash, "ms": 5, "lw": 1.6}
+
+
+def _legend(figure: Figure, ax: Axes, hidden: int) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    if hidden > 0:
+        handles.append(mpl.lines.Line2D([], [], ls=""))
+        labels.append(f"and {hidden:,} more groups")
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
 def svg(figure: Figure) -> bytes:
     """The figure as SVG whose text stays text, so that any script the reader's fonts know is shown."""
     buffer = io.BytesIO()
@@ -164,6 +219,8 @@ def _intervals(ax: Axes, cells: Sequence[Mapping[str, Any]], colour: str) -> Non
         if cell["value"] is None:
             ax.text(0.02, y, "undefined", va="center", color=GREY, transform=ax.get_yaxis_transform())
             continue
+        if cell.get("band"):
+            ax.plot(cell["band"], [y, y], color=ORANGE, lw=6, alpha=0.3, solid_capstyle="butt", zorder=1)
         if cell["low"] is not None:
             ax.plot([cell["low"], cell["high"]], [y, y], color=colour, lw=2, solid_capstyle="round")
         face = "white" if cell.get("small") else colour  # hollow: fewer than ten examples

@@ -104,11 +104,11 @@ def test_a_zero_gap_is_covered_and_false_alarms_are_rare(groups, n):
     """A plain bootstrap covers a zero gap in hardly any case (benchmarks/instrument.py has more)."""
     rng = np.random.default_rng(1)
     covered = alarms = 0
-    runs = 200
+    runs = 120
     for _ in range(runs):
         hits = rng.binomial(n, 0.7, groups)
         counts = np.stack([n - hits, hits], -1)[:, None]
-        got = infer(Family(counts, lambda f: {"gap": spread(f[..., 0, 1])}, "gap"), draws=300, rng=rng)["gap"]
+        got = infer(Family(counts, lambda f: {"gap": spread(f[..., 0, 1])}, "gap"), draws=200, rng=rng)["gap"]
         covered += got.low == 0
         alarms += got.p_value <= 0.05
     assert covered / runs >= 0.90
@@ -119,12 +119,12 @@ def test_a_planted_gap_is_covered():
     rng = np.random.default_rng(2)
     p = np.array([0.8, 0.7, 0.72, 0.75, 0.6])
     inside = 0
-    for _ in range(150):
+    for _ in range(100):
         hits = rng.binomial(200, p)
         counts = np.stack([200 - hits, hits], -1)[:, None]
-        got = infer(Family(counts, lambda f: {"gap": spread(f[..., 0, 1])}, "gap"), draws=300, rng=rng)["gap"]
+        got = infer(Family(counts, lambda f: {"gap": spread(f[..., 0, 1])}, "gap"), draws=200, rng=rng)["gap"]
         inside += got.low <= 0.2 <= got.high
-    assert inside / 150 >= 0.90
+    assert inside / 100 >= 0.90
 
 
 def test_minimum_detectable_gap_is_the_textbook_one_for_two_groups():

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fvlfp.audit import audit, compare, write_audit, write_comparison
+from fvlfp.audit import audit, compare, plots, write_audit, write_comparison
 from fvlfp.audit.load import read_predictions
 from fvlfp.errors import InputError
 
@@ -35,7 +35,7 @@ def test_report_is_one_offline_page_with_the_verdict_first(table, tmp_path):
     assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", page)
     assert "http-equiv" in page and "default-src 'none'" in page
     headings = re.findall(r"<h2>(.*?)</h2>", page)
-    assert headings[:3] == ["Verdict", "What could not be judged", "By shape"]
+    assert headings[:3] == ["Verdict", "What could not be judged", "By perceived shape"]
     assert "differences found" in page and "fvlfp audit predictions" in page
 
 
@@ -83,7 +83,7 @@ def test_model_and_data_come_from_provenance_and_the_rest_is_said_to_be_unknown(
     known = {"model": "ToyCLIP-64", "data": {"licence": "CC0 <b>", "label_origin": "drawn"}}
     result = audit(table, groups=["shape"], provenance=known, **KW)
     page = write_audit(result, tmp_path / "out").read_text()
-    for text in ("ToyCLIP-64", "CC0 &lt;b&gt;", "drawn", "not stated"):
+    for text in ("ToyCLIP-64", "CC0 &lt;b&gt;", "drawn", "Not stated"):
         assert text in page
 
 
@@ -100,9 +100,35 @@ def test_comparison_files(table, tmp_path):
     better = table.assign(prediction=table.smiling)
     result = compare(hostile(table), hostile(better), groups=["shape"], names=("<a>", "b"), **KW)
     page = write_comparison(result, tmp_path / "out").read_text()
-    assert "<script" not in page and "<b>smaller</b>" in page and "&lt;a&gt;" in page
+    assert "<script" not in page and "▼ smaller gaps, none larger" in page and "&lt;a&gt;" in page
     gaps = pd.read_csv(tmp_path / "out" / "gaps.csv").set_index("gap")
     assert gaps.loc["equal_opportunity_difference", "high"] < 0
+
+
+def test_the_notebook_gives_the_same_page(table, tmp_path):
+    result = audit(hostile(table), groups=["shape"], **KW)
+    direct = write_audit(result, tmp_path / "direct").read_text()
+    executed = write_audit(result, tmp_path / "executed", notebook=True).read_text()
+    assert executed == direct
+
+
+def test_a_failing_notebook_leaves_nothing_behind(table, tmp_path, monkeypatch):
+    monkeypatch.setattr("fvlfp.audit.report.execute", lambda document, title: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_audit(audit(table, groups=["shape"], **KW), tmp_path / "out", notebook=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_figures_carry_names_as_text_without_mathtext():
+    document = audit(
+        pd.DataFrame({"g": ["$x_1$", "b"] * 20, "y": [0, 0, 1, 1] * 10, "p": [0, 1, 1, 1] * 10}),
+        label="y",
+        prediction="p",
+        groups=["g"],
+        draws=100,
+    ).document
+    drawn = plots.svg(plots.rates(document, "g")).decode()
+    assert "$x_1$" in drawn and drawn == plots.svg(plots.rates(document, "g")).decode()
 
 
 # reading

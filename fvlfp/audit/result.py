@@ -1,0 +1,98 @@
+"""`Audit`: the result of an audit, a document with tables as views of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fvlfp.errors import InputError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One finished audit. `document` is the content of ``audit.json``."""
+
+    document: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole document: only dict, list, str, int, float, bool and None."""
+        return self.document
+
+    @classmethod
+    def read(cls, path: str | Path) -> Audit:
+        """Read an ``audit.json`` or the folder that holds one."""
+        path = Path(path)
+        path = path / "audit.json" if path.is_dir() else path
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"no audit at {path}") from None
+        except ValueError as error:
+            raise InputError(f"{path} is not an audit: {error}") from None
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            raise InputError(f"{path} is not an audit of schema {SCHEMA}")
+        return cls(document)
+
+    @property
+    def groups(self) -> pd.DataFrame:
+        """One row per attribute, group, class and rate: value, low, high, counts, reason."""
+        rows = []
+        for attribute, part in self.document["attributes"].items():
+            for group, entry in part["groups"].items():
+                blocks = [(None, entry), *entry.get("classes", {}).items()]
+                for judged, block in blocks:
+                    for rate, cell in block["rates"].items():
+                        rows.append(
+                            {
+                                "attribute": attribute,
+                                "group": group,
+                                "class": judged or self.document["positive"],
+                                "rate": rate,
+                                **{k: cell[k] for k in ("value", "low", "high")},
+                                "n": entry["n"],
+                                "positives": block["positives"],
+                                "negatives": block["negatives"],
+                                "numerator": cell["numerator"],
+                                "denominator": cell["denominator"],
+                                "small": cell["small"],
+                                "reason": cell["reason"],
+                            }
+                        )
+        return pd.DataFrame(rows)
+
+    @property
+    def gaps(self) -> pd.DataFrame:
+        """One row per attribute and gap: value, interval, null expectation, excess, p-values, pair."""
+        rows = []
+        for attribute, part in self.document["attributes"].items():
+            blocks = [(None, part["gaps"]), *((c, b["gaps"]) for c, b in part.get("classes", {}).items())]
+            for judged, gaps in blocks:
+                for gap, entry in gaps.items():
+                    pair = entry.get("pair") or {}
+                    high, low = pair.get("groups", (None, None))
+                    flat = {k: v for k, v in entry.items() if k != "pair"}
+                    rows.append(
+                        {"attribute": attribute, "class": judged, "gap": gap, **flat}
+                        | {"highest": high, "lowest": low, "pair_rate": pair.get("rate")}
+                        | {f"pair_{k}": pair.get(k) for k in ("difference", "low", "high")}
+                    )
+        return pd.DataFrame(rows)
+
+    @property
+    def warnings(self) -> list[str]:
+        return list(self.document["warnings"])
+
+    @property
+    def left_out(self) -> list[dict[str, Any]]:
+        """Groups that could not be judged, with the rate and the reason."""
+        return [
+            {"attribute": attribute, **entry}
+            for attribute, part in self.document["attributes"].items()
+            for entry in part["left_out"]
+        ]
