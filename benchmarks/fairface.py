@@ -109,7 +109,7 @@ def metrics_of(frame: pd.DataFrame, group: str, common: dict[str, Any]) -> dict[
     found = {name: part["gaps"][name] for name in GAPS}
     found["balanced_accuracy"] = document["overall"]["rates"]["balanced_accuracy"]
     found["worst_cell_recall"] = part["worst_cell_recall"]
-    keep = ("value", "low", "high", "expected_null", "null_95")
+    keep = ("value", "low", "high", "expected_null", "null_95", "perfect_classifier")
     return {name: {k: entry[k] for k in keep if k in entry} for name, entry in found.items()}
 
 
@@ -155,13 +155,15 @@ def _task_lines(task: str, by_seed: dict[str, Any]) -> list[str]:
     first = by_seed[seeds[0]]
     columns = ACCURACY | GAPS
     null = first["metrics"]["zero-shot"]["equalized_odds_difference_worst"]
+    floor = first["metrics"]["zero-shot"]["demographic_parity_difference"]["perfect_classifier"]
     lines = [
         f"## {label} by perceived {group}",
         "",
         f"n = {first['n_test']} test rows, {len(first['clients'])} clients, seeds {', '.join(seeds)}; "
         f"positive class `{positive}`. Mean over seeds ± standard deviation over seeds; in brackets the 95 % "
         f"sampling interval of seed {seeds[0]}. A classifier with equal rates would show an odds gap of "
-        f"{null['expected_null']:.3f} by chance at this n (95 %: {null['null_95']:.3f}).",
+        f"{null['expected_null']:.3f} by chance at this n (95 %: {null['null_95']:.3f}); a perfect one would "
+        f"show a parity gap of {floor:.3f}, because the true shares differ between the groups.",
         "",
         "| | group labels in training | " + " | ".join(columns.values()) + " |",
         "|---|---|" + "---|" * len(columns),

@@ -52,12 +52,12 @@ def test_provenance_names_weights_and_activation(encoder, tiny_files):
 
 def test_wrong_models_are_refused(tiny_files, tmp_path):
     config, weights = tiny_files
-    with pytest.raises(InputError, match="open_clip knows no model 'ViT-B-61'; did you mean 'ViT-B-16'?"):
+    with pytest.raises(InputError, match=r"open_clip knows no model 'ViT-B-61'; did you mean 'ViT-B-16'\?"):
         Encoder.load("ViT-B-61", pretrained="openai")
     with pytest.raises(InputError, match="neither a file nor a tag of ViT-B-16"):
         Encoder.load("ViT-B-16", pretrained="opeani")
     with pytest.raises(
-        InputError, match="quick_gelu=True, but ViT-B-16 has quick_gelu=False.*'ViT-B-16-quickgelu'"
+        InputError, match=r"quick_gelu=True, but ViT-B-16 has quick_gelu=False.*'ViT-B-16-quickgelu'"
     ):
         Encoder.load("ViT-B-16", pretrained="openai")
     other = json.loads(config.read_text())
