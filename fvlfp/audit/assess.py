@@ -126,15 +126,16 @@ def _attribute(
     if len(counts.groups) == 1:
         warnings.append(f"{name}: only one group ({counts.groups[0]!r}), so no gap can be judged")
     groups = dict(zip(counts.groups, blocks(counts, level), strict=True))
-    left_out, flagged = [], []
+    left_out: list[dict[str, Any]] = []
+    flagged: dict[str, None] = {}  # an ordered set
     for group, judged, rate, cell in _cells(groups):
         if cell["value"] is None:
             where = {} if judged is None else {"class": judged}
             left_out.append({"group": group, "rate": rate, **where, "reason": cell["reason"]})
-        if cell["small"] and group not in flagged:
-            flagged.append(group)
+        if cell["small"]:
+            flagged[group] = None
     if flagged:
-        shown = ", ".join(flagged[:10]) + (", ..." if len(flagged) > 10 else "")
+        shown = ", ".join(list(flagged)[:10]) + (", ..." if len(flagged) > 10 else "")
         warnings.append(f"{name}: some rates of {shown} rest on fewer than {SMALL} examples")
     gaps, classes = gap_entries(counts, draws=draws, rng=rng, level=level, warnings=warnings)
     cells = np.einsum("gcc->gc", table)

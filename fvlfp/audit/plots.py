@@ -54,7 +54,7 @@ def rates(document: Mapping[str, Any], attribute: str) -> Figure:
     names = [f"{_short(g)}  (n={groups[g]['n']:,})" for g in order]
     rows = (len(wanted) + 1) // 2
     height = 0.5 + rows * (0.75 + 0.26 * len(order))
-    figure, axes = _figure(7.2, height, rows, 2, sharey=True)
+    figure, axes = new_figure(7.2, height, rows, 2, sharey=True)
     for ax, rate in zip(axes, wanted, strict=True):
         cells = [groups[g]["rates"][rate] for g in order]
         _intervals(ax, cells, BLUE)
@@ -71,7 +71,7 @@ def gaps(document: Mapping[str, Any], attribute: str) -> Figure:
     """Every gap with its interval, over the range that chance alone would reach at this n."""
     part = document["attributes"][attribute]["gaps"]
     order = [g for g in part if "ratio" not in g]
-    figure, axes = _figure(7.2, 1.3 + 0.38 * len(order), 1, 1)
+    figure, axes = new_figure(7.2, 1.3 + 0.38 * len(order), 1, 1)
     ax = axes[0]
     for y, gap in enumerate(order):
         entry = part[gap]
@@ -100,7 +100,7 @@ def changes(document: Mapping[str, Any], attribute: str) -> Figure:
     """The paired change of every gap with its interval; left of zero the second model is more equal."""
     part = document["attributes"][attribute]["changes"]
     order = [g for g in part if "ratio" not in g]
-    figure, axes = _figure(7.2, 1.1 + 0.38 * len(order), 1, 1)
+    figure, axes = new_figure(7.2, 1.1 + 0.38 * len(order), 1, 1)
     ax = axes[0]
     ax.axvline(0, color="#444444", lw=1.2)
     cells = [{**part[g], "value": part[g]["change"]} for g in order]
@@ -117,7 +117,7 @@ def dumbbells(document: Mapping[str, Any], attribute: str) -> Figure:
     wanted = list(next(iter(groups.values()))["rates"])
     order = list(groups)[:SHOWN]
     rows = (len(wanted) + 1) // 2
-    figure, axes = _figure(7.2, 0.9 + rows * (0.7 + 0.26 * len(order)), rows, 2, sharey=True)
+    figure, axes = new_figure(7.2, 0.9 + rows * (0.7 + 0.26 * len(order)), rows, 2, sharey=True)
     for ax, rate in zip(axes, wanted, strict=False):
         for y, g in enumerate(order):
             cell = groups[g]["rates"][rate]
@@ -145,10 +145,10 @@ def reliability(document: Mapping[str, Any], attribute: str) -> Figure:
     """Observed share of positives against the mean score, by group; the diagonal is calibration."""
     groups = document["attributes"][attribute]["scores"]["groups"]
     shown = [g for g in list(groups) if groups[g]["bins"]][:CURVES]
-    figure, axes = _figure(6.4, 4.6, 1, 1)
+    figure, axes = new_figure(6.4, 4.6, 1, 1)
     ax = axes[0]
     ax.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1, zorder=0)
-    for i, (g, look) in enumerate(zip(shown, _looks(), strict=False)):
+    for i, (g, look) in enumerate(zip(shown, looks(), strict=False)):
         bins = groups[g]["bins"]
         x = np.array([b["mean_score"] for b in bins]) + 0.004 * (i - len(shown) / 2)
         share, low, high = (np.array([b[k] for b in bins]) for k in ("share", "low", "high"))
@@ -157,31 +157,31 @@ def reliability(document: Mapping[str, Any], attribute: str) -> Figure:
     ax.set(
         xlabel="mean score of the bin", ylabel="share of positives", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
     )
-    _legend(figure, ax, len(groups) - len(shown))
+    finish_legend(figure, ax, len(groups) - len(shown))
     return figure
 
 
 def sweep(document: Mapping[str, Any], attribute: str) -> Figure:
     """Gaps and balanced accuracy as functions of the decision threshold."""
     curves = document["attributes"][attribute]["sweep"]
-    figure, axes = _figure(6.4, 4.2, 1, 1)
+    figure, axes = new_figure(6.4, 4.2, 1, 1)
     ax = axes[0]
-    for (name, values), look in zip(list(curves.items())[1:], _looks(), strict=False):
+    for (name, values), look in zip(list(curves.items())[1:], looks(), strict=False):
         y = [np.nan if v is None else v for v in values]
         ax.plot(curves["threshold"], y, label=say(name), markevery=5, **look)
     ax.set(xlabel="threshold: predicted positive from this score on", ylim=(0, 1))
-    _legend(figure, ax, 0)
+    finish_legend(figure, ax, 0)
     return figure
 
 
-def _looks() -> Iterator[dict[str, Any]]:
+def looks() -> Iterator[dict[str, Any]]:
     """Colour, marker and dash of each curve: three ways to tell them apart."""
     colours = sns.color_palette("colorblind", CURVES)
     for colour, marker, dash in zip(colours, "osD^vPX*", ["-", "--", "-.", ":"] * 2, strict=True):
         yield {"color": colour, "marker": marker, "ls": dash, "ms": 5, "lw": 1.6}
 
 
-def _legend(figure: Figure, ax: Axes, hidden: int) -> None:
+def finish_legend(figure: Figure, ax: Axes, hidden: int) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if hidden > 0:
         handles.append(mpl.lines.Line2D([], [], ls=""))
@@ -201,7 +201,7 @@ def svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(
+def new_figure(
     width: float, height: float, rows: int, columns: int, *, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
     style = sns.axes_style("whitegrid", {"axes.edgecolor": "#bbbbbb", "grid.color": "#eeeeee"})
