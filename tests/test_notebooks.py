@@ -1,0 +1,171 @@
+"""The lessons: their anatomy; and each runs on a fresh kernel, offline, to the numbers of tests/golden."""
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from fvlfp.tour import NOTEBOOKS, lessons, run_lesson
+
+GOLDEN = Path(__file__).parent / "golden"
+LESSONS = lessons()
+
+# Kernels are processes of their own: conftest's guard does not reach them, this file on their PYTHONPATH
+# does. It also writes down who tried, so that an attempt which some library swallows is still seen.
+GUARD = """
+import os, socket
+
+def guarded(method):
+    def wrapped(self, address):
+        local = address[0] in ("127.0.0.1", "::1", "localhost") if isinstance(address, tuple) else True
+        if not local:
+            with open(os.environ["FVLFP_TEST_NETWORK_LOG"], "a") as log:
+                log.write(f"{address}\\n")
+            raise OSError(f"a lesson tried to reach {address}")
+        return method(self, address)
+    return wrapped
+
+class Socket(socket.socket):
+    connect = guarded(socket.socket.connect)
+    connect_ex = guarded(socket.socket.connect_ex)
+
+socket.socket = Socket
+"""
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """One folder for all workers of this test run: image features are encoded once."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture
+def kernel(monkeypatch, tmp_path, shared) -> Path:
+    """What a lesson's kernel inherits; returns the file that would name attempts to reach the network."""
+    (tmp_path / "guard").mkdir()
+    (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
+    log = tmp_path / "network.log"
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "guard"), prepend=os.pathsep)
+    monkeypatch.setenv("FVLFP_TEST_NETWORK_LOG", str(log))
+    monkeypatch.setenv("FVLFP_CACHE", str(shared / "features"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return log
+
+
+def by_name(path: Path) -> str:
+    return path.stem
+
+
+def cells(path: Path, kind: str) -> list[Any]:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
+
+
+def test_the_lessons_are_numbered_from_00_to_11():
+    assert [path.stem[:2] for path in LESSONS] == [f"{i:02d}" for i in range(12)]
+    assert {path.stem for path in GOLDEN.glob("*.json")} == {path.stem for path in LESSONS}
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=by_name)
+def test_lesson_is_committed_clean(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert "papermill" not in notebook.metadata
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    for cell in cells(path, "code"):
+        assert cell.outputs == [], f"{cell.id} has outputs"
+        assert cell.execution_count is None, f"{cell.id} has an execution count"
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=by_name)
+def test_lesson_has_short_cells(path):
+    code = cells(path, "code")
+    lines = [len(cell.source.splitlines()) for cell in code]
+    assert 25 <= len(code) + len(cells(path, "markdown")) <= 45
+    assert statistics.median(lines) <= 6
+    assert max(lines) <= 15, code[lines.index(max(lines))].source
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=by_name)
+def test_lesson_has_its_parts(path):
+    code, prose = cells(path, "code"), cells(path, "markdown")
+    text = "\n".join(cell.source for cell in prose)
+    title = prose[0].source.splitlines()[0]
+    assert title.startswith("# ") and title.endswith("?"), "the title is a question"
+    (parameters,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    names = re.findall(r"^(\w+) = ", parameters.source, flags=re.M)
+    assert names == ["profile", "seed", "out", "device"]
+    assert f'"../runs/{path.stem}"' in parameters.source
+    assert "record(" in code[-1].source
+    assert "You will" in text
+    assert "redict first" in text and "<details>" in text
+    assert "Break it" in text
+    assert "What this does not show" in text
+    assert "Next" in text or path == LESSONS[-1]
+    source = "\n".join(cell.source for cell in code)
+    assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") >= 1
+    assert "check(" in source
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=by_name)
+def test_lesson_keeps_to_our_words_and_links(path):
+    text = "\n".join(cell.source for cell in cells(path, "markdown"))
+    assert not re.search(r"\bde-?bias|\bunbiased model|\bsolv(e|es|ed) (the )?bias", text, flags=re.I)
+    for target in re.findall(r"\]\(([^)#:]+\.ipynb)\)", text):
+        assert (NOTEBOOKS / target).is_file(), f"{target} is linked and not there"
+
+
+def test_the_guard_refuses_the_network_and_writes_it_down(kernel):
+    reach = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
+    run = subprocess.run([sys.executable, "-c", reach], capture_output=True, text=True)
+    assert "a lesson tried to reach" in run.stderr
+    assert "192.0.2.1" in kernel.read_text()
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=by_name)
+def test_lesson_runs_offline_to_its_golden_numbers(path, kernel, tmp_path):
+    executed = run_lesson(path, tmp_path / "runs", profile="smoke", seed=0, device="cpu")
+    found = json.loads((executed.parent / "record.json").read_text(encoding="utf-8"))
+    golden = json.loads((GOLDEN / f"{path.stem}.json").read_text(encoding="utf-8"))
+    assert not kernel.exists(), f"the lesson tried to reach {kernel.read_text()}"
+    assert set(found) == set(golden)
+    wrong = {key: (found[key], rule) for key, rule in golden.items() if not holds(found[key], rule)}
+    assert not wrong, f"recorded, and the golden rule: {wrong}"
+
+
+def holds(value: Any, rule: dict[str, Any]) -> bool:
+    """One golden rule: `equals`; `near` with `atol`; `above`; `below`."""
+    match rule:
+        case {"equals": wanted, **rest} if not rest:
+            return type(value) is type(wanted) and value == wanted
+        case {"near": wanted, "atol": atol, **rest} if not rest:
+            return abs(value - wanted) <= atol
+        case {"above": limit, **rest} if not rest:
+            return value > limit
+        case {"below": limit, **rest} if not rest:
+            return value < limit
+    raise ValueError(f"no golden rule: {rule}")
+
+
+@pytest.mark.parametrize(
+    ("value", "rule", "answer"),
+    [
+        (4, {"equals": 4}, True),
+        (4.0, {"equals": 4}, False),
+        (0.51, {"near": 0.5, "atol": 0.02}, True),
+        (0.53, {"near": 0.5, "atol": 0.02}, False),
+        (0.1, {"above": 0.0}, True),
+        (0.0, {"above": 0.0}, False),
+        (-0.1, {"below": 0.0}, True),
+        (float("nan"), {"below": 0.0}, False),
+    ],
+)
+def test_golden_rules(value, rule, answer):
+    assert holds(value, rule) is answer
