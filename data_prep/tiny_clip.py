@@ -89,9 +89,7 @@ def train(n: int, epochs: float, batch: int, rate: float) -> torch.nn.Module:
     torch.manual_seed(SEED)
     model = open_clip.CLIP(**CONFIG)
     model.visual.to(memory_format=torch.channels_last)  # a third faster on a CPU
-    data = toyfaces.make(
-        n, seed=SEED, correlation=BIAS, test_correlation=BIAS, difficulty=DIFFICULTY
-    )
+    data = toyfaces.make(n, seed=SEED, correlation=BIAS, test_correlation=BIAS, difficulty=DIFFICULTY)
     rows = data.frame.to_dict("records")
     # every fact as a number, so that "is caption j true of face i" is one comparison
     codes = {f: sorted(set(data.frame[f])) for f in FACTS}
@@ -206,10 +204,12 @@ def write(folder: Path, model: torch.nn.Module, how: str) -> None:
 
 README = """# {name}
 
-A small CLIP ({numbers:.1f} M numbers: a ResNet image tower for 64 pixels, a 2-layer text tower, width 64), trained from
-scratch on captions of drawn toy faces. It has never seen a photograph or a person. Apache-2.0, like the code.
+A small CLIP ({numbers:.1f} M numbers: a ResNet image tower for 64 pixels, a 2-layer text tower, width 64),
+trained from scratch on captions of drawn toy faces. It has never seen a photograph or a person. Apache-2.0,
+like the code.
 
-- `{name}.json`: open_clip model config; `quick_gelu` is false; images 64 x 64, OpenAI mean and standard deviation.
+- `{name}.json`: open_clip model config; `quick_gelu` is false; images 64 x 64, OpenAI mean and standard
+  deviation.
 - `{weights}`: state dict in float16, sha256 `{sha256}`.
 
 ```python
@@ -217,15 +217,16 @@ open_clip.add_model_config("{name}.json")
 model, _, transform = open_clip.create_model_and_transforms("{name}", pretrained="{weights}")
 ```
 
-It knows the words of the toy faces' data card and a few synonyms (happy, cheerful, unsmiling, grumpy); other words give
-noise. Text positions beyond about 20 tokens were never trained: keep texts short.
+It knows the words of the toy faces' data card and a few synonyms (happy, cheerful, unsmiling, grumpy); other
+words give noise. Text positions beyond about 20 tokens were never trained: keep texts short.
 
 ## How it was made
 `python data_prep/tiny_clip.py`: {how}; seed {seed}; torch {torch}, open_clip {open_clip},
 numpy {numpy}. The same machine and versions give the same bits; another processor may round differently.
 
-**It is biased on purpose.** In its training faces P(smiling) differs between groups by {bias}, and some
-are harder to see ({difficulty}; both as in `toyfaces.make`). So it takes a round face it isn't sure about for a smiling one.
+**It is biased on purpose.** In its training faces P(smiling) differs between groups by {bias}, and
+some are harder to see ({difficulty}; both as in `toyfaces.make`). So it takes a round face that it
+isn't sure about for a smiling one.
 
 ## Zero-shot, measured on the test split of `toyfaces.make()` (seed 0; unbiased; not seen in training)
 Wilson 95 % intervals.
@@ -234,10 +235,11 @@ Wilson 95 % intervals.
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("fvlfp/clip/toyclip"))
-    parser.add_argument("--examples", type=int, default=24_000)
-    parser.add_argument("--epochs", type=float, default=10)
+    parser.add_argument("--examples", type=int, default=12_000)
+    parser.add_argument("--epochs", type=float, default=8)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=2e-3)
     args = parser.parse_args()
@@ -245,7 +247,8 @@ def main() -> None:
     torch.set_num_threads(1)
     start = time.time()
     model = train(args.examples, args.epochs, args.batch, args.rate)
-    how = f"{args.examples:,} faces, {args.epochs:g} epochs, {(time.time() - start) / 60:.1f} minutes on one core"
+    minutes = (time.time() - start) / 60
+    how = f"{args.examples:,} faces, {args.epochs:g} epochs, {minutes:.1f} minutes on one core"
     write(args.out, model, how)
 
 
