@@ -19,7 +19,8 @@ import pandas as pd
 from fvlfp import __version__
 from fvlfp.audit import metrics
 from fvlfp.audit.counts import Columns, Counts, encode, require_column
-from fvlfp.audit.gaps import families, gap_entries
+from fvlfp.audit.families import families
+from fvlfp.audit.gaps import gap_entries
 from fvlfp.audit.intervals import holm, smallest_rate
 from fvlfp.audit.rates import SMALL, blocks, number, numbers
 from fvlfp.audit.result import SCHEMA, Audit

@@ -17,7 +17,8 @@ import pandas as pd
 from fvlfp.audit import metrics
 from fvlfp.audit.assess import with_versions
 from fvlfp.audit.counts import FIRST_ROW, Columns, Counts, encode, require_column
-from fvlfp.audit.gaps import TESTED_AS, families
+from fvlfp.audit.families import families, joints
+from fvlfp.audit.gaps import TESTED_AS
 from fvlfp.audit.intervals import holm
 from fvlfp.audit.paired import Change, change, mean_change, rate_change, residuals
 from fvlfp.audit.rates import number
@@ -201,15 +202,8 @@ def _changes(
     wanted = affordable(fams, draws)
     if wanted < draws:
         warnings.append(f"{counts.attribute}: {wanted} instead of {draws} draws, for the number of groups")
-    binary = len(counts.classes) == 2
-    hits = np.einsum("gyij,yi,yj->gyij", joint, *[np.eye(len(counts.classes), dtype=np.int64)] * 2)
-    both = hits.sum((1, 2, 3))
-    right_a, right_b = np.einsum("gyyj->g", joint), np.einsum("gyiy->g", joint)
-    neither = joint.sum((1, 2, 3)) - right_a - right_b + both
-    right = np.stack([neither, right_b - both, right_a - both, both], -1).reshape(-1, 1, 2, 2)
-    joints = [joint.sum(1)[:, None], joint[:, 1:] if binary else joint, joint, right]
     out: dict[str, Change] = {}
-    for pairs, family in zip(joints, fams, strict=True):
+    for pairs, family in zip(joints(joint), fams, strict=True):
         out |= change(pairs, family, draws=wanted, rng=rng, level=level)
     return {name: c for name, c in out.items() if "[" not in name}
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fvlfp.audit import metrics
 from fvlfp.audit.counts import Counts
+from fvlfp.audit.families import families
 from fvlfp.audit.intervals import newcombe
 from fvlfp.audit.inversion import GapInference
-from fvlfp.audit.resampling import Family, affordable, infer
+from fvlfp.audit.resampling import affordable, infer
 
 # One test a hypothesis: other measures of the same inequality carry the p-value of the first, and
 # are not counted again in the correction.
@@ -20,56 +20,6 @@ TESTED_AS = {
     "equalized_odds_difference_sum": "equalized_odds_difference_worst",
     "equalized_odds_difference_mean": "equalized_odds_difference_worst",
 }
-
-
-def families(counts: Counts) -> list[Family]:
-    """The counts that decide each group of gaps, with the gaps as functions of frequencies."""
-    table, judged = counts.table, counts.judged
-    binary = judged == (1,)
-    ks = range(len(judged))
-    weight = table.sum(-1)  # (G, C) label counts; fixed in every draw
-
-    def parity(f: np.ndarray) -> list[dict[str, np.ndarray]]:
-        return [metrics.parity(f[..., 0, k]) for k in judged]
-
-    def opportunity(f: np.ndarray) -> list[dict[str, np.ndarray]]:
-        tpr = [f[..., 0, 1]] if binary else [f[..., k, k] for k in judged]
-        return [{"equal_opportunity_difference": metrics.spread(t)} for t in tpr]
-
-    def odds(f: np.ndarray) -> list[dict[str, np.ndarray]]:
-        if binary:
-            return [metrics.odds(f[..., 1, 1], f[..., 0, 1])]
-        hits = np.nan_to_num(f) * weight[..., None]
-        total = hits.sum(-2)  # (..., G, C) predicted as each class
-        n = weight.sum(-1)
-        return [
-            metrics.odds(f[..., k, k], metrics.divide(total[..., k] - hits[..., k, k], n - weight[:, k]))
-            for k in judged
-        ]
-
-    def named(per_class: Callable[[np.ndarray], list[dict[str, np.ndarray]]]) -> Any:
-        def statistic(f: np.ndarray) -> dict[str, np.ndarray]:
-            found = per_class(f)
-            out = found[0] if binary else metrics.over_classes(found)
-            if not binary:
-                out |= {f"{name}[{k}]": found[k][name] for k in ks for name in found[k]}
-            # inference needs measures that grow with inequality
-            return {name: 1 - v if "ratio" in name else v for name, v in out.items()}
-
-        return statistic
-
-    def accuracy(f: np.ndarray) -> dict[str, np.ndarray]:
-        return {"accuracy_gap": metrics.spread(f[..., 0, 1])}
-
-    end = "" if binary else "_class_max"
-    right = np.einsum("gcc->g", table)
-    n = table.sum((-1, -2))
-    return [
-        Family(table.sum(1)[:, None, :], named(parity), f"demographic_parity_difference{end}"),
-        Family(table[:, 1:] if binary else table, named(opportunity), f"equal_opportunity_difference{end}"),
-        Family(table, named(odds), f"equalized_odds_difference_worst{end}"),
-        Family(np.stack([n - right, right], -1)[:, None, :], accuracy, "accuracy_gap"),
-    ]
 
 
 def gap_entries(

@@ -96,12 +96,13 @@ def infer_estimates(
     return out
 
 
-def hypotheses(counts: np.ndarray, extent: float, doubt: float) -> np.ndarray:
+def hypotheses(counts: np.ndarray, extent: float, doubt: float, across: str = "") -> np.ndarray:
     """Outcome probabilities (points, G, S, C) from equality through the observed pattern outwards.
 
     Args:
         counts: (G, S, C). extent: the observed gap; the line ends some standard errors beyond it.
         doubt: standard errors by which the groups in between are moved outwards, see above.
+        across: how the gap joins its strata ("max", "sum" or nothing); the smaller ones are doubted too.
     """
     counts = counts.astype(float)
     n = counts.sum(-1, keepdims=True)
@@ -116,14 +117,28 @@ def hypotheses(counts: np.ndarray, extent: float, doubt: float) -> np.ndarray:
     flat = np.ptp(direction, axis=0).max() < 1e-9
     if flat:  # no pattern to follow: let the smallest group stand apart
         direction = smallest_apart(n[..., 0], pooled)
-    reach = np.ptp(direction, axis=0)  # (S, C)
     noise = np.sqrt(2 * pooled * (1 - pooled) / np.where(n > 0, n, np.inf).min(0))
+    if across:
+        direction = direction * stretch(np.ptp(direction, axis=0), noise, (doubt > 0) == (across == "max"))
+    reach = np.ptp(direction, axis=0)  # (S, C)
     end = min(1.0, extent + 5 * float(noise.max()))
     points = POINTS // max([1, *(k for size, k in FEWER.items() if counts.size > size)])
     steps = np.linspace(0, 1, points) * end / max(reach.max(), 1e-12)
     line = np.clip(pooled + steps[:, None, None, None] * direction, 0, None)
     line = np.minimum(line, 1)
     return line / line.sum(-1, keepdims=True)
+
+
+def stretch(reach: np.ndarray, noise: np.ndarray, more: bool) -> np.ndarray:
+    """Factors (S, 1) that bring all strata but the widest one standard error closer to it, or to 0.
+
+    The gap of the lesser stratum is uncertain as well: close to the widest it adds chance inflation to a
+    maximum, close to 0 it adds inflation to a sum.
+    """
+    wide, sure = reach.max(-1, keepdims=True), noise.max(-1, keepdims=True)
+    step = sure / np.maximum(wide, 1e-12)
+    factor = np.minimum(1 + step, wide.max() / np.maximum(wide, 1e-12)) if more else np.maximum(0, 1 - step)
+    return np.where(wide == wide.max(), 1.0, factor)
 
 
 def doubtful(p: np.ndarray, n: np.ndarray, doubt: float) -> np.ndarray:

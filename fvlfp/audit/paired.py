@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fvlfp.audit.intervals import z_score
-from fvlfp.audit.inversion import doubtful, smallest_apart
+from fvlfp.audit.inversion import doubtful, smallest_apart, stretch
 from fvlfp.audit.resampling import Family, frequencies
 
 DOUBT = 0.75  # standard errors, see inversion.DOUBT; less is needed as the two sides offset
@@ -44,7 +44,7 @@ def change(
     out = {k: Change(float(va[k]), float(vb[k])) for k in va if "ratio" not in k}
     ea, eb = residuals(joint, draws, rng)
     for side, doubt in ((0, DOUBT), (1, -DOUBT)):
-        line_a, line_b = _Line(a, -doubt), _Line(b, doubt)
+        line_a, line_b = _Line(a, -doubt, family.across), _Line(b, doubt, family.across)
         spread_a, spread_b = line_a.gaps(family), line_b.gaps(family)
         sims_a = [family.statistic(p + ea) for p in line_a.centres]
         sims_b = [family.statistic(p + eb) for p in line_b.centres]
@@ -121,7 +121,7 @@ def mean_change(parts: list[tuple[float, float, float]]) -> tuple[float, float, 
 class _Line:
     """Hypothetical truths of one model: from equal groups through its pattern outwards."""
 
-    def __init__(self, counts: np.ndarray, doubt: float):
+    def __init__(self, counts: np.ndarray, doubt: float, across: str):
         counts = counts.astype(float)
         n = counts.sum(-1, keepdims=True)
         total = counts.sum(0)
@@ -132,10 +132,14 @@ class _Line:
         direction = np.where(n > 0, pattern - (weight * pattern).sum(0), 0)
         if np.ptp(direction, axis=0).max() < 1e-9:
             direction = smallest_apart(n[..., 0], self.pooled)
+        noise = np.sqrt(2 * self.pooled * (1 - self.pooled) / np.where(n > 0, n, np.inf).min(0))
+        if across:
+            direction = direction * stretch(
+                np.ptp(direction, axis=0), noise, (doubt > 0) == (across == "max")
+            )
         self.direction = direction / np.ptp(direction, axis=0).max()
         shown = np.ptp(smooth, axis=0).max()
-        noise = np.sqrt(2 * self.pooled * (1 - self.pooled) / np.where(n > 0, n, np.inf).min(0)).max()
-        self.steps = np.linspace(0, min(1.0, shown + 5 * noise), POINTS)
+        self.steps = np.linspace(0, min(1.0, shown + 5 * noise.max()), POINTS)
         self.centres = [self.pooled + t * self.direction for t in self.steps]
 
     def gaps(self, family: Family) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fvlfp.audit import metrics
 from fvlfp.audit.counts import Counts
-from fvlfp.audit.gaps import families
+from fvlfp.audit.families import families
 
 WRONG = (0.01, 0.02, 0.05, 0.10, 0.20)
 

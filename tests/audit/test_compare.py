@@ -7,7 +7,7 @@ from scipy import stats
 
 from fvlfp.audit import compare
 from fvlfp.audit.counts import Counts
-from fvlfp.audit.gaps import families
+from fvlfp.audit.families import families
 from fvlfp.audit.paired import change, mean_change, rate_change
 from fvlfp.errors import InputError
 

@@ -8,7 +8,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 
 from fvlfp.audit import intervals
 from fvlfp.audit.counts import Counts
-from fvlfp.audit.gaps import families
+from fvlfp.audit.families import families
 from fvlfp.audit.metrics import spread
 from fvlfp.audit.resampling import Family, infer, null
 
