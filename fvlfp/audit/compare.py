@@ -185,7 +185,9 @@ def _same(left: pd.Series, right: pd.Series, column: str) -> None:
 def _joint(columns: Columns, codes: np.ndarray, size: int) -> np.ndarray:
     """Joint counts (G, C, C, C): group, label, prediction of a, prediction of b."""
     n, c = len(codes), len(columns.classes)
-    cell = ((codes * c + columns.label[:n]) * c + columns.prediction[:n]) * c + columns.prediction[n:]
+    cell = (
+        (codes.astype(np.int64) * c + columns.label[:n]) * c + columns.prediction[:n]
+    ) * c + columns.prediction[n:]
     return np.bincount(cell[codes >= 0], minlength=size * c**3).reshape(size, c, c, c)
 
 

@@ -57,9 +57,12 @@ class Columns:
         """Contingency counts of one attribute, shape (G, C, C)."""
         names, codes = self.groups[attribute]
         c = len(self.classes)
-        cell = self.label * c + self.prediction
-        cell += codes * (c * c)
         size = len(names) * c * c
+        if size < 2**31:  # half the memory, nearly always
+            cell: np.ndarray = codes * np.int32(c * c)
+        else:
+            cell = codes * np.int64(c * c)
+        cell += self.label * np.int32(c) + self.prediction
         missing = int((codes < 0).sum())
         if missing:
             cell = cell[codes >= 0]
@@ -149,12 +152,11 @@ def _codes(column: pd.Series, numeric: bool = False) -> tuple[tuple[str, ...], n
     else:
         raw, uniques = pd.factorize(column)
         values = list(uniques)
-    raw = raw.astype(np.int64)
     used = np.bincount(raw[raw >= 0], minlength=len(values)) > 0
     names = [_name(value, numeric) for value in values]
     order = sorted({n for n, u in zip(names, used, strict=True) if u and n is not None}, key=_rank)
     place = {name: i for i, name in enumerate(order)}
-    lookup = np.array([place.get(n, -1) if n is not None else -1 for n in names] + [-1], np.int64)
+    lookup = np.array([place.get(n, -1) if n is not None else -1 for n in names] + [-1], np.int32)
     return tuple(order), lookup[raw]  # code -1 picks the last entry, which is -1
 
 
@@ -209,8 +211,8 @@ def _classes(
         if len(names) > 2:
             notes.append(f"every class other than {positive!r} is counted together as negative")
             names = (f"not {positive}", positive)
-            y_map = np.array([int(n == positive) for n in y_names], np.int64)
-            p_map = np.array([int(n == positive) for n in p_names], np.int64)
+            y_map = np.array([int(n == positive) for n in y_names], np.int32)
+            p_map = np.array([int(n == positive) for n in p_names], np.int32)
             return names, y_map[y], p_map[p], notes
         other = [n for n in names if n != positive] or [f"not {positive}"]
         names = (other[0], positive)
@@ -228,8 +230,8 @@ def _classes(
             f"{len(names)} different classes in {label!r} and {prediction!r}: these look like "
             "scores or texts, not classes"
         )
-    y_map = np.array([names.index(n) for n in y_names], np.int64)
-    p_map = np.array([names.index(n) for n in p_names], np.int64)
+    y_map = np.array([names.index(n) for n in y_names], np.int32)
+    p_map = np.array([names.index(n) for n in p_names], np.int32)
     return names, y_map[y], p_map[p], notes
 
 
@@ -260,6 +262,6 @@ def _cross(
             " x ".join(repr(names[i]) for (names, _), i in zip(attributes, place, strict=True))
             for place in zip(*parts, strict=True)
         ]
-    out = np.full(len(code), -1, np.int64)
+    out = np.full(len(code), -1, np.int32)
     out[~missing] = dense
     return tuple(labels), out

@@ -84,7 +84,11 @@ def execute(document: Path, title: str) -> str:
         done = Path(scratch) / "report.ipynb"
         with as_file(files("fvlfp.audit").joinpath("report.ipynb")) as template:
             papermill.execute_notebook(
-                template, done, parameters={"document": str(document.resolve())}, progress_bar=False
+                template,
+                done,
+                parameters={"document": str(document.resolve())},
+                progress_bar=False,
+                extra_arguments=["--log-level=40"],  # the kernel's own chatter
             )
         return export(nbformat.read(done, as_version=4), title)
 
