@@ -214,7 +214,9 @@ like the code.
 
 ```python
 open_clip.add_model_config("{name}.json")
-model, _, transform = open_clip.create_model_and_transforms("{name}", pretrained="{weights}")
+model, _, transform = open_clip.create_model_and_transforms(
+    "{name}", pretrained="{weights}"
+)
 ```
 
 It knows the words of the toy faces' data card and a few synonyms (happy, cheerful, unsmiling, grumpy); other
