@@ -222,6 +222,12 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"{max(high, default=0):.1%}.",
         "",
     ]
+    out += ["## Coverage by number of groups and examples", "", "Mean over gaps, patterns and measures."]
+    out += ["", "| groups | n | mean | lowest | highest |", "|--:|--:|--:|--:|--:|"]
+    for k, n in itertools.product(SHARES, SIZES):
+        found = [c for r, _, c in everything if (r["groups"], r["n"]) == (k, n)]
+        out.append(f"| {k} | {n:,} | {np.mean(found):.1%} | {min(found):.1%} | {max(found):.1%} |")
+    out.append("")
     out += [
         "## TPR gap: coverage, power, false alarms",
         "",
