@@ -227,8 +227,9 @@ words give noise. Text positions beyond about 20 tokens were never trained: keep
 numpy {numpy}. The same machine and versions give the same bits; another processor may round differently.
 
 **It is biased on purpose.** In its training faces P(smiling) differs between groups by {bias}, and
-some are harder to see ({difficulty}; both as in `toyfaces.make`). So it takes a round face that it
-isn't sure about for a smiling one.
+some are harder to see ({difficulty}; both as in `toyfaces.make`). The table shows what came of it: serious
+round faces are called smiling more often than serious square ones, and smiles of square faces are missed
+more often.
 
 ## Zero-shot, measured on the test split of `toyfaces.make()` (seed 0; unbiased; not seen in training)
 Wilson 95 % intervals.

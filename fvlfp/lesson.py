@@ -69,7 +69,8 @@ def record(out: str | Path, **values: Any) -> pd.DataFrame:
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "record.json").write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
-    return pd.DataFrame({"recorded": plain.keys(), "value": plain.values()}).set_index("recorded")
+    shown = pd.Series(plain, dtype=object, name="value").to_frame()
+    return shown.rename_axis("recorded")
 
 
 def environment(device: str = "auto") -> pd.DataFrame:

@@ -57,7 +57,7 @@ class Checkpoints:
         """The newest whole checkpoint, or None where there is none.
 
         Raises:
-            InputError: it belongs to a run with another config.
+            InputError: it belongs to a run with another config, model or data.
         """
         for path in reversed(self._all()):
             try:
@@ -71,8 +71,8 @@ class Checkpoints:
                 continue
             if facts["digest"] != self.digest:
                 raise InputError(
-                    f"{self.folder} holds a run with another config: choose another --out, or resume "
-                    "with the config that started it"
+                    f"{self.folder} holds a run with another config, model or data: choose another --out, "
+                    "or resume with what started it"
                 )
             return State(tensors, facts)
         return None

@@ -7,6 +7,7 @@ function that reads them.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -162,15 +163,15 @@ def train(
     ends with the same bits as a straight run. progress: gets one line a round.
 
     Raises:
-        InputError: `out` holds a run with another config, or `cfg` asks for another task than `prepared`
-            holds. RuntimeError: no client answered.
+        InputError: `out` holds a run with another config, model or data, or `cfg` asks for another task
+            than `prepared` holds. RuntimeError: no client answered.
     """
     for key in _PREPARED_WITH:
         if getattr(cfg, key) != getattr(prepared.cfg, key):
             raise InputError(f"{key} differs from what was prepared: call prepare(cfg) again")
     logging.getLogger("flwr").setLevel(logging.WARNING)
     task = prepared.task
-    checkpoints = Checkpoints(Path(out) / "checkpoints", cfg.digest()) if out else None
+    checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
     by_partition = prepared.clients
     app = make_client_app(lambda c: by_partition[int(c.node_config["partition-id"])], task, cfg)
     started = last = time.perf_counter()
@@ -199,6 +200,17 @@ def train(
         candidates=state.facts["candidates"],
         seconds=time.perf_counter() - started,
     )
+
+
+def _run_key(cfg: Config, prepared: Prepared) -> str:
+    """Changes with any option, the weights, the words, and any client's example."""
+    key = hashlib.sha256(f"{cfg.digest()} {prepared.provenance['weights_sha256']}".encode())
+    key.update(prepared.task.frozen_texts.cpu().numpy().tobytes())
+    for client in prepared.clients:
+        for split in (client.train, client.val):
+            for tensor in (split.z, split.y, *split.g.values()):
+                key.update(tensor.cpu().numpy().tobytes())
+    return key.hexdigest()[:32]
 
 
 def describe(row: dict[str, Any], rounds: int, seconds: float) -> str:

@@ -120,6 +120,15 @@ def test_a_checkpoint_of_another_config_is_refused(planted, tmp_path):
         run(planted, out=tmp_path, rounds=1, resume=True, alpha=1.0)
 
 
+def test_a_checkpoint_of_other_examples_is_refused(planted, tmp_path):
+    run(planted, out=tmp_path, rounds=1)
+    first = planted.clients[0]
+    changed = dataclasses.replace(first, train=dataclasses.replace(first.train, y=1 - first.train.y))
+    other = dataclasses.replace(planted, clients=[changed, *planted.clients[1:]])
+    with pytest.raises(InputError, match="another config, model or data"):
+        run(other, out=tmp_path, rounds=1, resume=True)
+
+
 def test_no_group_is_needed_at_inference(planted):
     trained = run(planted)
     blind = dataclasses.replace(
