@@ -92,6 +92,7 @@ def attribute_section(document: Document, attribute: str) -> Html:
 
 
 def methods(document: Document) -> Html:
+    """How the numbers of a comparison were made, in words."""
     s = document["settings"]
     return bullets(
         [

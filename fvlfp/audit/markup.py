@@ -52,10 +52,12 @@ def figure(drawing: Figure, alt: str) -> Html:
 
 
 def note(text: str) -> Html:
+    """A small remark, escaped unless it is `Html`."""
     return Html(f"<p class='note'>{text if isinstance(text, Html) else esc(text)}</p>")
 
 
 def num(x: float | None) -> str:
+    """Three decimals, or the word undefined."""
     return "undefined" if x is None else f"{x:.3f}"
 
 
@@ -82,6 +84,7 @@ def signed(entry: Mapping[str, Any]) -> Html:
 
 
 def p_text(p: float | None) -> str:
+    """A p-value as readers expect it; nothing where there is none."""
     if p is None:
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

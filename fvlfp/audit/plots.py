@@ -182,6 +182,7 @@ def looks() -> Iterator[dict[str, Any]]:
 
 
 def finish_legend(figure: Figure, ax: Axes, hidden: int) -> None:
+    """A legend below the axes that also says how many groups are not drawn."""
     handles, labels = ax.get_legend_handles_labels()
     if hidden > 0:
         handles.append(mpl.lines.Line2D([], [], ls=""))
@@ -204,6 +205,7 @@ def svg(figure: Figure) -> bytes:
 def new_figure(
     width: float, height: float, rows: int, columns: int, *, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
+    """An empty figure in the report's style, without pyplot's global state."""
     style = sns.axes_style("whitegrid", {"axes.edgecolor": "#bbbbbb", "grid.color": "#eeeeee"})
     with style, sns.plotting_context("notebook", font_scale=0.85):
         figure = Figure(figsize=(width, height), layout="constrained")

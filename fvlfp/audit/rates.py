@@ -89,6 +89,7 @@ def rate_entries(name: str, k: np.ndarray, n: np.ndarray, level: float) -> list[
 
 
 def numbers(value: Any, low: Any, high: Any) -> dict[str, float | None]:
+    """A value with its interval, as JSON numbers or None."""
     return {"value": number(value), "low": number(low), "high": number(high)}
 
 

@@ -107,6 +107,7 @@ def export(notebook: Any, title: str) -> str:
 
 
 def section(name: str, text: str) -> str:
+    """One titled section of the page; `text` is markup already."""
     return f"<section><h2>{html.escape(name)}</h2>{text}</section>"
 
 
