@@ -49,7 +49,7 @@ def run_lesson(notebook: Path, out: Path, **parameters: Any) -> Path:
         kernel_name="python3",
         cwd=str(folder),
         progress_bar=False,
-        log_output=False,
+        extra_arguments=["--log-level=40"],  # the kernel's own chatter
     )
     return executed
 
