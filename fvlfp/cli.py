@@ -158,7 +158,11 @@ def audit_predictions(
         seed=seed,
         provenance={"table": {"file": table.name, "sha256": sha256(table)}},
     )
-    typer.echo(f"report: {write_audit(result, out)}")
+    report = write_audit(result, out)
+    # The audited rows stay beside the audit, so that `fvlfp compare` can pair two of them.
+    rows = frame[[label, prediction, *group]].rename(columns={prediction: "prediction"})
+    rows.to_csv(out / "predictions.csv", index=False)
+    typer.echo(f"report: {report}")
 
 
 @audit_app.command("clip")
@@ -197,30 +201,45 @@ def audit_clip(
 @app.command()
 @says_what_is_wrong
 def compare(
-    before: Annotated[Path, typer.Argument(help="Folder of an audit, or its predictions.csv.")],
-    after: Annotated[Path, typer.Argument(help="Another audit of the same rows.")],
-    label: Annotated[str, typer.Option(help="Column of true classes.")],
-    group: Group,
-    prediction: Annotated[str, typer.Option(help="Column of predicted classes.")] = "prediction",
+    before: Annotated[Path, typer.Argument(help="Folder of an audit, or a table of predictions.")],
+    after: Annotated[Path, typer.Argument(help="Another one, of the same rows.")],
+    label: Annotated[str | None, typer.Option(help="Column of true classes; default: the audit's.")] = None,
+    group: Annotated[list[str] | None, typer.Option(help="Perceived-group column; repeatable.")] = None,
+    prediction: Annotated[str | None, typer.Option(help="Column of predicted classes.")] = None,
     key: Annotated[str | None, typer.Option(help="Column that names a row; default: the order.")] = None,
     positive: Annotated[str | None, typer.Option(help="The class that 'selected' means.")] = None,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     out: Out = Path("runs/compare"),
 ) -> None:
-    """The paired change between two models on the same rows."""
+    """The paired change between two models on the same rows.
+
+    Example: fvlfp compare runs/before runs/after --out runs/compare
+    """
+    from fvlfp.audit import Audit, write_comparison
     from fvlfp.audit import compare as run
-    from fvlfp.audit import write_comparison
     from fvlfp.audit.load import read_predictions
 
+    said = Audit.read(before).document["settings"] if before.is_dir() else {}
+    label, group = label or said.get("label"), group or said.get("groups")
+    if not label or not group:
+        raise InputError(f"{before} is no folder of an audit: name the columns with --label and --group")
+    prediction = prediction or "prediction"
     paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]
     columns = [label, prediction, *group, *([key] if key else [])]
     a, b = (read_predictions(path, columns) for path in paths)
-    names = (before.name, after.name)
     result = run(
-        a, b, label=label, prediction=prediction, groups=group, positive=positive, key=key,
-        names=names, draws=draws, seed=seed,
-    )  # fmt: skip
+        a,
+        b,
+        label=label,
+        prediction=prediction,
+        groups=group,
+        positive=positive or said.get("positive"),
+        key=key,
+        names=(before.name, after.name),
+        draws=draws,
+        seed=seed,
+    )
     typer.echo(f"report: {write_comparison(result, out)}")
 
 

@@ -85,6 +85,8 @@ def audit_pair(
     for name, frame in frames.items():
         facts = {**provenance, **training_facts(names[name], runs[name])}
         write_audit(audit(frame, **common, provenance=facts), out / name, title=f"Audit of {names[name]}")
+        rows = frame[[cfg.label, *cfg.groups, "prediction"]]
+        rows.to_csv(out / name / "predictions.csv", index=False)
     change = compare(
         frames["baseline"],
         frames["method"],

@@ -139,6 +139,11 @@ def test_audit_predictions(tmp_path):
     words = ["audit", "predictions", tmp_path / "t.csv", "--label", "y", "--prediction", "p", "--group", "g"]
     result = fvlfp(*words, "--draws", 200, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
+    again = fvlfp("compare", tmp_path / "out", tmp_path / "out", "--draws", 200, "--out", tmp_path / "same")
+    assert again.exit_code == 0, again.output
+    change = json.loads((tmp_path / "same" / "audit.json").read_text())["overall"]["rates"]["accuracy"]
+    assert change["change"] == 0
+    assert refused(fvlfp("compare", tmp_path / "t.csv", tmp_path / "t.csv"), "--label and --group")
     groups = json.loads((tmp_path / "out" / "audit.json").read_text())["attributes"]["g"]["groups"]
     assert groups["u"]["rates"]["tpr"]["value"] == 1.0
     assert groups["v"]["n"] == 10

@@ -50,6 +50,9 @@ def test_two_runs_into_two_folders_write_the_same_numbers(tmp_path):
     ):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
     assert json.loads((tmp_path / "a" / "config.json").read_text()) == cfg.to_dict()
+    saved = pd.read_csv(tmp_path / "a" / "audit" / "method" / "predictions.csv")
+    table = pd.read_csv(tmp_path / "a" / "predictions.csv")
+    assert saved["prediction"].tolist() == table["method"].tolist()
 
 
 def test_zero_shot_baseline(tmp_path):
