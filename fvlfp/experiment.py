@@ -34,8 +34,8 @@ def run_and_audit(
     """Train `cfg.baseline` and `cfg.method`, write both audits and their comparison; returns its report.
 
     In `out`: `config.json`; `baseline/` and `method/` with checkpoints, `prompts.safetensors`, `history.csv`,
-    `candidates.csv`; `predictions.csv` (test rows, one column of predictions a model); `audit/baseline`,
-    `audit/method` and `audit/comparison`, each with JSON, CSV and `report.html`.
+    `candidates.csv` (where any were tried); `predictions.csv` (test rows, one column of predictions a model);
+    `audit/baseline`, `audit/method` and `audit/comparison`, each with JSON, CSV and `report.html`.
 
     Raises:
         InputError: `out` holds a run and `resume` is not set, or any bad input named by `prepare`.
@@ -138,5 +138,6 @@ def _train(cfg: Config, prepared: Prepared, out: Path, resume: bool, say: Callab
     }
     write_atomically(out / "prompts.safetensors", save(tensors, metadata=facts))
     pd.DataFrame(trained.history).to_csv(out / "history.csv", index=False)
-    pd.DataFrame(trained.candidates).to_csv(out / "candidates.csv", index=False)
+    if trained.candidates:
+        pd.DataFrame(trained.candidates).to_csv(out / "candidates.csv", index=False)
     return trained

@@ -50,10 +50,12 @@ def client_weight(
 ) -> float:
     """One client's weight, before normalising, > 0: all the client needs are last round's two means.
 
-    n: examples (> 0). perf: balanced accuracy in [0, 1]; disp: odds gap in [0, 1]; None where undefined
-    (one group only, too few positives): then the term is neutral, as it is in the first round, when no
-    mean is known. beta = gamma = 0 and a = 1 give float(n) exactly.
+    n: examples (> 0). perf: balanced accuracy in [0, 1]; disp: odds gap in [0, 1]; None (or NaN) where
+    undefined (one group only, too few positives): then the term is neutral, as it is in the first round,
+    when no mean is known. beta = gamma = 0 and a = 1 give float(n) exactly.
     """
+    perf, disp = defined(perf), defined(disp)
+    perf_mean, disp_mean = defined(perf_mean), defined(disp_mean)
     exponent = 0.0
     if perf is not None and perf_mean is not None:
         exponent += fusion.beta * (perf - perf_mean)
@@ -98,9 +100,14 @@ def fusion_weights(
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:
-    """The mean of the entries that are known; None if there are none."""
-    known = [value for value in values if value is not None]
+    """The mean of the entries that are defined; None if there are none."""
+    known = [value for value in map(defined, values) if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def defined(value: float | None) -> float | None:
+    """NaN (as tables and messages write "undefined") becomes None; anything else stays."""
+    return None if value is None or math.isnan(value) else value
 
 
 def balanced_accuracy(counts: np.ndarray, *, min_cell: int = 1) -> float | None:

@@ -45,7 +45,9 @@ def test_without_beta_and_gamma_it_is_fedavg_exactly():
 def test_undefined_is_neutral():
     weights = fusion_weights([100, 100], [0.8, None], [None, None], fusion=RULE)
     assert weights == [100.0, 100.0]
-    assert mean_known([None, None]) is None
+    assert fusion_weights([100, 100], [0.8, math.nan], [math.nan, None], fusion=RULE) == weights
+    assert mean_known([None, math.nan]) is None
+    assert mean_known([0.5, math.nan]) == 0.5
 
 
 def test_the_cap_bounds_a_liar():

@@ -25,11 +25,11 @@ from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.federation.checkpoint import Checkpoints, State
 from fvlfp.federation.client import ClientData, client_moments, confusion, local_train, suppress
-from fvlfp.federation.messages import arrays_of, known, number, on_wire, read_arrays, reply_with
+from fvlfp.federation.messages import arrays_of, number, on_wire, read_arrays, reply_with
 from fvlfp.federation.strategy import FairFusion, fusion_of
 from fvlfp.federation.subspace import ask_subspace, choose_projection
 from fvlfp.federation.task import Task
-from fvlfp.fpf import balanced_accuracy, client_weight, recall_gap
+from fvlfp.fpf import balanced_accuracy, client_weight, defined, recall_gap
 
 #: examples worth of shrinkage of a client's reported gap towards zero, see fpf.recall_gap.
 GAP_PRIOR = 10.0
@@ -89,8 +89,8 @@ def make_client_app(load: Callable[[Context], ClientData], task: Task, cfg: Conf
             len(data.train),
             perf,
             disp,
-            perf_mean=known(number(config, "perf-mean")),
-            disp_mean=known(number(config, "disp-mean")),
+            perf_mean=defined(number(config, "perf-mean")),
+            disp_mean=defined(number(config, "disp-mean")),
             fusion=fusion,
         )
         report: dict[str, int | float] = {

@@ -36,13 +36,8 @@ def reply_with(message: Message, arrays: dict[str, Tensor], metrics: dict[str, A
     )
 
 
-def known(value: float) -> float | None:
-    """NaN stands for "undefined" in a message; None does everywhere else."""
-    return None if math.isnan(value) else value
-
-
 def on_wire(value: float | None) -> float:
-    """The inverse of `known`."""
+    """Undefined is NaN in a message; `fvlfp.fpf.defined` undoes it."""
     return math.nan if value is None else value
 
 

@@ -15,8 +15,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fvlfp.config import Config
-from fvlfp.federation.messages import known, number, on_wire, payload_bytes, sort_replies
-from fvlfp.fpf import Fusion, fusion_weights, mean_known
+from fvlfp.federation.messages import number, on_wire, payload_bytes, sort_replies
+from fvlfp.fpf import Fusion, defined, fusion_weights, mean_known
 
 
 def fusion_of(cfg: Config, n_classes: int) -> Fusion:
@@ -108,8 +108,8 @@ class FairFusion(FedAvg):
         good, failed = sort_replies(replies)
         reports = [reply.content.metric_records["metrics"] for reply in good]
         n = [int(number(r, "num-examples")) for r in reports]
-        perf = [known(number(r, "perf")) for r in reports]
-        disp = [known(number(r, "disp")) for r in reports]
+        perf = [defined(number(r, "perf")) for r in reports]
+        disp = [defined(number(r, "disp")) for r in reports]
         clients = [int(number(r, "client")) for r in reports]
         if self.cfg.fpf_by == "server":
             before = [self.previous.get(k) for k in clients]
