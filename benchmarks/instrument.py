@@ -185,7 +185,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     out = [
         "# The audit, tested with planted truth",
         "",
-        f"Written by `python benchmarks/instrument.py`; {runs} data sets per line, {DRAWS} draws each. A "
+        f"Written by `python benchmarks/instrument.py`; at least {runs} data sets per line, {DRAWS} draws "
+        "each. A "
         f"measured coverage "
         f"of 95 % is itself uncertain by ± {100 * error:.1f} points. Base rate 0.5, FPR 0.2, TPR 0.8 minus "
         f"the planted gap.",
