@@ -23,10 +23,12 @@ from torch import Tensor
 from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
+from fvlfp.federation.adapter import adapter_train, initial, readout
 from fvlfp.federation.checkpoint import Checkpoints, State
-from fvlfp.federation.client import ClientData, client_moments, confusion, local_train, suppress
+from fvlfp.federation.client import ClientData, Split, client_moments, confusion, local_train, suppress
 from fvlfp.federation.messages import arrays_of, number, on_wire, read_arrays, reply_with
-from fvlfp.federation.strategy import FairFusion, fusion_of
+from fvlfp.federation.rules import extra_report, strategy_for
+from fvlfp.federation.strategy import fusion_of
 from fvlfp.federation.subspace import ask_subspace, choose_projection
 from fvlfp.federation.task import Task
 from fvlfp.fpf import balanced_accuracy, client_weight, defined, recall_gap
@@ -72,16 +74,18 @@ def make_client_app(load: Callable[[Context], ClientData], task: Task, cfg: Conf
         round_ = int(number(config, "server-round"))
         shared = read_arrays(content, "subspace")
         projection = _projection(shared, task)
-        prompts, loss = local_train(
-            read_arrays(content, "arrays")["prompts"],
+        received = read_arrays(content, "arrays")["prompts"]
+        prompts, loss = (local_train if cfg.tune == "prompts" else adapter_train)(
+            received,
             data.train.project(projection),
             task,
             cfg,
             directions={name: shared[f"directions/{name}"] for name in _directed(cfg, task)},
             seed_name=f"client/{data.client}/round/{round_}",
         )
-        texts = task.class_texts(prompts).detach()
-        counts = confusion(data.val.project(projection), texts, n_groups)
+        val = data.val.project(projection)
+        z, texts = (found.detach() for found in readout(task, cfg, prompts, val.z))
+        counts = confusion(Split(z, val.y, val.g), texts, n_groups)
         perf = balanced_accuracy(next(iter(counts.values())), min_cell=cfg.min_cell)
         gaps = [recall_gap(c, min_cell=cfg.min_cell, prior=GAP_PRIOR) for c in counts.values()]
         disp = max((gap for gap in gaps if gap is not None), default=None)
@@ -93,13 +97,14 @@ def make_client_app(load: Callable[[Context], ClientData], task: Task, cfg: Conf
             disp_mean=defined(number(config, "disp-mean")),
             fusion=fusion,
         )
-        report: dict[str, int | float] = {
+        report: dict[str, Any] = {
             "num-examples": len(data.train),
             "weight": weight,
             "perf": on_wire(perf),
             "disp": on_wire(disp),
             "loss": loss,
             "client": data.client,
+            **extra_report(cfg, task, data, received),
         }
         return reply_with(message, {"prompts": prompts}, report)
 
@@ -128,16 +133,16 @@ def serve(
     """
     state = checkpoints.load() if checkpoints and resume else None
     if state is None:
-        state = State({"prompts": task.initial}, {"round": 0, "history": []})
+        state = State({"prompts": initial(task, cfg)}, {"round": 0, "history": []})
         ask_subspace(grid, task, cfg, state)
         if cfg.dsop_at == "training":
             choose_projection(grid, task, cfg, state)
     state.tensors = {name: tensor.to(task.initial.device) for name, tensor in state.tensors.items()}
 
     done = int(state.facts["round"])
-    strategy = FairFusion(
+    strategy = strategy_for(
         cfg,
-        len(task.classes),
+        task,
         RecordDict({"subspace": arrays_of(_shared(state, in_training=cfg.dsop_at == "training"))}),
         first_round=done,
         means=tuple(state.facts.get("means", (None, None))),

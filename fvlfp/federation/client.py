@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fvlfp import cdfp, dsop
+from fvlfp import cdfp, dsop, rivals
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.federation.task import Task
@@ -60,15 +60,16 @@ def local_train(
     """Some epochs of Adam on one client's examples; returns new prompts and the mean training loss.
 
     loss = cross-entropy in which every class counts equally + lambda_cf CDFP + lambda_anchor anchor
-    [+ lambda_gap gap] (METHOD.md: CDFP). data: already projected where DSOP acts in training.
-    directions: attribute -> D (G, d) for pairing="image". seed_name: names the generators, so the result
-    depends on nothing but the arguments. A term whose lambda is 0 is not computed at all.
+    [+ lambda_gap gap] (METHOD.md: CDFP) [+ a baseline's own term]. data: already projected where DSOP acts
+    in training. directions: attribute -> D (G, d) for pairing="image". seed_name: names the generators, so
+    the result depends on nothing but the arguments. A term whose lambda is 0 is not computed at all.
     """
     params = prompts.detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([params], lr=cfg.lr)
     order = torch.Generator().manual_seed(cfg.seed_for(f"{seed_name}/order"))
     draw = torch.Generator().manual_seed(cfg.seed_for(f"{seed_name}/counterfactual"))
-    weight = _class_weights(data.y, len(task.classes)) if cfg.class_balanced else None
+    weight = class_weights(data.y, len(task.classes)) if cfg.class_balanced else None
+    cells = rivals.cell_weights(data.y, data.g.values()) if cfg.cell_balanced else None
     source = _sources(data, task, cfg)
     total = 0.0
     for _ in range(cfg.local_epochs):
@@ -77,7 +78,10 @@ def local_train(
             z, y = data.z[rows], data.y[rows]
             texts = task.class_texts(params)
             logits = task.scale * z @ texts.T
-            loss = F.cross_entropy(logits, y, weight=weight)
+            if cells is None:
+                loss = F.cross_entropy(logits, y, weight=weight)
+            else:
+                loss = rivals.weighted_cross_entropy(logits, y, cells[rows])
             if cfg.lambda_anchor > 0:
                 loss = loss + cfg.lambda_anchor * cdfp.anchor_loss(texts, task.frozen_texts)
             if cfg.lambda_cf > 0:
@@ -87,6 +91,12 @@ def local_train(
             if cfg.lambda_gap > 0:
                 gaps = [cdfp.gap_loss(logits, y, g[rows]) for g in data.g.values()]
                 loss = loss + cfg.lambda_gap * torch.stack(gaps).mean()
+            if cfg.lambda_prox > 0:
+                loss = loss + cfg.lambda_prox * rivals.proximal(params, prompts)
+            if cfg.lambda_uniform > 0:
+                said = task.fair_group_texts(params).values()
+                alike = [rivals.uniform_loss(z, words, task.scale) for words in said]
+                loss = loss + cfg.lambda_uniform * torch.stack(alike).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -94,7 +104,7 @@ def local_train(
     return params.detach(), total / (len(data) * cfg.local_epochs)
 
 
-def _class_weights(y: Tensor, n_classes: int) -> Tensor:
+def class_weights(y: Tensor, n_classes: int) -> Tensor:
     """Inverse class frequency on this client, mean 1 over its examples; an absent class weighs nothing."""
     counts = torch.bincount(y, minlength=n_classes).float()
     weight = torch.where(counts > 0, 1 / counts.clamp_min(1), torch.zeros_like(counts))

@@ -95,7 +95,6 @@ class Task:
         """T (C, d): the classifier that these prompts make."""
         return self.text.encode(self.class_tokens, prompts)
 
-    @torch.no_grad()
     def fair_group_texts(self, prompts: Tensor) -> dict[str, Tensor]:
         """`group_texts`, but said by the learned prompts instead of the hand-written templates."""
         out = {}
