@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from fvlfp.errors import InputError
+from fvlfp.methods import METHODS
 
 #: What a profile changes; everything else keeps its default. `full` is the paper-sized run.
 PROFILES: dict[str, dict[str, Any]] = {
@@ -23,20 +24,11 @@ PROFILES: dict[str, dict[str, Any]] = {
     "full": {},
 }
 
-#: A method is a setting of the three components: 0 switches a component off.
-METHODS: dict[str, dict[str, Any]] = {
-    "fedavg": {"lambda_cf": 0.0, "lambda_dsop": 0.0, "beta": 0.0, "gamma": 0.0},
-    "cdfp": {"lambda_dsop": 0.0, "beta": 0.0, "gamma": 0.0},
-    "dsop": {"lambda_cf": 0.0, "beta": 0.0, "gamma": 0.0},
-    "fpf": {"lambda_cf": 0.0, "lambda_dsop": 0.0},
-    "fvlfp": {},
-}
-
 #: The allowed values of every option that is a word.
 CHOICES: dict[str, tuple[str, ...]] = {
     "profile": tuple(PROFILES),
     "method": tuple(METHODS),
-    "baseline": ("fedavg", "zero-shot"),
+    "baseline": tuple(METHODS),
     "device": ("auto", "cpu", "cuda", "mps"),
     "partition": ("iid", "class", "group", "class-group", "quantity", "column"),
     "pairing": ("image", "words", "layers"),
@@ -45,6 +37,13 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dsop_words": ("frozen", "fair"),
     "dsop_at": ("training", "inference"),
     "fpf_by": ("client", "server"),
+    "pooling": ("federated", "central", "local"),
+    "tune": ("prompts", "adapter"),
+    "fusion": ("fpf", "qfedavg", "fairfed"),
+    "posthoc": (
+        *("none", "text", "text-calibrated", "difference"),
+        *("probe", "leace", "leace-prompted", "thresholds"),
+    ),
 }
 
 
@@ -121,6 +120,18 @@ class Config:
     fpf_momentum: float = 0.0
     fpf_by: str = "client"
 
+    # Baselines (METHOD.md: Baselines); the defaults leave every one of them out.
+    pooling: str = "federated"  # "central": one client holds all data; "local": every client alone
+    tune: str = "prompts"  # "adapter": FedCLIP's, on the image embedding, sent instead of prompts
+    fusion: str = "fpf"
+    posthoc: str = "none"  # what is done to the trained model, without further training
+    cell_balanced: bool = False  # every class-by-group cell of a client counts equally; reads group labels
+    lambda_prox: float = 0.0
+    lambda_uniform: float = 0.0
+    q: float = 0.1
+    lipschitz: float = 1.0  # q-FedAvg's L
+    fairfed_beta: float = 1.0
+
     # Audit.
     draws: int = 2_000
 
@@ -183,6 +194,30 @@ class Config:
         """A copy with some keys changed (checked again)."""
         return dataclasses.replace(self, **{k: _coerce(k, v) for k, v in changes.items()})
 
+    def with_method(self, method: str) -> Config:
+        """The same run by another method: what this one's method had set goes back to its default first."""
+        _check_known("method", method, METHODS)
+        defaults = {field.name: field.default for field in dataclasses.fields(self)} | PROFILES[self.profile]
+        undone = {key: defaults[key] for key in METHODS[self.method]}
+        return self.replace(**(undone | METHODS[method] | {"method": method}))
+
+    def labels_read(self) -> list[str]:
+        """Where perceived-group labels are read, of `training`, `validation`, `inference`; [] is label-free.
+
+        Training means examples that the model is fitted on, validation means choices and fusion weights.
+        """
+        by_cdfp = self.lambda_cf > 0 and self.pairing == "image" and self.cf_directions == "image"
+        by_dsop = self.lambda_dsop != 0 and self.dsop == "image"
+        fitted = self.posthoc in ("probe", "leace")
+        chosen = self.lambda_dsop < 0 or (self.lambda_dsop > 0 and self.rank == 0)
+        fused = self.fusion == "fairfed" or (self.fusion == "fpf" and self.gamma > 0)
+        where = {
+            "training": by_cdfp or by_dsop or self.lambda_gap > 0 or self.cell_balanced or fitted,
+            "validation": chosen or fused or fitted or self.posthoc == "thresholds",
+            "inference": self.posthoc == "thresholds",
+        }
+        return [place for place, read in where.items() if read]
+
     def to_dict(self) -> dict[str, Any]:
         """Every key, as JSON types."""
         return {**dataclasses.asdict(self), "groups": list(self.groups)}
@@ -231,6 +266,11 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("fpf_floor", 0.0, 1.0),
     ("fpf_margin", 0.0, 1.0),
     ("fpf_momentum", 0.0, 0.999),
+    ("lambda_prox", 0.0, 1e4),
+    ("lambda_uniform", 0.0, 1e4),
+    ("q", 0.0, 10.0),
+    ("lipschitz", 1e-6, 1e6),
+    ("fairfed_beta", 0.0, 100.0),
     ("draws", 100, 10**6),
 )
 

@@ -15,7 +15,7 @@ import pandas as pd
 from safetensors.torch import save
 
 from fvlfp.audit import audit, compare, write_audit, write_comparison
-from fvlfp.config import METHODS, Config
+from fvlfp.config import Config
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
 from fvlfp.federation.checkpoint import write_atomically
@@ -43,15 +43,15 @@ def run_and_audit(
     if (out / "config.json").exists() and not resume:
         raise InputError(f"{out} holds a run: add --resume to go on with it, or choose another --out")
     dataset = load_data(cfg, skip_bad=skip_bad) if dataset is None else dataset
-    prepared = prepare(cfg, dataset=dataset, quiet=False)
+    deepest = max(cfg, cfg.with_method(cfg.baseline), key=lambda c: c.depth)  # one set of rows for both
+    prepared = prepare(deepest, dataset=dataset, quiet=False)
     say(describe_run(prepared, cfg))
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "config.json", json.dumps(cfg.to_dict(), indent=1).encode())
 
     runs: dict[str, Trained | None] = {"baseline": None}
     if cfg.baseline != "zero-shot":
-        plain = cfg.replace(method=cfg.baseline, **METHODS[cfg.baseline])
-        runs["baseline"] = _train(plain, prepared, out / "baseline", resume, say)
+        runs["baseline"] = _train(cfg.with_method(cfg.baseline), prepared, out / "baseline", resume, say)
     runs["method"] = _train(cfg, prepared, out / "method", resume, say)
 
     predictions = pd.concat(
@@ -135,6 +135,7 @@ def _train(cfg: Config, prepared: Prepared, out: Path, resume: bool, say: Callab
         "prompts": trained.prompts.cpu().contiguous(),
         "basis": trained.projection.basis.cpu().contiguous(),
         "mu": trained.projection.mu.cpu().contiguous(),
+        **({} if trained.after is None else trained.after.tensors()),
     }
     write_atomically(out / "prompts.safetensors", save(tensors, metadata=facts))
     pd.DataFrame(trained.history).to_csv(out / "history.csv", index=False)

@@ -14,7 +14,8 @@ PACKAGE = ROOT / "fvlfp"
 #: part -> parts of fvlfp it may import; `errors` and the package itself (its version) are open to all.
 MAY_IMPORT = {
     "errors": set(),
-    "config": set(),
+    "methods": set(),
+    "config": {"methods"},
     "lesson": {"clip"},
     "tour": set(),
     "student": {"tour"},
@@ -23,8 +24,10 @@ MAY_IMPORT = {
     "fpf": set(),
     "cdfp": set(),
     "dsop": set(),
+    "rivals": set(),
+    "posthoc": {"dsop"},
     "clip": {"config"},
-    "federation": {"config", "data", "clip", "cdfp", "dsop", "fpf"},
+    "federation": {"config", "data", "clip", "cdfp", "dsop", "fpf", "rivals", "posthoc"},
     "experiment": {"config", "data", "federation", "audit"},
     "zero_shot": {"data", "clip", "audit"},
     "cli": {"config", "data", "audit", "clip", "experiment", "zero_shot", "tour", "student"},
@@ -32,7 +35,7 @@ MAY_IMPORT = {
 #: heavy packages -> the parts that may import them
 HEAVY = {
     "flwr": {"federation"},
-    "torch": {"clip", "cdfp", "dsop", "federation"},
+    "torch": {"clip", "cdfp", "dsop", "rivals", "posthoc", "federation"},
     "open_clip": {"clip"},
     "safetensors": {"federation", "experiment"},
 }

@@ -23,10 +23,13 @@ from torch import Tensor
 from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
+from fvlfp.federation.adapter import adapter_train, initial, readout
 from fvlfp.federation.checkpoint import Checkpoints, State
 from fvlfp.federation.client import ClientData, Job, client_moments, confusion, local_train, suppress
 from fvlfp.federation.messages import arrays_of, number, on_wire, read_arrays, reply_with
-from fvlfp.federation.strategy import FairFusion, fusion_of
+from fvlfp.federation.objective import Split
+from fvlfp.federation.rules import extra_report, strategy_for
+from fvlfp.federation.strategy import fusion_of
 from fvlfp.federation.subspace import ask_subspace, choose_projection
 from fvlfp.federation.task import Task
 from fvlfp.fpf import balanced_accuracy, client_weight, defined, recall_gap
@@ -79,9 +82,11 @@ def make_client_app(
     def train(message: Message, context: Context) -> Message:
         data, content = load(context), message.content
         config, projection = content.config_records["config"], _projection(content, task)
+        received = read_arrays(content, "arrays")["prompts"].to(task.initial.device)
         prompts, loss = trainer(content, data)
-        texts = task.class_texts(prompts).detach()
-        counts = confusion(data.val.project(projection), texts, n_groups)
+        val = data.val.project(projection)
+        z, texts = (found.detach() for found in readout(task, cfg, prompts, val.z))
+        counts = confusion(Split(z, val.y, val.g), texts, n_groups)
         perf = balanced_accuracy(next(iter(counts.values())), min_cell=cfg.min_cell)
         gaps = [recall_gap(c, min_cell=cfg.min_cell, prior=GAP_PRIOR) for c in counts.values()]
         disp = max((gap for gap in gaps if gap is not None), default=None)
@@ -93,13 +98,14 @@ def make_client_app(
             disp_mean=defined(number(config, "disp-mean")),
             fusion=fusion,
         )
-        report: dict[str, int | float] = {
+        report: dict[str, Any] = {
             "num-examples": len(data.train),
             "weight": weight,
             "perf": on_wire(perf),
             "disp": on_wire(disp),
             "loss": loss,
             "client": data.client,
+            **extra_report(cfg, task, data, received),
         }
         return reply_with(message, {"prompts": prompts}, report)
 
@@ -128,16 +134,16 @@ def serve(
     """
     state = checkpoints.load() if checkpoints and resume else None
     if state is None:
-        state = State({"prompts": task.initial}, {"round": 0, "history": []})
+        state = State({"prompts": initial(task, cfg)}, {"round": 0, "history": []})
         ask_subspace(grid, task, cfg, state)
         if cfg.dsop_at == "training":
             choose_projection(grid, task, cfg, state)
     state.tensors = {name: tensor.to(task.initial.device) for name, tensor in state.tensors.items()}
 
     done = int(state.facts["round"])
-    strategy = FairFusion(
+    strategy = strategy_for(
         cfg,
-        len(task.classes),
+        task,
         RecordDict({"subspace": arrays_of(_shared(state, in_training=cfg.dsop_at == "training"))}),
         first_round=done,
         means=tuple(state.facts.get("means", (None, None))),
@@ -180,12 +186,11 @@ def _shared(state: State, *, in_training: bool) -> dict[str, Tensor]:
 
 def one_by_one(task: Task, cfg: Config) -> Trainer:
     """The trainer of a client on its own."""
+    tune = local_train if cfg.tune == "prompts" else adapter_train
 
     def train(content: RecordDict, data: ClientData) -> tuple[Tensor, float]:
         job = job_of(content, data, task, cfg)
-        return local_train(
-            job.prompts, job.data, task, cfg, directions=job.directions, seed_name=job.seed_name
-        )
+        return tune(job.prompts, job.data, task, cfg, directions=job.directions, seed_name=job.seed_name)
 
     return train
 

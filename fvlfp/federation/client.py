@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fvlfp import dsop
+from fvlfp import dsop, rivals
 from fvlfp.config import Config
-from fvlfp.federation.objective import Split, batch_loss, batches, plan, row_weights, says_pairs
+from fvlfp.federation.objective import Split, batch_loss, batches, plan, row_weights, says_groups, says_pairs
 from fvlfp.federation.task import Task
 
 
@@ -56,7 +56,10 @@ def local_train(
     weights, drawn = row_weights(data, task, cfg), plan(data, task, cfg, seed_name)
     total = torch.zeros((), device=prompts.device)
     for batch in batches(data, weights, drawn, cfg.batch):
-        loss = batch_loss(task.say(params, pairs=says_pairs(cfg)), batch, task, cfg, directions)
+        said = task.say(params, pairs=says_pairs(cfg), groups=says_groups(cfg))
+        loss = batch_loss(said, batch, task, cfg, directions)
+        if cfg.lambda_prox > 0:
+            loss = loss + cfg.lambda_prox * rivals.proximal(params, prompts)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -6,6 +6,7 @@ function that reads them.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import hashlib
 import logging
@@ -27,9 +28,11 @@ from fvlfp.data.partition import split_clients
 from fvlfp.data.table import Dataset
 from fvlfp.dsop import Projection
 from fvlfp.errors import InputError
+from fvlfp.federation.after import After, fit_after
 from fvlfp.federation.app import make_client_app, serve
 from fvlfp.federation.checkpoint import Checkpoints
 from fvlfp.federation.client import ClientData
+from fvlfp.federation.inference import predict as predict
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.objective import Split
 from fvlfp.federation.stacked import TrainTogether
@@ -58,6 +61,9 @@ class Trained:
     """prompts: (L, n_ctx, width). projection: what to apply at inference. history: one row a round.
 
     candidates: the (rank, lambda) pairs tried on validation data. seconds: wall time of training.
+    after: what a post-hoc baseline does on top. With `pooling = "local"` prompts are (K, L, n_ctx,
+    width), one of each of K clients, and `sizes` their training rows; with `tune = "adapter"` they are
+    FedCLIP's adapter.
     """
 
     cfg: Config
@@ -66,10 +72,12 @@ class Trained:
     history: list[dict[str, Any]]
     candidates: list[dict[str, Any]]
     seconds: float
+    after: After | None = None
+    sizes: tuple[int, ...] = ()
 
 
 #: What `prepare` builds in and `train` can no longer change. A seed may differ: same clients, new training.
-_PREPARED_WITH = ("data", "label", "groups", "model", "n_ctx", "depth")
+_PREPARED_WITH = ("data", "label", "groups", "model", "n_ctx")
 
 
 def load_data(cfg: Config, *, skip_bad: bool = False) -> Dataset:
@@ -174,6 +182,12 @@ def train(
     for key in _PREPARED_WITH:
         if getattr(cfg, key) != getattr(prepared.cfg, key):
             raise InputError(f"{key} differs from what was prepared: call prepare(cfg) again")
+    if cfg.depth > len(prepared.task.initial):
+        raise InputError("depth differs from what was prepared: call prepare(cfg) again")
+    if cfg.pooling == "local":
+        return _train_alone(cfg, prepared, out=out, resume=resume, progress=progress)
+    if cfg.pooling == "central":
+        prepared = dataclasses.replace(prepared, clients=[merged(prepared.clients)])
     logging.getLogger("flwr").setLevel(logging.WARNING)
     task = prepared.task
     checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
@@ -182,7 +196,7 @@ def train(
     def load(context: Context) -> ClientData:
         return by_partition[int(context.node_config["partition-id"])]
 
-    together = TrainTogether(load, task, cfg) if stacked else None
+    together = TrainTogether(load, task, cfg) if stacked and cfg.tune == "prompts" else None
     app = make_client_app(load, task, cfg, trainer=together.trainer if together else None)
     started = last = time.perf_counter()
 
@@ -202,13 +216,53 @@ def train(
             resume=resume,
             on_round=on_round,
         )
-    return Trained(
+    trained = Trained(
         cfg=cfg,
         prompts=state.tensors["prompts"],
         projection=final_projection(state),
         history=state.facts["history"],
         candidates=state.facts["candidates"],
         seconds=time.perf_counter() - started,
+    )
+    return trained if cfg.posthoc == "none" else with_posthoc(cfg, prepared, trained)
+
+
+def with_posthoc(cfg: Config, prepared: Prepared, trained: Trained) -> Trained:
+    """`trained` (FedAvg's) with what `cfg.posthoc` names on top; nothing is trained again."""
+    started = time.perf_counter()
+    after = fit_after(cfg, prepared.task, prepared.clients, trained.prompts.to(prepared.task.initial.device))
+    seconds = trained.seconds + time.perf_counter() - started
+    return dataclasses.replace(trained, cfg=cfg, after=after, seconds=seconds)
+
+
+def merged(clients: list[ClientData]) -> ClientData:
+    """One client that holds everybody's examples: what federated learning does without."""
+
+    def together(splits: list[Split]) -> Split:
+        return Split(
+            torch.cat([s.z for s in splits]),
+            torch.cat([s.y for s in splits]),
+            {name: torch.cat([s.g[name] for s in splits]) for name in splits[0].g},
+        )
+
+    return ClientData(0, together([c.train for c in clients]), together([c.val for c in clients]))
+
+
+def _train_alone(cfg: Config, prepared: Prepared, **options: Any) -> Trained:
+    """Every client for itself, with the same budget; the prompts are stacked, in the order of the clients."""
+    out, runs = options.pop("out"), []
+    for client in prepared.clients:
+        folder = Path(out) / f"client-{client.client}" if out else None
+        one = dataclasses.replace(prepared, clients=[client])
+        runs.append(train(cfg.replace(pooling="federated"), one, out=folder, **options))
+    return Trained(
+        cfg=cfg,
+        prompts=torch.stack([run.prompts for run in runs]),
+        projection=runs[0].projection,
+        history=[row for run in runs for row in run.history],
+        candidates=[],
+        seconds=sum(run.seconds for run in runs),
+        sizes=tuple(len(client.train) for client in prepared.clients),
     )
 
 
@@ -234,28 +288,6 @@ def describe(row: dict[str, Any], rounds: int, seconds: float) -> str:
         f"{show(row['balanced_accuracy'])}  odds gap {show(row['odds_gap'])} (validation)  {seconds:.1f} s"
     )
     return line + (f"  FAILED clients: {row['failed']}" if row["failed"] else "")
-
-
-@torch.no_grad()
-def predict(prepared: Prepared, trained: Trained | None = None) -> pd.DataFrame:
-    """The test rows with `prediction` and, for two classes, `score` (probability of the second class).
-
-    trained: None gives the zero-shot classifier with the card's first template. No perceived group is
-    read: only image embeddings and class words go in.
-    """
-    task, z = prepared.task, prepared.test.z
-    texts = task.frozen_texts
-    if trained is not None:
-        device = texts.device
-        texts = task.class_texts(trained.prompts.to(device))
-        p = trained.projection
-        z = Projection(p.basis.to(device), p.mu.to(device), p.lam)(z)
-    probability = (task.scale * z @ texts.T).softmax(-1).cpu().numpy()
-    out = prepared.test_frame.copy()
-    out["prediction"] = np.array(task.classes)[probability.argmax(1)]
-    if len(task.classes) == 2:
-        out["score"] = probability[:, 1].astype(float)
-    return out
 
 
 def _check_columns(frame: pd.DataFrame, cfg: Config) -> None:

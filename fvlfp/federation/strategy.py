@@ -68,11 +68,13 @@ class FairFusion(FedAvg):
         self.means = means
         self.previous = previous or {}
         self.history: list[dict[str, Any]] = []
+        self.sent = ArrayRecord()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The same message to every node."""
+        self.sent = arrays
         perf, disp = self.means
         config = ConfigRecord(
             {
@@ -107,25 +109,14 @@ class FairFusion(FedAvg):
         """
         good, failed = sort_replies(replies)
         reports = [reply.content.metric_records["metrics"] for reply in good]
-        n = [int(number(r, "num-examples")) for r in reports]
+        clients = [int(number(r, "client")) for r in reports]
+        self._weigh(clients, reports)
+        self.previous = {k: number(r, "weight") for k, r in zip(clients, reports, strict=True)}
         perf = [defined(number(r, "perf")) for r in reports]
         disp = [defined(number(r, "disp")) for r in reports]
-        clients = [int(number(r, "client")) for r in reports]
-        if self.cfg.fpf_by == "server":
-            before = [self.previous.get(k) for k in clients]
-            weights = fusion_weights(
-                n,
-                perf,
-                disp,
-                fusion=self.fusion,
-                previous=None if None in before else [float(w or 0.0) for w in before],
-                momentum=self.cfg.fpf_momentum,
-            )
-            for report, weight in zip(reports, weights, strict=True):
-                report["weight"] = weight
-        self.previous = {k: number(r, "weight") for k, r in zip(clients, reports, strict=True)}
         self.means = mean_known(perf), mean_known(disp)
-        arrays, _ = super().aggregate_train(server_round, good)
+        arrays = self._fuse(server_round, good)
+        n = [int(number(r, "num-examples")) for r in reports]
         total = sum(self.previous.values())
         self.history.append(
             {
@@ -140,3 +131,23 @@ class FairFusion(FedAvg):
             }
         )
         return arrays, MetricRecord()
+
+    def _weigh(self, clients: list[int], reports: list[MetricRecord]) -> None:
+        """Set every report's `weight`, where the clients have not set it themselves."""
+        if self.cfg.fpf_by == "client":
+            return
+        before = [self.previous.get(k) for k in clients]
+        weights = fusion_weights(
+            [int(number(r, "num-examples")) for r in reports],
+            [defined(number(r, "perf")) for r in reports],
+            [defined(number(r, "disp")) for r in reports],
+            fusion=self.fusion,
+            previous=None if None in before else [float(w or 0.0) for w in before],
+            momentum=self.cfg.fpf_momentum,
+        )
+        for report, weight in zip(reports, weights, strict=True):
+            report["weight"] = weight
+
+    def _fuse(self, server_round: int, replies: list[Message]) -> ArrayRecord | None:
+        """The mean of the replies' arrays by `weight`."""
+        return super().aggregate_train(server_round, replies)[0]

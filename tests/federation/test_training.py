@@ -195,7 +195,7 @@ def test_only_prompts_and_reports_leave_a_client(planted, monkeypatch):
 
 def test_a_task_that_was_not_prepared_is_refused(planted):
     with pytest.raises(InputError, match="depth differs from what was prepared"):
-        run(planted, depth=1)
+        run(planted, depth=3)
 
 
 @pytest.mark.parametrize(

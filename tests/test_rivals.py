@@ -1,0 +1,77 @@
+"""Baselines against their published formulas, written naively."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fvlfp import rivals
+from fvlfp.federation.objective import weighted_cross_entropy
+
+
+def test_proximal_pulls_back_by_the_distance():
+    params = torch.tensor([1.0, -2.0, 3.0]).reshape(1, 1, 3).requires_grad_()
+    start = torch.tensor([0.0, 0.0, 3.0]).reshape(1, 1, 3)
+    loss = rivals.proximal(params, start)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.5 * np.linalg.norm([1, -2, 0]) ** 2)
+    assert torch.equal(params.grad, params.detach() - start)
+
+
+def test_uniform_loss_is_the_kl_from_uniform():
+    rng = torch.Generator().manual_seed(0)
+    z, words = (F.normalize(torch.randn(n, 8, generator=rng), dim=-1) for n in (20, 3))
+    p = F.softmax(10 * z @ words.T, -1).double().numpy()
+    naive = np.mean([sum(1 / 3 * np.log((1 / 3) / p[i, g]) for g in range(3)) for i in range(20)])
+    assert rivals.uniform_loss(z, words, 10.0).item() == pytest.approx(naive, rel=1e-5)
+    assert rivals.uniform_loss(z, words[:1].repeat(3, 1), 10.0).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_every_cell_weighs_the_same():
+    y = torch.tensor([0, 0, 0, 0, 1, 1, 1])
+    a, b = torch.tensor([0, 0, 0, 1, 0, 1, 1]), torch.tensor([0, 1, 1, 1, 0, 0, 0])
+    weight = rivals.cell_weights(y, [a])
+    assert weight.sum().item() == pytest.approx(7)
+    sums = {(c, g): weight[(y == c) & (a == g)].sum().item() for c in (0, 1) for g in (0, 1)}
+    assert list(sums.values()) == pytest.approx([7 / 4] * 4)
+    crossed = rivals.cell_weights(y, [a, b])  # cells 000, 001, 011, 100, 110 are there
+    assert crossed[(y == 1) & (a == 1) & (b == 0)].sum().item() == pytest.approx(7 / 5)
+
+
+def test_weighted_cross_entropy_is_torchs_where_weights_are_by_class():
+    rng = torch.Generator().manual_seed(1)
+    logits, y = torch.randn(30, 3, generator=rng), torch.randint(0, 3, (30,), generator=rng)
+    by_class = torch.tensor([0.2, 1.0, 3.0])
+    ours = weighted_cross_entropy(logits, y, by_class[y])
+    assert ours.item() == pytest.approx(F.cross_entropy(logits, y, weight=by_class).item(), rel=1e-6)
+
+
+def counts(tpr, fpr, n=100):
+    """Two classes, two groups: (true class, predicted class, group)."""
+    table = np.zeros((2, 2, 2), int)
+    for g in (0, 1):
+        table[1, 1, g], table[0, 1, g] = round(tpr[g] * n), round(fpr[g] * n)
+        table[1, 0, g], table[0, 0, g] = n - table[1, 1, g], n - table[0, 1, g]
+    return table
+
+
+def test_fairfed_distance_keeps_the_sign():
+    """Two clients with opposite gaps are 1 apart; |0.5| - |-0.5| would say 0."""
+    a, b = counts((0.9, 0.4), (0.1, 0.1)), counts((0.4, 0.9), (0.1, 0.1))
+    assert rivals.fairfed_distance([a], [b]) == pytest.approx(1.0)
+    both = a + b  # everybody: no gap
+    assert rivals.fairfed_distance([a], [both]) == pytest.approx(0.5)
+
+
+def test_fairfed_distance_without_a_gap_is_that_of_accuracy():
+    one_group = counts((0.9, 0.9), (0.1, 0.1)) * np.array([1, 0])
+    assert rivals.fairfed_distance([one_group], [counts((0.5, 0.5), (0.5, 0.5))]) == pytest.approx(0.4)
+
+
+def test_fairfed_weights_by_hand():
+    """w = (.5, .3, .2), d = (.1, .1, .4): mean .2, moved by beta (.1, .1, -.2)."""
+    found = rivals.fairfed_weights([0.5, 0.3, 0.2], [0.1, 0.1, 0.4], beta=0.5)
+    assert found == pytest.approx([0.55, 0.35, 0.10])
+    found = rivals.fairfed_weights([0.5, 0.3, 0.2], [0.1, 0.1, 0.4], beta=2)
+    assert found == pytest.approx([7 / 12, 5 / 12, 0])
+    assert rivals.fairfed_weights([0.5, 0.5], [0.3, 0.3], beta=9) == [0.5, 0.5]
