@@ -48,25 +48,35 @@ def other_group(source: Tensor, n_groups: int, generator: torch.Generator) -> Te
 
 
 def image_loss(
-    z: Tensor, texts: Tensor, scale: float, directions: Tensor, source: Tensor, target: Tensor, alpha: float
+    z: Tensor,
+    texts: Tensor,
+    scale: float,
+    directions: Tensor,
+    source: Tensor,
+    target: Tensor,
+    alpha: float,
+    *,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Mean JS divergence between the predictions for z and for its counterfactual embedding (scalar).
 
-    texts: T (C, d) unit rows; logits are `scale * z T^T`.
+    texts: T (C, d) unit rows; logits are `scale * z T^T`. weight: (n,) of each row in the mean; None is 1.
     """
     moved = counterfactual(z, directions, source, target, alpha)
-    return js_divergence(scale * z @ texts.T, scale * moved @ texts.T).mean()
+    return _mean(js_divergence(scale * z @ texts.T, scale * moved @ texts.T), weight)
 
 
-def words_loss(z: Tensor, texts: Tensor, pair_texts: Tensor, scale: float) -> Tensor:
+def words_loss(
+    z: Tensor, texts: Tensor, pair_texts: Tensor, scale: float, *, weight: Tensor | None = None
+) -> Tensor:
     """Mean over groups of KL(neutral prediction || prediction from the texts that name the group).
 
     texts: T (C, d). pair_texts: t (C, G, d), e.g. "round smiling face"; only the group word differs.
-    METHOD.md: CDFP, pairing="words". Scalar, >= 0.
+    METHOD.md: CDFP, pairing="words". weight: (n,) of each row in the mean; None is 1. Scalar, >= 0.
     """
     neutral = F.log_softmax(scale * z @ texts.T, -1)  # (n, C)
     named = F.log_softmax(scale * torch.einsum("nd,cgd->ngc", z, pair_texts), -1)  # (n, G, C)
-    return (neutral.exp()[:, None] * (neutral[:, None] - named)).sum(-1).mean()
+    return _mean((neutral.exp()[:, None] * (neutral[:, None] - named)).sum(-1).mean(1), weight)
 
 
 def layers_loss(states: list[Tensor]) -> Tensor:
@@ -91,16 +101,27 @@ def anchor_loss(texts: Tensor, frozen: Tensor) -> Tensor:
     return 1 - (texts * frozen).sum(-1).mean()
 
 
-def gap_loss(logits: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
+def gap_loss(
+    logits: Tensor, labels: Tensor, groups: Tensor, *, n_groups: int, weight: Tensor | None = None
+) -> Tensor:
     """A differentiable odds gap of one batch: largest minus smallest mean probability of the true class.
 
-    logits (n, C), labels (n,), groups (n,) perceived groups, needed here and only here. For each class the
-    gap is taken over the groups that have that class in this batch; the mean over classes is returned.
+    logits (n, C), labels (n,), groups (n,) perceived groups in [n_groups], needed here and only here. For
+    each class the gap is taken over the groups that have that class in this batch; the mean over the classes
+    that the batch has is returned. weight: (n,) of each row in its mean; rows of weight 0 are not there.
     """
     right = F.softmax(logits, -1).gather(1, labels[:, None])[:, 0]
-    gaps = []
-    for label in labels.unique():
-        inside = [right[(labels == label) & (groups == g)] for g in groups.unique()]
-        means = torch.stack([p.mean() for p in inside if len(p)])
-        gaps.append(means.max() - means.min())
-    return torch.stack(gaps).mean()
+    weight = torch.ones_like(right) if weight is None else weight
+    classes = F.one_hot(labels, logits.shape[1]).to(right.dtype) * weight[:, None]
+    cells = torch.einsum("nc,ng->ncg", classes, F.one_hot(groups, n_groups).to(right.dtype))
+    counts = cells.sum(0)
+    means = torch.einsum("n,ncg->cg", right, cells) / counts.clamp_min(1e-12)
+    there = counts > 0
+    high = means.masked_fill(~there, -torch.inf).amax(1)
+    low = means.masked_fill(~there, torch.inf).amin(1)
+    has = there.any(1)
+    return torch.where(has, high - low, 0.0).sum() / has.sum()
+
+
+def _mean(values: Tensor, weight: Tensor | None) -> Tensor:
+    return values.mean() if weight is None else (values * weight).sum() / weight.sum()

@@ -11,6 +11,7 @@ it trains nothing and knows no client.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -20,19 +21,21 @@ from torch import Tensor
 
 
 def proximal(params: Tensor, start: Tensor) -> Tensor:
-    """`1/2 |P - P_t|^2`: how far a client has moved from the prompts it was sent. Same shapes; a scalar."""
-    return 0.5 * (params - start).square().sum()
+    """`1/2 |P - P_t|^2` (...,): how far clients moved from the prompts (..., L, n_ctx, width) they got."""
+    return 0.5 * (params - start).square().sum((-3, -2, -1))
 
 
-def uniform_loss(z: Tensor, group_texts: Tensor, scale: float) -> Tensor:
+def uniform_loss(z: Tensor, group_texts: Tensor, scale: float, *, weight: Tensor | None = None) -> Tensor:
     """`KL(uniform || softmax_g(s z E^T))`, mean over images: no image should look more like one group's
     words.
 
     z: (n, d) unit rows; group_texts: E (G, d) unit rows, said with the prompts in training. FF-DVP trains
     *image* prompts this way; where the image tower is frozen only the words can give way. No group label.
+    weight: (n,) of each row in the mean; None is 1.
     """
     logp = F.log_softmax(scale * z @ group_texts.T, -1)
-    return -(logp.mean(-1) + torch.log(torch.tensor(float(len(group_texts)), device=z.device))).mean()
+    each = -logp.mean(-1) - math.log(len(group_texts))
+    return each.mean() if weight is None else (each * weight).sum() / weight.sum()
 
 
 def cell_weights(y: Tensor, groups: Iterable[Tensor]) -> Tensor:
@@ -43,11 +46,6 @@ def cell_weights(y: Tensor, groups: Iterable[Tensor]) -> Tensor:
     cells = torch.stack([y, *groups], 1).unique(dim=0, return_inverse=True)[1]
     counts = torch.bincount(cells)
     return len(y) / (len(counts) * counts[cells].float())
-
-
-def weighted_cross_entropy(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy of a batch: rows weighted, then divided by their weight, as torch does for classes."""
-    return (weight * F.cross_entropy(logits, y, reduction="none")).sum() / weight.sum()
 
 
 def fairfed_weights(previous: Sequence[float], distances: Sequence[float], *, beta: float) -> list[float]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fvlfp.config import Config
-from fvlfp.federation.client import Split, class_weights
+from fvlfp.federation.objective import Split, row_weights
 from fvlfp.federation.task import Task
 
 
@@ -58,12 +58,13 @@ def adapter_train(
     params = adapter.detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([params], lr=cfg.lr)
     order = torch.Generator().manual_seed(cfg.seed_for(f"{seed_name}/order"))
-    weight = class_weights(data.y, len(task.classes)) if cfg.class_balanced else None
+    weight = row_weights(data, task, cfg)
     total = 0.0
     for _ in range(cfg.local_epochs):
         for rows in torch.randperm(len(data), generator=order).to(data.z.device).split(cfg.batch):
             logits = task.scale * adapt(data.z[rows], params) @ task.frozen_texts.T
-            loss = F.cross_entropy(logits, data.y[rows], weight=weight)
+            each = F.cross_entropy(logits, data.y[rows], reduction="none")
+            loss = (weight[rows] * each).sum() / weight[rows].sum()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

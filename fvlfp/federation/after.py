@@ -21,7 +21,8 @@ from torch import Tensor
 from fvlfp import dsop, posthoc
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.federation.client import ClientData, Split, confusion, suppress
+from fvlfp.federation.client import ClientData, confusion, suppress
+from fvlfp.federation.objective import Split
 from fvlfp.federation.task import Task
 from fvlfp.fpf import cell_recalls, recall_gap
 from fvlfp.posthoc import Erasure, Moments
@@ -128,7 +129,7 @@ def _joined(parts: list[Moments]) -> Moments:
 def _pairs(task: Task, prompts: Tensor) -> Tensor:
     """Differences (m, d) of texts that name the same class and two groups."""
     out = []
-    for named, _ in task.pair_texts(prompts).values():
+    for named in task.say(prompts, pairs=True).named.values():
         first, second = np.triu_indices(named.shape[1], 1)
         out.append((named[:, first] - named[:, second]).flatten(0, 1))
     return torch.cat(out)

@@ -25,8 +25,9 @@ from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.federation.adapter import adapter_train, initial, readout
 from fvlfp.federation.checkpoint import Checkpoints, State
-from fvlfp.federation.client import ClientData, Split, client_moments, confusion, local_train, suppress
+from fvlfp.federation.client import ClientData, Job, client_moments, confusion, local_train, suppress
 from fvlfp.federation.messages import arrays_of, number, on_wire, read_arrays, reply_with
+from fvlfp.federation.objective import Split
 from fvlfp.federation.rules import extra_report, strategy_for
 from fvlfp.federation.strategy import fusion_of
 from fvlfp.federation.subspace import ask_subspace, choose_projection
@@ -37,8 +38,18 @@ from fvlfp.fpf import balanced_accuracy, client_weight, defined, recall_gap
 GAP_PRIOR = 10.0
 
 
-def make_client_app(load: Callable[[Context], ClientData], task: Task, cfg: Config) -> ClientApp:
-    """A ClientApp for whoever can `load` one client's data from Flower's Context."""
+#: A train message's content and the client's data -> new prompts and the mean training loss.
+Trainer = Callable[[RecordDict, ClientData], tuple[Tensor, float]]
+
+
+def make_client_app(
+    load: Callable[[Context], ClientData], task: Task, cfg: Config, *, trainer: Trainer | None = None
+) -> ClientApp:
+    """A ClientApp for whoever can `load` one client's data from Flower's Context.
+
+    trainer: how a client trains; None is `local_train` on its own, see also `fvlfp.federation.stacked`.
+    """
+    trainer = trainer or one_by_one(task, cfg)
     app = ClientApp()
     n_groups = {name: len(groups) for name, groups in task.groups.items()}
     fusion = fusion_of(cfg, len(task.classes))
@@ -59,7 +70,7 @@ def make_client_app(load: Callable[[Context], ClientData], task: Task, cfg: Conf
     def evaluate(message: Message, context: Context) -> Message:
         data, content = load(context), message.content
         texts = task.class_texts(read_arrays(content, "arrays")["prompts"]).detach()
-        projection = _projection(read_arrays(content, "subspace"), task)
+        projection = _projection(content, task)
         arrays: dict[str, Tensor] = {}
         for i, (rank, lam) in enumerate(read_arrays(content, "candidates")["rank-lambda"].tolist()):
             val = data.val.project(projection.to_rank(int(rank), lam))
@@ -70,19 +81,8 @@ def make_client_app(load: Callable[[Context], ClientData], task: Task, cfg: Conf
     @app.train()
     def train(message: Message, context: Context) -> Message:
         data, content = load(context), message.content
-        config = content.config_records["config"]
-        round_ = int(number(config, "server-round"))
-        shared = read_arrays(content, "subspace")
-        projection = _projection(shared, task)
-        received = read_arrays(content, "arrays")["prompts"]
-        prompts, loss = (local_train if cfg.tune == "prompts" else adapter_train)(
-            received,
-            data.train.project(projection),
-            task,
-            cfg,
-            directions={name: shared[f"directions/{name}"] for name in _directed(cfg, task)},
-            seed_name=f"client/{data.client}/round/{round_}",
-        )
+        config, projection = content.config_records["config"], _projection(content, task)
+        prompts, loss = trainer(content, data)
         val = data.val.project(projection)
         z, texts = (found.detach() for found in readout(task, cfg, prompts, val.z))
         counts = confusion(Split(z, val.y, val.g), texts, n_groups)
@@ -104,7 +104,7 @@ def make_client_app(load: Callable[[Context], ClientData], task: Task, cfg: Conf
             "disp": on_wire(disp),
             "loss": loss,
             "client": data.client,
-            **extra_report(cfg, task, data, received),
+            **extra_report(cfg, task, data, read_arrays(content, "arrays")["prompts"]),
         }
         return reply_with(message, {"prompts": prompts}, report)
 
@@ -183,12 +183,34 @@ def _shared(state: State, *, in_training: bool) -> dict[str, Tensor]:
     return shared
 
 
-def _projection(shared: dict[str, Tensor], task: Task) -> Projection:
+def one_by_one(task: Task, cfg: Config) -> Trainer:
+    """The trainer of a client on its own."""
+
+    def train(content: RecordDict, data: ClientData) -> tuple[Tensor, float]:
+        job = job_of(content, data, task, cfg)
+        trainer = local_train if cfg.tune == "prompts" else adapter_train
+        return trainer(job.prompts, job.data, task, cfg, directions=job.directions, seed_name=job.seed_name)
+
+    return train
+
+
+def job_of(content: RecordDict, data: ClientData, task: Task, cfg: Config) -> Job:
+    """What a train message asks of one client."""
+    round_ = int(number(content.config_records["config"], "server-round"))
+    shared, where = read_arrays(content, "subspace"), task.initial.device
+    return Job(
+        read_arrays(content, "arrays")["prompts"].to(where),
+        data.train.project(_projection(content, task)),
+        {name: shared[f"directions/{name}"].to(where) for name in _directed(cfg, task)},
+        f"client/{data.client}/round/{round_}",
+    )
+
+
+def _projection(content: RecordDict, task: Task) -> Projection:
+    shared, device = read_arrays(content, "subspace"), task.frozen_texts.device
     if "basis" not in shared:
         return dsop.no_projection(task.frozen_texts.shape[1])
-    device = task.frozen_texts.device
-    lam = float(shared["lambda"][0])
-    return Projection(shared["basis"].to(device), shared["mu"].to(device), lam)
+    return Projection(shared["basis"].to(device), shared["mu"].to(device), float(shared["lambda"][0]))
 
 
 def _directed(cfg: Config, task: Task) -> list[str]:

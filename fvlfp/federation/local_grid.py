@@ -3,14 +3,15 @@
 Messages are deep-copied both ways, as if they had travelled: nothing can leak through shared memory. A
 client that raises an exception answers with a Flower error, as it would on a SuperNode.
 
-What this module does not do: it does not run clients in parallel, and it simulates no network.
+What this module does not do: it simulates no network, and it calls one client after another; what they can
+compute at once is `together`'s business.
 """
 
 from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -24,10 +25,21 @@ _CLIENT_APP_RAISED = 2
 
 
 class LocalGrid(Grid):
-    """Node ids are 1 ... clients; node k holds partition k - 1. A node keeps its Context between messages."""
+    """Node ids are 1 ... clients; node k holds partition k - 1. A node keeps its Context between messages.
 
-    def __init__(self, client_app: ClientApp, clients: int) -> None:
+    together: called with all messages of one push and their Contexts before any client is, so that work of
+    clients that share this process can be done at once.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        clients: int,
+        *,
+        together: Callable[[list[tuple[Message, Context]]], None] | None = None,
+    ) -> None:
         self._app = client_app
+        self._together = together
         self._run = Run.create_empty(run_id=1)
         self._replies: dict[str, Message] = {}
         self._contexts = {
@@ -67,6 +79,9 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Run each message's client now; the replies wait to be pulled."""
+        messages = list(messages)
+        if self._together:
+            self._together([(m, self._contexts[m.metadata.dst_node_id]) for m in messages])
         return [self._deliver(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from flwr.app import Context
 from torch import Tensor
 
 from fvlfp.clip.encoder import Encoder, default_cache, features
@@ -30,9 +31,11 @@ from fvlfp.errors import InputError
 from fvlfp.federation.after import After, fit_after
 from fvlfp.federation.app import make_client_app, serve
 from fvlfp.federation.checkpoint import Checkpoints
-from fvlfp.federation.client import ClientData, Split
+from fvlfp.federation.client import ClientData
 from fvlfp.federation.inference import predict as predict
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
+from fvlfp.federation.objective import Split
+from fvlfp.federation.stacked import TrainTogether
 from fvlfp.federation.subspace import final_projection
 from fvlfp.federation.task import Task
 
@@ -162,13 +165,15 @@ def train(
     *,
     out: str | Path | None = None,
     resume: bool = False,
+    stacked: bool = True,
     progress: Callable[[str], None] | None = print,
 ) -> Trained:
     """Federated training on the clients of `prepared`, through the Flower apps, in this process.
 
     cfg: may differ from `prepared.cfg` in method, components and rounds, not in data, model or clients.
     out: a folder for a checkpoint after every round; with `resume` the run goes on from the newest one and
-    ends with the same bits as a straight run. progress: gets one line a round.
+    ends with the same bits as a straight run. stacked: all clients as one batch (`fvlfp.federation.stacked`),
+    or one after another: the same up to float32 sums. progress: gets one line a round.
 
     Raises:
         InputError: `out` holds a run with another config, model or data, or `cfg` asks for another task
@@ -180,14 +185,19 @@ def train(
     if cfg.depth > len(prepared.task.initial):
         raise InputError("depth differs from what was prepared: call prepare(cfg) again")
     if cfg.pooling == "local":
-        return _train_alone(cfg, prepared, out=out, resume=resume, progress=progress)
+        return _train_alone(cfg, prepared, out=out, resume=resume, stacked=stacked, progress=progress)
     if cfg.pooling == "central":
         prepared = dataclasses.replace(prepared, clients=[merged(prepared.clients)])
     logging.getLogger("flwr").setLevel(logging.WARNING)
     task = prepared.task
     checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
     by_partition = prepared.clients
-    app = make_client_app(lambda c: by_partition[int(c.node_config["partition-id"])], task, cfg)
+
+    def load(context: Context) -> ClientData:
+        return by_partition[int(context.node_config["partition-id"])]
+
+    together = TrainTogether(load, task, cfg) if stacked and cfg.tune == "prompts" else None
+    app = make_client_app(load, task, cfg, trainer=together.trainer if together else None)
     started = last = time.perf_counter()
 
     def on_round(row: dict[str, Any]) -> None:
@@ -199,7 +209,7 @@ def train(
 
     with in_this_process():
         state = serve(
-            LocalGrid(app, len(by_partition)),
+            LocalGrid(app, len(by_partition), together=together),
             task,
             cfg,
             checkpoints=checkpoints,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,18 @@ from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.prompts import TextTower, Tokens
 from fvlfp.config import Config
 from fvlfp.data.card import Card
+
+
+class Said(NamedTuple):
+    """What prompts make of the words: texts T (..., C, d), the classifier, and, where asked for, by attribute
+    the texts naming class and group (..., C, G, d), their states in each layer (..., C, G, width), and the
+    group words E (..., G, d).
+    """
+
+    texts: Tensor
+    named: dict[str, Tensor]
+    states: dict[str, list[Tensor]]
+    words: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -92,32 +105,40 @@ class Task:
         )
 
     def class_texts(self, prompts: Tensor) -> Tensor:
-        """T (C, d): the classifier that these prompts make."""
+        """T (..., C, d): the classifiers that prompts (..., L, n_ctx, width) make."""
         return self.text.encode(self.class_tokens, prompts)
+
+    def say(self, prompts: Tensor, *, pairs: bool, words: bool = False) -> Said:
+        """What prompts (..., L, n_ctx, width) make of the words, in one pass of the tower.
+
+        pairs: also the texts that name a group, which CDFP's `words` and `layers` compare. words: also the
+        group words alone.
+        """
+        group_words = self.fair_group_texts(prompts) if words else {}
+        if not pairs:
+            return Said(self.class_texts(prompts), {}, {}, group_words)
+        tokens = Tokens.join([self.class_tokens, *(tokens for tokens, _ in self.pair_tokens.values())])
+        texts, states = self.text.encode_layers(tokens, prompts)
+        start, named, by_layer = len(self.classes), {}, {}
+        for name, (of_name, cell) in self.pair_tokens.items():
+            rows = slice(start, start + len(of_name.last))
+            start = rows.stop
+            shape = (len(self.classes), len(self.groups[name]))
+            n_cells = shape[0] * shape[1]
+            named[name] = F.normalize(_means(texts[..., rows, :], cell, n_cells), dim=-1).unflatten(-2, shape)
+            by_layer[name] = [_means(s[..., rows, :], cell, n_cells).unflatten(-2, shape) for s in states]
+        return Said(texts[..., : len(self.classes), :], named, by_layer, group_words)
 
     def fair_group_texts(self, prompts: Tensor) -> dict[str, Tensor]:
         """`group_texts`, but said by the learned prompts instead of the hand-written templates."""
         out = {}
         for name, (tokens, group) in self.word_tokens.items():
-            out[name] = _unit_means(self.text.encode(tokens, prompts), group, len(self.groups[name]))
-        return out
-
-    def pair_texts(self, prompts: Tensor) -> dict[str, tuple[Tensor, list[Tensor]]]:
-        """Attribute -> texts naming class and group (C, G, d), and their states (C, G, width) per layer."""
-        out = {}
-        for name, (tokens, cell) in self.pair_tokens.items():
-            shape = (len(self.classes), len(self.groups[name]))
-            texts, states = self.text.encode_layers(tokens, prompts)
-            n_cells = shape[0] * shape[1]
-            named = _unit_means(texts, cell, n_cells).unflatten(0, shape)
-            out[name] = named, [_means(s, cell, n_cells).unflatten(0, shape) for s in states]
+            means = _means(self.text.encode(tokens, prompts), group, len(self.groups[name]))
+            out[name] = F.normalize(means, dim=-1)
         return out
 
 
 def _means(rows: Tensor, index: Tensor, n: int) -> Tensor:
-    sums = torch.zeros(n, rows.shape[1], device=rows.device).index_add(0, index, rows.float())
-    return sums / torch.bincount(index, minlength=n)[:, None]
-
-
-def _unit_means(rows: Tensor, index: Tensor, n: int) -> Tensor:
-    return F.normalize(_means(rows, index, n), dim=-1)
+    """Means (..., n, d) of the rows (..., m, d) that share an index (m,)."""
+    member = F.one_hot(index, n).float()
+    return (member / member.sum(0)).T @ rows.float()

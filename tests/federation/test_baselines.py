@@ -12,9 +12,10 @@ from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation.adapter import adapt, initial
 from fvlfp.federation.after import by_thresholds, crossed
-from fvlfp.federation.client import ClientData, Split, class_weights
+from fvlfp.federation.client import ClientData
 from fvlfp.federation.inference import class_probabilities
 from fvlfp.federation.local_grid import in_this_process
+from fvlfp.federation.objective import Split
 from fvlfp.federation.run import merged, predict, train, with_posthoc
 from fvlfp.methods import METHODS
 
@@ -252,9 +253,3 @@ def test_with_method_undoes_what_a_method_set():
     assert Config.make("smoke", "zero-shot").with_method("fedavg").rounds == 2
     with pytest.raises(InputError, match="did you mean 'leace'"):
         cfg.with_method("lease")
-
-
-def test_class_weights_are_what_fedavg_uses(planted):
-    y = planted.clients[0].train.y
-    weight = class_weights(y, 2)
-    assert weight[0] * (y == 0).sum() == pytest.approx(float(weight[1] * (y == 1).sum()))
