@@ -42,8 +42,8 @@ KEPT = ("value", "low", "high", "reason", "p_value", "expected_null", "null_95",
 class GridTask:
     """title: for the page. source: "age", "gender" (FairFace tables) or "toy". settings: config keys.
 
-    toy: knobs of `toyfaces.make`. kind: "main" tasks meet every method, a "variant" only a few; `of` is the task
-    it varies.
+    toy: knobs of `toyfaces.make`. kind: "main" tasks meet every method, a "variant" only a few; `of` is
+    the task it varies.
     """
 
     title: str
@@ -84,8 +84,8 @@ TASKS: dict[str, GridTask] = {
     "opposed": _variant("clients biased in opposite directions", partition="opposed"),
 }
 
-#: the three components, every one on or off; the corner without any is FedAvg, the one with all the full
-method CORNERS: dict[str, dict[str, Any]] = {
+#: the three components, each on or off; the corner without any is FedAvg, the one with all is the full method
+CORNERS: dict[str, dict[str, Any]] = {
     "fedavg": {"method": "fedavg"},
     "cdfp": {"method": "cdfp"},
     "dsop": {"method": "dsop"},

@@ -1,8 +1,7 @@
 """Run cells of the results grid.
 
     [FVLFP_SHARED=DIR] python -m benchmarks.run --task T --method M --seed S
-    [FVLFP_SHARED=DIR] python -m benchmarks.run --all [--part main|ablation|variants] [--task T ...] [--seeds
-    5]
+    [FVLFP_SHARED=DIR] python -m benchmarks.run --all [--part main|ablation|variants] [--task T ...]
 
 The first prints one cell as JSON and writes it to its place, results/grid/T/M/S.json. The second runs what is
 missing, or was made with other settings, a cell a file: stop it at any time and call it again. DIR holds
@@ -77,6 +76,7 @@ class Seed:
             "config": cfg.digest(),
             "labels_read": cfg.labels_read(),
             "n_test": len(frame),
+            "groups": len(self.prepared.task.groups[TASKS[self.task].group]),
             "clients": [len(c.train) for c in self.prepared.clients],
             "metrics": metrics_of(frame, self.task, self.seed),
             **choice_of(trained),
