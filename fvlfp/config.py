@@ -30,7 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "method": tuple(METHODS),
     "baseline": tuple(METHODS),
     "device": ("auto", "cpu", "cuda", "mps"),
-    "partition": ("iid", "class", "group", "class-group", "quantity", "column"),
+    "partition": ("iid", "class", "group", "class-group", "quantity", "column", "opposed"),
     "pairing": ("image", "words", "layers"),
     "cf_directions": ("text", "prompted", "image"),
     "dsop": ("text", "prompted", "text-span", "image"),

@@ -21,10 +21,7 @@ from torch import Tensor
 
 
 def proximal(params: Tensor, start: Tensor) -> Tensor:
-    """`1/2 |P - P_t|^2`: how far a client has moved from the prompts it was sent.
-
-    Both (..., L, n_ctx, width); returns (...).
-    """
+    """`1/2 |P - P_t|^2` (...,): how far clients moved from the prompts (..., L, n_ctx, width) they got."""
     return 0.5 * (params - start).square().sum((-3, -2, -1))
 
 
@@ -37,7 +34,7 @@ def uniform_loss(z: Tensor, group_texts: Tensor, scale: float, *, weight: Tensor
     weight: (n,) of each row in the mean; None is 1.
     """
     logp = F.log_softmax(scale * z @ group_texts.T, -1)
-    each = -(logp.mean(-1) + math.log(len(group_texts)))
+    each = -logp.mean(-1) - math.log(len(group_texts))
     return each.mean() if weight is None else (each * weight).sum() / weight.sum()
 
 

@@ -28,6 +28,9 @@ def split_clients(
         `iid`: nothing. `class`, `group`, `class-group`: each cell (of the label, of all `groups` crossed, or
         of both) is dealt to the clients by shares drawn from Dirichlet(concentration), as in Hsu et al.
         2019. `quantity`: only the clients' sizes, by one such draw. `column`: the table's own `client`.
+        `opposed`: even sizes; nine of ten rows of a cell (class i, group j of the first attribute) with i + j
+        even lie with the first half of the clients, and nine of ten of the others with the second: the halves
+        learn opposite correlations, and all clients together none that was not there before.
     smallest: clients that end with fewer rows get rows, one at a time, from the largest client, so that each
         has something to train and to validate on.
 
@@ -46,6 +49,8 @@ def split_clients(
     rng = np.random.default_rng(seed)
     if scheme == "iid":
         return rng.permutation(np.arange(n) % clients).astype(np.int64)
+    if scheme == "opposed":
+        return _opposed(frame, clients, label, groups[0], rng)
     columns = {
         "class": [label],
         "group": list(groups),
@@ -61,6 +66,19 @@ def split_clients(
         for k, part in enumerate(np.split(rows, cuts)):
             owner[part] = k
     return _top_up(owner, clients, smallest, rng)
+
+
+def _opposed(
+    frame: pd.DataFrame, clients: int, label: str, group: str, rng: np.random.Generator
+) -> np.ndarray:
+    even = sum(pd.factorize(frame[column], sort=True)[0] for column in (label, group)) % 2 == 0
+    first = even ^ (rng.random(len(frame)) < 0.1)
+    half = (clients + 1) // 2
+    owner = np.empty(len(frame), np.int64)
+    for rows, low, high in ((first, 0, half), (~first, half, clients)):
+        where = rng.permutation(np.flatnonzero(rows))
+        owner[where] = low + np.arange(len(where)) % max(1, high - low)
+    return owner
 
 
 def _top_up(owner: np.ndarray, clients: int, smallest: int, rng: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fvlfp.config import Config
-from fvlfp.federation.objective import Split, row_weights, weighted_cross_entropy
+from fvlfp.federation.objective import Split, row_weights
 from fvlfp.federation.task import Task
 
 
@@ -63,7 +63,8 @@ def adapter_train(
     for _ in range(cfg.local_epochs):
         for rows in torch.randperm(len(data), generator=order).to(data.z.device).split(cfg.batch):
             logits = task.scale * adapt(data.z[rows], params) @ task.frozen_texts.T
-            loss = weighted_cross_entropy(logits, data.y[rows], weight[rows])
+            each = F.cross_entropy(logits, data.y[rows], reduction="none")
+            loss = (weight[rows] * each).sum() / weight[rows].sum()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -82,7 +82,6 @@ def make_client_app(
     def train(message: Message, context: Context) -> Message:
         data, content = load(context), message.content
         config, projection = content.config_records["config"], _projection(content, task)
-        received = read_arrays(content, "arrays")["prompts"].to(task.initial.device)
         prompts, loss = trainer(content, data)
         val = data.val.project(projection)
         z, texts = (found.detach() for found in readout(task, cfg, prompts, val.z))
@@ -105,7 +104,7 @@ def make_client_app(
             "disp": on_wire(disp),
             "loss": loss,
             "client": data.client,
-            **extra_report(cfg, task, data, received),
+            **extra_report(cfg, task, data, read_arrays(content, "arrays")["prompts"]),
         }
         return reply_with(message, {"prompts": prompts}, report)
 
@@ -186,11 +185,11 @@ def _shared(state: State, *, in_training: bool) -> dict[str, Tensor]:
 
 def one_by_one(task: Task, cfg: Config) -> Trainer:
     """The trainer of a client on its own."""
-    tune = local_train if cfg.tune == "prompts" else adapter_train
 
     def train(content: RecordDict, data: ClientData) -> tuple[Tensor, float]:
         job = job_of(content, data, task, cfg)
-        return tune(job.prompts, job.data, task, cfg, directions=job.directions, seed_name=job.seed_name)
+        trainer = local_train if cfg.tune == "prompts" else adapter_train
+        return trainer(job.prompts, job.data, task, cfg, directions=job.directions, seed_name=job.seed_name)
 
     return train
 

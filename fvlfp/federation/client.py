@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fvlfp import dsop, rivals
 from fvlfp.config import Config
-from fvlfp.federation.objective import Split, batch_loss, batches, plan, row_weights, says_groups, says_pairs
+from fvlfp.federation.objective import Split, batch_loss, batches, plan, row_weights, says_pairs, says_words
 from fvlfp.federation.task import Task
 
 
@@ -56,7 +56,7 @@ def local_train(
     weights, drawn = row_weights(data, task, cfg), plan(data, task, cfg, seed_name)
     total = torch.zeros((), device=prompts.device)
     for batch in batches(data, weights, drawn, cfg.batch):
-        said = task.say(params, pairs=says_pairs(cfg), groups=says_groups(cfg))
+        said = task.say(params, pairs=says_pairs(cfg), words=says_words(cfg))
         loss = batch_loss(said, batch, task, cfg, directions)
         if cfg.lambda_prox > 0:
             loss = loss + cfg.lambda_prox * rivals.proximal(params, prompts)

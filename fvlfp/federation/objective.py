@@ -103,8 +103,7 @@ def _sources(data: Split, task: Task, cfg: Config) -> dict[str, Tensor]:
 
 
 def row_weights(data: Split, task: Task, cfg: Config) -> Tensor:
-    """Weights (n,) in the cross-entropy, mean 1: every class of this client counts equally, or every cell
-    of class by perceived group, or every row."""
+    """Weights (n,) in the cross-entropy: inverse class or cell frequency on this client, mean 1; or 1."""
     if cfg.cell_balanced:
         return rivals.cell_weights(data.y, data.g.values())
     if not cfg.class_balanced:
@@ -113,18 +112,13 @@ def row_weights(data: Split, task: Task, cfg: Config) -> Tensor:
     return (len(data) / (counts > 0).sum() / counts.clamp_min(1))[data.y]
 
 
-def weighted_cross_entropy(logits: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy of a batch (scalar): weighted sum over weight, as torch does for classes."""
-    return (weight * F.cross_entropy(logits, y, reduction="none")).sum() / weight.sum()
-
-
 def says_pairs(cfg: Config) -> bool:
     """Whether the loss compares texts that name a group."""
     return cfg.lambda_cf > 0 and cfg.pairing != "image"
 
 
-def says_groups(cfg: Config) -> bool:
-    """Whether the loss reads what the prompts make of the groups' own words."""
+def says_words(cfg: Config) -> bool:
+    """Whether the loss looks at group words."""
     return cfg.lambda_uniform > 0
 
 
@@ -147,12 +141,13 @@ def batches(data: Split, weights: Tensor, plan: Plan, size: int) -> Iterator[Bat
 def batch_loss(said: Said, batch: Batch, task: Task, cfg: Config, directions: dict[str, Tensor]) -> Tensor:
     """The training loss (scalar) of one batch of one client (METHOD.md: CDFP).
 
-    Cross-entropy + lambda_cf CDFP + lambda_anchor anchor [+ lambda_gap gap] [+ a baseline's own term].
-    said: what the client's prompts make of the words. directions: attribute -> D (G, d) for
-    pairing="image". A term whose lambda is 0 is not computed at all.
+    Cross-entropy + lambda_cf CDFP + lambda_anchor anchor [+ lambda_gap gap] [+ a baseline's term]. said:
+    what the client's prompts make of the words. directions: attribute -> D (G, d) for pairing="image". A term
+    whose lambda is 0 is not computed at all.
     """
     logits = task.scale * batch.z @ said.texts.T
-    loss = weighted_cross_entropy(logits, batch.y, batch.weight)
+    each = F.cross_entropy(logits, batch.y, reduction="none")
+    loss = (batch.weight * each).sum() / batch.weight.sum()
     if cfg.lambda_anchor > 0:
         loss = loss + cfg.lambda_anchor * cdfp.anchor_loss(said.texts, task.frozen_texts)
     if cfg.lambda_cf > 0:
@@ -164,8 +159,7 @@ def batch_loss(said: Said, batch: Batch, task: Task, cfg: Config, directions: di
         ]
         loss = loss + cfg.lambda_gap * torch.stack(gaps).mean()
     if cfg.lambda_uniform > 0:
-        spoken = said.groups.values()
-        alike = [rivals.uniform_loss(batch.z, words, task.scale, weight=batch.real) for words in spoken]
+        alike = [rivals.uniform_loss(batch.z, e, task.scale, weight=batch.real) for e in said.words.values()]
         loss = loss + cfg.lambda_uniform * torch.stack(alike).mean()
     return loss
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from flwr.app import ArrayRecord, Message, MetricRecord
 from torch import Tensor
 
 from fvlfp.config import Config
 from fvlfp.federation.client import ClientData, confusion, suppress
 from fvlfp.federation.messages import arrays_of, number, read_arrays
-from fvlfp.federation.objective import row_weights, weighted_cross_entropy
+from fvlfp.federation.objective import row_weights
 from fvlfp.federation.strategy import FairFusion
 from fvlfp.federation.task import Task
 from fvlfp.rivals import fairfed_distance, fairfed_weights
@@ -30,8 +31,9 @@ def extra_report(cfg: Config, task: Task, data: ClientData, prompts: Tensor) -> 
     """What `cfg.fusion` needs besides FPF's report; {} for FPF. prompts: as they arrived."""
     if cfg.fusion == "qfedavg":
         texts = task.class_texts(prompts)
-        logits, weight = task.scale * data.train.z @ texts.T, row_weights(data.train, task, cfg)
-        return {"start-loss": float(weighted_cross_entropy(logits, data.train.y, weight))}
+        weight = row_weights(data.train, task, cfg)
+        each = F.cross_entropy(task.scale * data.train.z @ texts.T, data.train.y, reduction="none")
+        return {"start-loss": float((weight * each).sum() / weight.sum())}
     if cfg.fusion == "fairfed":
         n_groups = {name: len(groups) for name, groups in task.groups.items()}
         counts = confusion(data.val, task.class_texts(prompts), n_groups)

@@ -26,9 +26,10 @@ from fvlfp.clip.encoder import Encoder, default_cache, features
 from fvlfp.config import Config
 from fvlfp.data.partition import split_clients
 from fvlfp.data.table import Dataset
-from fvlfp.dsop import Projection
+from fvlfp.dsop import Projection, no_projection
 from fvlfp.errors import InputError
 from fvlfp.federation.after import After, fit_after
+from fvlfp.federation.alone import history_row, merged, train_alone
 from fvlfp.federation.app import make_client_app, serve
 from fvlfp.federation.checkpoint import Checkpoints
 from fvlfp.federation.client import ClientData
@@ -174,6 +175,7 @@ def train(
     out: a folder for a checkpoint after every round; with `resume` the run goes on from the newest one and
     ends with the same bits as a straight run. stacked: all clients as one batch (`fvlfp.federation.stacked`),
     or one after another: the same up to float32 sums. progress: gets one line a round.
+    Clients alone (`pooling = "local"`) keep no checkpoint.
 
     Raises:
         InputError: `out` holds a run with another config, model or data, or `cfg` asks for another task
@@ -185,7 +187,7 @@ def train(
     if cfg.depth > len(prepared.task.initial):
         raise InputError("depth differs from what was prepared: call prepare(cfg) again")
     if cfg.pooling == "local":
-        return _train_alone(cfg, prepared, out=out, resume=resume, progress=progress)
+        return _train_alone(cfg, prepared, stacked=stacked, progress=progress)
     if cfg.pooling == "central":
         prepared = dataclasses.replace(prepared, clients=[merged(prepared.clients)])
     logging.getLogger("flwr").setLevel(logging.WARNING)
@@ -235,35 +237,25 @@ def with_posthoc(cfg: Config, prepared: Prepared, trained: Trained) -> Trained:
     return dataclasses.replace(trained, cfg=cfg, after=after, seconds=seconds)
 
 
-def merged(clients: list[ClientData]) -> ClientData:
-    """One client that holds everybody's examples: what federated learning does without."""
+def _train_alone(
+    cfg: Config, prepared: Prepared, *, stacked: bool, progress: Callable[[str], None] | None
+) -> Trained:
+    history: list[dict[str, Any]] = []
+    clients, task = prepared.clients, prepared.task
+    started = last = time.perf_counter()
 
-    def together(splits: list[Split]) -> Split:
-        return Split(
-            torch.cat([s.z for s in splits]),
-            torch.cat([s.y for s in splits]),
-            {name: torch.cat([s.g[name] for s in splits]) for name in splits[0].g},
-        )
+    def on_round(loss: float) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        history.append(history_row(len(history) + 1, loss, len(clients)))
+        if progress:
+            progress(describe(history[-1], cfg.rounds, now - last))
+        last = now
 
-    return ClientData(0, together([c.train for c in clients]), together([c.val for c in clients]))
-
-
-def _train_alone(cfg: Config, prepared: Prepared, **options: Any) -> Trained:
-    """Every client for itself, with the same budget; the prompts are stacked, in the order of the clients."""
-    out, runs = options.pop("out"), []
-    for client in prepared.clients:
-        folder = Path(out) / f"client-{client.client}" if out else None
-        one = dataclasses.replace(prepared, clients=[client])
-        runs.append(train(cfg.replace(pooling="federated"), one, out=folder, **options))
-    return Trained(
-        cfg=cfg,
-        prompts=torch.stack([run.prompts for run in runs]),
-        projection=runs[0].projection,
-        history=[row for run in runs for row in run.history],
-        candidates=[],
-        seconds=sum(run.seconds for run in runs),
-        sizes=tuple(len(client.train) for client in prepared.clients),
-    )
+    prompts = train_alone(clients, task, cfg, stacked=stacked, on_round=on_round)
+    nothing, seconds = no_projection(task.frozen_texts.shape[1]), time.perf_counter() - started
+    sizes = tuple(len(client.train) for client in clients)
+    return Trained(cfg, prompts, nothing, history, [], seconds, sizes=sizes)
 
 
 def _run_key(cfg: Config, prepared: Prepared) -> str:

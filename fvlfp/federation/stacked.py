@@ -25,7 +25,7 @@ from fvlfp import rivals
 from fvlfp.config import Config
 from fvlfp.federation.app import job_of, one_by_one
 from fvlfp.federation.client import ClientData, Job
-from fvlfp.federation.objective import Batch, batch_loss, plan, row_weights, says_groups, says_pairs
+from fvlfp.federation.objective import Batch, batch_loss, plan, row_weights, says_pairs, says_words
 from fvlfp.federation.task import Task
 
 log = logging.getLogger("fvlfp")
@@ -104,14 +104,14 @@ def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor,
     optimiser = torch.optim.Adam([params], lr=cfg.lr)
     batch_at = _stack_batches(jobs, task, cfg)
     loss_of_each = torch.func.vmap(partial(batch_loss, task=task, cfg=cfg, directions=jobs[0].directions))
-    said = partial(task.say, pairs=says_pairs(cfg), groups=says_groups(cfg))
     left = [n_steps(job, cfg) for job in jobs]
     totals = torch.zeros(len(jobs), device=params.device)
     finished: list[Tensor] = []  # the last client first
     for t in range(left[0]):
         at_work = len(jobs) - len(finished)
         batch = batch_at(t, at_work)
-        losses = loss_of_each(said(params[:at_work]), batch)
+        said = task.say(params[:at_work], pairs=says_pairs(cfg), words=says_words(cfg))
+        losses = loss_of_each(said, batch)
         if cfg.lambda_prox > 0:
             losses = losses + cfg.lambda_prox * rivals.proximal(params[:at_work], start[:at_work])
         optimiser.zero_grad()

@@ -18,13 +18,13 @@ from fvlfp.data.card import Card
 class Said(NamedTuple):
     """What prompts make of the words: texts T (..., C, d), the classifier, and, where asked for, by attribute
     the texts naming class and group (..., C, G, d), their states in each layer (..., C, G, width), and the
-    texts naming a group alone (..., G, d).
+    group words E (..., G, d).
     """
 
     texts: Tensor
     named: dict[str, Tensor]
     states: dict[str, list[Tensor]]
-    groups: dict[str, Tensor]
+    words: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,15 @@ class Task:
         """T (..., C, d): the classifiers that prompts (..., L, n_ctx, width) make."""
         return self.text.encode(self.class_tokens, prompts)
 
-    def say(self, prompts: Tensor, *, pairs: bool = False, groups: bool = False) -> Said:
+    def say(self, prompts: Tensor, *, pairs: bool, words: bool = False) -> Said:
         """What prompts (..., L, n_ctx, width) make of the words, in one pass of the tower.
 
-        pairs: also the texts that name a group, which CDFP's `words` and `layers` compare. groups: also the
-        groups' own words, in a pass of their own.
+        pairs: also the texts that name a group, which CDFP's `words` and `layers` compare. words: also the
+        group words alone.
         """
-        words = self.fair_group_texts(prompts) if groups else {}
+        group_words = self.fair_group_texts(prompts) if words else {}
         if not pairs:
-            return Said(self.class_texts(prompts), {}, {}, words)
+            return Said(self.class_texts(prompts), {}, {}, group_words)
         tokens = Tokens.join([self.class_tokens, *(tokens for tokens, _ in self.pair_tokens.values())])
         texts, states = self.text.encode_layers(tokens, prompts)
         start, named, by_layer = len(self.classes), {}, {}
@@ -127,7 +127,7 @@ class Task:
             n_cells = shape[0] * shape[1]
             named[name] = F.normalize(_means(texts[..., rows, :], cell, n_cells), dim=-1).unflatten(-2, shape)
             by_layer[name] = [_means(s[..., rows, :], cell, n_cells).unflatten(-2, shape) for s in states]
-        return Said(texts[..., : len(self.classes), :], named, by_layer, words)
+        return Said(texts[..., : len(self.classes), :], named, by_layer, group_words)
 
     def fair_group_texts(self, prompts: Tensor) -> dict[str, Tensor]:
         """`group_texts`, but said by the learned prompts instead of the hand-written templates."""

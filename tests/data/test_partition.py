@@ -65,3 +65,14 @@ def test_the_tables_own_clients():
 def test_too_few_rows_are_refused():
     with pytest.raises(InputError, match="cannot give 400 clients 10 rows each"):
         deal("iid", clients=400)
+
+
+def test_opposed_halves_learn_opposite_correlations():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"y": rng.choice(["n", "y"], 4000), "g": rng.choice(["a", "b"], 4000)})
+    owner = split_clients(frame, clients=5, scheme="opposed", label="y", groups=["g"], seed=1)
+    sizes = np.bincount(owner, minlength=5)
+    assert sizes.min() > 500
+    alike = (frame["y"] == "y") == (frame["g"] == "b")
+    assert alike[owner < 3].mean() == pytest.approx(0.9, abs=0.02)
+    assert alike[owner >= 3].mean() == pytest.approx(0.1, abs=0.02)

@@ -12,11 +12,12 @@ from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation.adapter import adapt, initial
 from fvlfp.federation.after import by_thresholds, crossed
+from fvlfp.federation.alone import merged
 from fvlfp.federation.client import ClientData
 from fvlfp.federation.inference import class_probabilities
 from fvlfp.federation.local_grid import in_this_process
-from fvlfp.federation.objective import Split, row_weights
-from fvlfp.federation.run import merged, predict, train, with_posthoc
+from fvlfp.federation.objective import Split
+from fvlfp.federation.run import predict, train, with_posthoc
 from fvlfp.methods import METHODS
 
 LABEL_FREE = [m for m in METHODS if not Config.make("smoke", m).labels_read()]
@@ -97,7 +98,10 @@ def test_centralised_is_one_client_with_everything(planted):
 def test_local_is_every_client_alone(planted):
     alone = run(planted, "local")
     second = run(dataclasses.replace(planted, clients=[planted.clients[1]]), "fedavg")
-    assert torch.equal(alone.prompts[1], second.prompts)
+    assert torch.allclose(alone.prompts[1], second.prompts, atol=1e-3)
+    one_by_one = train(config(planted, "local"), planted, stacked=False, progress=None)
+    assert torch.allclose(alone.prompts, one_by_one.prompts, atol=1e-3)
+    assert [row["uplink_bytes"] for row in alone.history] == [0, 0, 0]
     assert alone.sizes == tuple(len(c.train) for c in planted.clients)
 
 
@@ -253,13 +257,3 @@ def test_with_method_undoes_what_a_method_set():
     assert Config.make("smoke", "zero-shot").with_method("fedavg").rounds == 2
     with pytest.raises(InputError, match="did you mean 'leace'"):
         cfg.with_method("lease")
-
-
-def test_row_weights_are_equal_by_class_or_by_cell(planted):
-    data, task = planted.clients[0].train, planted.task
-    weight = row_weights(data, task, config(planted, "fedavg"))
-    assert float(weight[data.y == 0].sum()) == pytest.approx(float(weight[data.y == 1].sum()))
-    weight = row_weights(data, task, config(planted, "reweight"))
-    cells = 2 * data.y + data.g["shape"]
-    sums = torch.zeros(4).index_add(0, cells, weight)[torch.bincount(cells, minlength=4) > 0]
-    assert torch.allclose(sums, sums.mean().expand(len(sums)))

@@ -1,0 +1,244 @@
+"""The grid of the results page: tasks, methods, seeds, and what one cell holds.
+
+A cell is one method on one task with one seed, a small JSON file `results/grid/TASK/METHOD/SEED.json`.
+
+What this module does not do: it draws no page (`benchmarks.results`) and decides no order (`benchmarks.run`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_prep.fairface import convert
+from fvlfp.audit import audit, compare
+from fvlfp.clip.encoder import Encoder
+from fvlfp.config import Config
+from fvlfp.data import toyfaces
+from fvlfp.data.card import Attribute
+from fvlfp.data.table import Dataset, read_table
+from fvlfp.federation.run import Prepared, Trained
+from fvlfp.methods import METHODS
+
+GRID = Path(__file__).parent / "results" / "grid"
+#: resampling draws of the audit and of the paired comparison
+DRAWS, PAIRED_DRAWS = 2_000, 10_000
+#: the gaps of a cell, beside balanced accuracy, accuracy and worst-cell recall
+GAPS = (
+    "equalized_odds_difference_worst",
+    "equalized_odds_difference_mean",
+    "demographic_parity_difference",
+    "equal_opportunity_difference",
+)
+KEPT = ("value", "low", "high", "reason", "p_value", "expected_null", "null_95", "perfect_classifier")
+
+
+@dataclass(frozen=True)
+class GridTask:
+    """title: for the page. source: "age", "gender" (FairFace tables) or "toy". settings: config keys.
+
+    toy: knobs of `toyfaces.make`. kind: "main" tasks meet every method, a "variant" only a few; `of` is
+    the task it varies.
+    """
+
+    title: str
+    source: str
+    label: str
+    group: str
+    positive: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    toy: dict[str, Any] = field(default_factory=dict)
+    kind: str = "main"
+    of: str = ""
+
+
+_AGE = ("age", "age_40", "gender", "40+")
+
+
+def _variant(title: str, **settings: Any) -> GridTask:
+    return GridTask(f"age by perceived gender, {title}", *_AGE, settings, kind="variant", of="age-gender")
+
+
+TASKS: dict[str, GridTask] = {
+    "age-gender": GridTask("age by perceived gender", *_AGE),
+    "gender-race": GridTask("gender by perceived race", "gender", "gender", "race", "Male"),
+    "age-gender-race": GridTask("age by perceived gender and race", "age", "age_40", "gender_race", "40+"),
+    "toy-shape": GridTask(
+        "drawn faces, smiling by shape (correlation 0.5, squares harder to see)",
+        *("toy", "smiling", "shape", "yes"),
+    ),
+    "toy-tint": GridTask(
+        "drawn faces, smiling by tint (correlation 0.6, no group harder to see)",
+        *("toy", "smiling", "tint", "yes"),
+        toy={"correlation": {"tint": 0.6}, "difficulty": {}},
+    ),
+    "clients-5": _variant("5 clients", clients=5),
+    "clients-40": _variant("40 clients", clients=40),
+    "dirichlet-0.1": _variant("Dirichlet 0.1", concentration=0.1),
+    "dirichlet-1": _variant("Dirichlet 1", concentration=1.0),
+    "opposed": _variant("clients biased in opposite directions", partition="opposed"),
+}
+
+#: the three components, each on or off; the corner without any is FedAvg, the one with all is the full method
+CORNERS: dict[str, dict[str, Any]] = {
+    "fedavg": {"method": "fedavg"},
+    "cdfp": {"method": "cdfp"},
+    "dsop": {"method": "dsop"},
+    "fpf": {"method": "fpf"},
+    "cdfp-dsop": {"beta": 0.0, "gamma": 0.0},
+    "cdfp-fpf": {"lambda_dsop": 0.0},
+    "dsop-fpf": {"lambda_cf": 0.0},
+    "fvlfp": {},
+}
+#: method of the grid -> config keys
+SETTINGS: dict[str, dict[str, Any]] = {
+    **{name: {"method": name} for name in METHODS},
+    **CORNERS,
+    "fvlfp-labels": {"cf_directions": "image", "dsop": "image"},
+}
+#: rank and lambda looked for after training, on the FedAvg prompts
+POSTHOC = tuple(name for name, keys in METHODS.items() if "posthoc" in keys)
+#: projections among them: what the full method is asked to beat
+PROJECTIONS = tuple(name for name in POSTHOC if name != "thresholds")
+OURS = ("fvlfp", "fvlfp-labels")
+#: part of the grid -> (kind of task, methods)
+PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "main": ("main", (*(m for m in METHODS if m not in CORNERS or m == "fedavg"), *OURS)),
+    "ablation": ("main", tuple(CORNERS)),
+    "variants": ("variant", (*CORNERS, "fvlfp-labels")),
+}
+
+
+def config_of(task: str, method: str, seed: int, **settings: Any) -> Config:
+    """The config of one cell; `settings` come last (tests and tries)."""
+    t = TASKS[task]
+    base = {"label": t.label, "groups": (t.group,), "seed": seed, **t.settings, **settings}
+    if t.source != "toy":
+        base |= {"data": f"fairface_{t.source}.csv", "model": "FaceCLIP-64"}
+    return Config.make(**(SETTINGS[method] | base))
+
+
+def cell_path(task: str, method: str, seed: int, root: Path = GRID) -> Path:
+    """Where a cell lies."""
+    return root / task / method / f"{seed}.json"
+
+
+class Sources:
+    """Encoders and tables, each read once a process."""
+
+    def __init__(self, shared: Path | None, work: Path) -> None:
+        self.shared, self.work = shared, work
+        self._encoders: dict[str, Encoder] = {}
+        self._tables: dict[str, Dataset] = {}
+
+    def encoder(self, task: str) -> Encoder:
+        """FaceCLIP-64, or the built-in model for drawn faces."""
+        name = "toyclip" if TASKS[task].source == "toy" else "FaceCLIP-64"
+        if name not in self._encoders:
+            folder = (self.shared or Path()) / "models" / "faceclip64"
+            self._encoders[name] = (
+                Encoder.load()
+                if name == "toyclip"
+                else Encoder.load(
+                    name,
+                    pretrained=str(folder / "faceclip64_fp16.safetensors"),
+                    model_config=folder / "FaceCLIP-64.json",
+                )
+            )
+        return self._encoders[name]
+
+    def dataset(self, task: str, cfg: Config) -> Dataset:
+        """The task's rows; drawn faces are drawn anew for every seed."""
+        t = TASKS[task]
+        if t.source == "toy":
+            return toyfaces.make(cfg.n, seed=cfg.seed, label=t.label, **t.toy)
+        if t.source not in self._tables:
+            if self.shared is None:
+                raise SystemExit("set FVLFP_SHARED to the folder with data/fairface and models/faceclip64")
+            tables = convert(self.shared / "data" / "fairface", self.work / "fairface", tasks=(t.source,))
+            groups = ["gender", "race"] if t.source == "age" else ["race"]
+            self._tables[t.source] = read_table(tables[t.source], label=t.label, groups=groups)
+        dataset = self._tables[t.source]
+        return crossed(dataset) if t.group == "gender_race" else dataset
+
+
+def crossed(dataset: Dataset) -> Dataset:
+    """FairFace with gender and race as one attribute of 14 groups, "latino woman" among its words."""
+    frame = dataset.frame.assign(gender_race=dataset.frame["gender"] + ", " + dataset.frame["race"])
+    gender, race = dataset.card.groups["gender"].words, dataset.card.groups["race"].words
+    words = {
+        f"{g}, {r}": [f"{word} {nouns[0]}" for word in names]
+        for g, nouns in gender.items()
+        for r, names in race.items()
+    }
+    attribute = Attribute(words, "{word}", "{word}, a {label}")
+    card = dataclasses.replace(dataset.card, groups={**dataset.card.groups, "gender_race": attribute})
+    return dataclasses.replace(dataset, frame=frame, card=card)
+
+
+def metrics_of(frame: pd.DataFrame, task: str, seed: int) -> dict[str, Any]:
+    """Every metric of one classifier with its 95 % sampling interval and, for gaps, its null value."""
+    document = audit(frame, **_common(task, seed), draws=DRAWS).to_json()
+    part = document["attributes"][TASKS[task].group]
+    return _rounded(_kept(document["overall"]["rates"], part["worst_cell_recall"], part["gaps"]), KEPT)
+
+
+def changes_of(before: pd.DataFrame, after: pd.DataFrame, task: str, seed: int) -> dict[str, Any]:
+    """The paired change of each of them on the same rows, with its 95 % interval."""
+    document = compare(before, after, **_common(task, seed), draws=PAIRED_DRAWS).to_json()
+    part = document["attributes"][TASKS[task].group]
+    found = _kept(document["overall"]["rates"], part["worst_cell_recall"], part["changes"])
+    return _rounded(found, ("change", "low", "high"))
+
+
+def _common(task: str, seed: int) -> dict[str, Any]:
+    t = TASKS[task]
+    return {
+        "label": t.label,
+        "prediction": "prediction",
+        "groups": [t.group],
+        "positive": t.positive,
+        "seed": seed,
+    }
+
+
+def _kept(rates: dict[str, Any], worst: dict[str, Any], gaps: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: gaps[name] for name in GAPS if name in gaps},
+        "balanced_accuracy": rates["balanced_accuracy"],
+        "accuracy": rates["accuracy"],
+        "worst_cell_recall": worst,
+    }
+
+
+def _rounded(entries: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    def short(x: Any) -> Any:
+        return round(x, 6) if isinstance(x, float) else x
+
+    return {name: {k: short(e[k]) for k in keys if e.get(k) is not None} for name, e in entries.items()}
+
+
+def cost_of(trained: Trained, prepared: Prepared) -> dict[str, Any]:
+    """Parameters trained, bytes all clients send a round and once, seconds of training."""
+    one = trained.prompts[0] if trained.cfg.pooling == "local" else trained.prompts
+    a_round = [row["uplink_bytes"] for row in trained.history]
+    after = trained.after.facts if trained.after is not None else {}
+    federated = trained.cfg.pooling == "federated"
+    return {
+        "parameters": one.numel() if trained.cfg.rounds else 0,
+        "uplink_bytes_a_round": round(sum(a_round) / len(a_round)) if a_round and federated else 0,
+        "uplink_bytes_after": after.get("uplink_bytes", 0) * len(prepared.clients),
+        "seconds": round(trained.seconds, 2),
+    }
+
+
+def choice_of(trained: Trained) -> dict[str, Any]:
+    """Rank and lambda of what acts on the embeddings at inference."""
+    if trained.after is not None:
+        return {k: trained.after.facts[k] for k in ("rank", "lambda") if k in trained.after.facts}
+    return {"rank": trained.projection.basis.shape[1], "lambda": trained.projection.lam}

@@ -1,0 +1,339 @@
+"""Write benchmarks/RESULTS.md and its figure from the committed cells alone.
+
+    python -m benchmarks.results
+
+Every number and every sentence about a number is computed here from `results/grid`. What this module does not
+do: run anything (`benchmarks.run`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.frontier import SHOWN, draw
+from benchmarks.goal import verdicts
+from benchmarks.grid import CORNERS, DRAWS, OURS, PAIRED_DRAWS, PARTS, SETTINGS, TASKS
+from benchmarks.table import COLUMNS, ODDS, Cell, Grid, Mean, excess, main_effect, over_seeds, reduction
+
+PAGE = Path(__file__).parent / "RESULTS.md"
+FIGURE = Path("results") / "frontier.png"
+COMPONENTS = {"cdfp": "CDFP", "dsop": "DSOP", "fpf": "FPF"}
+
+
+def page(grid: Grid) -> str:
+    """The whole page as Markdown."""
+    sections = [_head(grid), _goal(grid), _frontier(grid)]
+    sections += [_task(task, grid[task]) for task in TASKS if task in grid]
+    sections += [_ablation(grid), _cost(grid), _loses(grid), _absent(grid)]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _head(grid: Grid) -> str:
+    cells = grid.cells()
+    made = [cell["made_by"] for cell in cells]
+    where = sorted({f"{m['cpu']}, {m['cores']} cores, torch {m['torch']}, flwr {m['flwr']}" for m in made})
+    seeds = sorted({cell["seed"] for cell in cells})
+    sources = {m["source"] for m in made}
+    minutes = sum(cell["seconds"] for cell in cells) / 60
+    return (
+        "# Results\n\n"
+        "Written by `python -m benchmarks.results` from `results/grid`; do not edit. `python -m "
+        "benchmarks.run "
+        "--task T --method M --seed S` runs any cell again.\n\n"
+        "Groups are *perceived* labels given by annotators (FairFace), or properties of drawn beings. Rank, "
+        "lambda, steps and thresholds were chosen on the clients' validation rows; nothing was chosen on "
+        "test "
+        "rows. FaceCLIP-64 is a small model trained for this purpose: its numbers say nothing about any "
+        "released CLIP.\n\n"
+        f"{len(cells)} cells, seeds {_list(map(str, seeds))}, made by {len(sources)} state"
+        f"{'' if len(sources) == 1 else 's'} of the code. Intervals: 95 %, {DRAWS:,} draws; paired changes "
+        f"{PAIRED_DRAWS:,} draws. Machine: {'; '.join(where)}. Training took {minutes:.0f} minutes in all."
+    )
+
+
+def _goal(grid: Grid) -> str:
+    found = verdicts(grid)
+    if not found:
+        return ""
+    hits = sum(v.hit for v in found)
+    lines = [
+        "## The goal",
+        "",
+        f"Against FedAvg prompts with class-balanced cross-entropy, {hits} of {len(found)} parts of the goal "
+        f"are hit and {len(found) - hits} missed.",
+        "",
+        "| | task | " + " | ".join(_name(m) for m in OURS) + " |",
+        "|---|---|" + "---|" * len(OURS),
+    ]
+    by = {(v.goal, v.task, v.method): v for v in found}
+    goals = list(dict.fromkeys(v.goal for v in found))
+    for goal in goals:
+        for task in TASKS:
+            cells = [by.get((goal, task, m)) for m in OURS]
+            if any(cells):
+                told = [f"{'hit' if v.hit else '**missed**'}: {v.told}" if v else "not run" for v in cells]
+                lines.append(f"| {goal} | {TASKS[task].title} | " + " | ".join(told) + " |")
+    return "\n".join(lines)
+
+
+def _frontier(grid: Grid) -> str:
+    if not any(TASKS[t].kind == "main" for t in grid):
+        return ""
+    return (
+        "## Fairness and performance\n\n"
+        f"![Odds gap against balanced accuracy, a panel a task]({FIGURE.as_posix()})\n\n"
+        "Mean over seeds, bars are one standard deviation over seeds. Up and left is better; the dotted line "
+        "joins "
+        f"the methods that no other beats in both. Methods more than {SHOWN * 100:.0f} points of balanced "
+        "accuracy under FedAvg are counted, not drawn."
+    )
+
+
+def _task(task: str, methods: dict[str, list[Cell]]) -> str:
+    some = next(iter(methods.values()))[0]
+    entry = some["metrics"]
+    null, floor = entry[ODDS], entry["demographic_parity_difference"].get("perfect_classifier")
+    lines = [
+        f"## {TASKS[task].title[0].upper()}{TASKS[task].title[1:]}",
+        "",
+        f"`--task {task}`. n = {some['n_test']:,} test rows, {some['groups']} groups, {len(some['clients'])} "
+        "clients "
+        f"with {min(some['clients'])} to {max(some['clients']):,} training rows (seed {some['seed']}). Equal "
+        f"rates would show an odds gap of {null['expected_null']:.3f} by chance (95 %: {null['null_95']:.3f})"
+        + (f"; a perfect classifier has a parity gap of {floor:.3f}." if floor is not None else ".")
+        + " Mean ± standard deviation over seeds, in brackets the sampling interval (its ends averaged over "
+        "seeds). Excess: odds gap above chance, and how much less that is than FedAvg's.",
+        "",
+        "| | group labels read | seeds | " + " | ".join(COLUMNS.values()) + " | excess | rank, λ |",
+        "|---|---|---|" + "---|" * (len(COLUMNS) + 2),
+    ]
+    fedavg = methods.get("fedavg")
+    for method in _ordered(methods):
+        cells = methods[method]
+        told = [_mean(over_seeds(cells, metric)) for metric in COLUMNS]
+        share = reduction(cells, fedavg) if fedavg and method != "fedavg" else None
+        told.append(f"{excess(cells):.3f}" + (f" ({-share:+.0%})" if share is not None else ""))
+        told.append(_chosen(cells))
+        reads = _list(cells[0]["labels_read"]) or "none"
+        lines.append(f"| {_name(method)} | {reads} | {len(cells)} | " + " | ".join(told) + " |")
+    local = methods.get("local")
+    if local:
+        mean = {k: np.mean([c["mean_client"][k] for c in local]) for k in local[0]["mean_client"]}
+        lines += [
+            "",
+            "`local`: in the table every test row is judged by one client's model, drawn by size. The mean "
+            f"client, by size, has balanced accuracy {mean['balanced_accuracy']:.3f}, worst cell "
+            f"{mean['worst_cell_recall']:.3f} and odds gap {mean[ODDS]:.3f}.",
+        ]
+    if fedavg:
+        lines += ["", *_changes(methods)]
+    return "\n".join(lines)
+
+
+def _changes(methods: dict[str, list[Cell]]) -> list[str]:
+    shown = [m for m in _ordered(methods) if m in (*CORNERS, *OURS) and m != "fedavg"]
+    if not shown:
+        return []
+    lines = [
+        "Paired change against FedAvg on the same rows: mean over seeds, interval (ends averaged over "
+        "seeds), and "
+        "in how many seeds it excludes 0.",
+        "",
+        "| | " + " | ".join(COLUMNS.values()) + " |",
+        "|---|" + "---|" * len(COLUMNS),
+    ]
+    for method in shown:
+        told = []
+        for metric in COLUMNS:
+            cells = methods[method]
+            mean = over_seeds(cells, metric, change=True)
+            if mean is None:
+                told.append("undefined")
+                continue
+            clear = sum(c["changes"][metric]["high"] < 0 or c["changes"][metric]["low"] > 0 for c in cells)
+            told.append(f"{mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}], {clear} of {len(cells)}")
+        lines.append(f"| {_name(method)} | " + " | ".join(told) + " |")
+    return lines
+
+
+def _ablation(grid: Grid) -> str:
+    rows, said = [], []
+    for component, name in COMPONENTS.items():
+        helped, harmed, unclear = [], [], []
+        for task in TASKS:
+            effects = {m: main_effect(grid.get(task, {}), component, m) for m in COLUMNS}
+            gap = effects[ODDS]
+            if gap is None:
+                continue
+            told = [
+                "undefined" if e is None else f"{e[0]:+.3f} [{e[1]:+.3f}, {e[2]:+.3f}]"
+                for e in effects.values()
+            ]
+            rows.append(f"| {name} | {TASKS[task].title} | " + " | ".join(told) + " |")
+            where = helped if gap[2] < 0 else harmed if gap[1] > 0 else unclear
+            where.append(f"`{task}`")
+        if helped or harmed or unclear:
+            parts = [
+                f"{word} {_list(where)}"
+                for word, where in (
+                    ("lowers the odds gap on", helped),
+                    ("raises it on", harmed),
+                    ("cannot be told from no effect on", unclear),
+                )
+                if where
+            ]
+            said.append(f"- **{name}** {'; '.join(parts)}.")
+    if not rows:
+        return ""
+    return "\n".join(
+        [
+            "## What each component does (2 x 2 x 2)",
+            "",
+            "The effect of switching one component on, mean over the four settings of the other two; 95 % t "
+            "interval "
+            "over seeds. Without group labels in training.",
+            "",
+            *said,
+            "",
+            "| | task | " + " | ".join(COLUMNS.values()) + " |",
+            "|---|---|" + "---|" * len(COLUMNS),
+            *rows,
+        ]
+    )
+
+
+def _cost(grid: Grid) -> str:
+    methods: dict[str, list[Cell]] = {}
+    tasks = [t for t in grid if TASKS[t].kind == "main" and TASKS[t].source != "toy"] or list(grid)
+    for task in tasks:
+        for method, cells in grid[task].items():
+            methods.setdefault(method, []).extend(cells)
+    lines = [
+        "## Cost",
+        "",
+        f"Means over {_list(f'`{t}`' for t in tasks)}. Bytes are arrays that all clients together send; "
+        "`centralised` sends no prompts but every image. Seconds are of training with features cached; a "
+        "post-hoc method's include FedAvg's, the machine was shared.",
+        "",
+        "| | parameters | uplink a round, KiB | uplink once, KiB | seconds |",
+        "|---|---|---|---|---|",
+    ]
+    for method in _ordered(methods):
+        cells = methods[method]
+        mean = {
+            k: np.mean([c[k] for c in cells])
+            for k in ("parameters", "uplink_bytes_a_round", "uplink_bytes_after", "seconds")
+        }
+        lines.append(
+            f"| {_name(method)} | {mean['parameters']:,.0f} | {mean['uplink_bytes_a_round'] / 1024:,.0f} | "
+            f"{mean['uplink_bytes_after'] / 1024:,.0f} | {mean['seconds']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def _loses(grid: Grid) -> str:
+    lines = []
+    for task, methods in grid.items():
+        fedavg = methods.get("fedavg")
+        for ours in OURS:
+            cells = methods.get(ours)
+            if not cells or not fedavg:
+                continue
+            mine = {m: over_seeds(cells, m) for m in COLUMNS}
+            floor = over_seeds(fedavg, "balanced_accuracy")
+            better = []
+            for name, theirs in methods.items():
+                gap, accuracy = over_seeds(theirs, ODDS), over_seeds(theirs, "balanced_accuracy")
+                known = name not in (*OURS, *CORNERS) and gap and accuracy and mine[ODDS] and floor
+                if known and gap.value < mine[ODDS].value and accuracy.value >= floor.value - 0.01:
+                    better.append((gap.value, name))
+            if better:
+                told = _list(f"`{name}` ({value:.3f})" for value, name in sorted(better)[:5])
+                more = f" and {len(better) - 5} more" if len(better) > 5 else ""
+                lines.append(
+                    f"- `{task}`, {_name(ours)}: odds gap {mine[ODDS].value:.3f}; lower, within a point of "
+                    "FedAvg's "
+                    f"balanced accuracy: {told}{more}."
+                )
+            for metric, heading in COLUMNS.items():
+                change = over_seeds(cells, metric, change=True)
+                worse = change and (change.high < 0 if "gap" not in heading else change.low > 0)
+                if change and worse:
+                    lines.append(
+                        f"- `{task}`, {_name(ours)}: {heading} is worse than FedAvg's by "
+                        f"{abs(change.value):.3f} "
+                        f"[{change.low:+.3f}, {change.high:+.3f}]."
+                    )
+    if not lines:
+        lines = ["On none of these tasks did another method or FedAvg do better by the measures above."]
+    return "\n".join(["## Where the method loses", "", *lines])
+
+
+def _absent(grid: Grid) -> str:
+    seeds = sorted({cell["seed"] for cell in grid.cells()})
+    lack = []
+    for part, (kind, methods) in PARTS.items():
+        for task in (t for t in TASKS if TASKS[t].kind == kind):
+            for method in methods:
+                there = {cell["seed"] for cell in grid.get(task, {}).get(method, [])}
+                if set(seeds) - there:
+                    lack.append((part, task, method, len(set(seeds) - there)))
+    lines = [
+        "## What was not tried",
+        "",
+        "- Any released CLIP, any second data set of faces, more than one attribute at once, vision prompts, "
+        "clients that lie or drop out, differential privacy.",
+        "- A search for every baseline's best setting on every task: each runs with the one setting of "
+        "`fvlfp/methods.py`, as our method does with one.",
+    ]
+    if lack:
+        n = sum(k for *_, k in lack)
+        tasks = _list(f"`{t}`" for t in dict.fromkeys(task for _, task, _, _ in lack))
+        lines.append(f"- {n} cells of the grid were not run, on {tasks}.")
+    return "\n".join(lines)
+
+
+def _ordered(methods: dict[str, list[Cell]]) -> list[str]:
+    return [name for name in SETTINGS if name in methods]
+
+
+def _name(method: str) -> str:
+    return {
+        "fvlfp": "**full method**",
+        "fvlfp-labels": "**full method, group labels**",
+        "fedavg": "**fedavg**",
+    }.get(method, f"`{method}`")
+
+
+def _mean(mean: Mean | None) -> str:
+    if mean is None:
+        return "undefined"
+    return f"{mean.value:.3f} ± {mean.sd:.3f} [{mean.low:.3f}, {mean.high:.3f}]"
+
+
+def _chosen(cells: list[Cell]) -> str:
+    found = sorted({f"{c.get('rank', 0)}, {c.get('lambda', 1):g}" for c in cells if c.get("rank")})
+    off = sum(not c.get("rank") for c in cells)
+    if not found:
+        return ""
+    return "; ".join(found) + (f"; off in {off}" if off else "")
+
+
+def _list(words: object) -> str:
+    return ", ".join(words)  # type: ignore[call-overload, no-any-return]
+
+
+def main() -> None:
+    """Read the cells, write figure and page."""
+    grid = Grid.read()
+    if not grid:
+        raise SystemExit("no cells yet: run python -m benchmarks.run --all")
+    draw(grid, PAGE.parent / FIGURE)
+    PAGE.write_text(page(grid), encoding="utf-8")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""Run cells of the results grid.
+
+    [FVLFP_SHARED=DIR] python -m benchmarks.run --task T --method M --seed S
+    [FVLFP_SHARED=DIR] python -m benchmarks.run --all [--part main|ablation|variants] [--task T ...]
+
+The first prints one cell as JSON and writes it to its place, results/grid/T/M/S.json. The second runs what is
+missing, or was made with other settings, a cell a file: stop it at any time and call it again. DIR holds
+`data/fairface` and `models/faceclip64`; drawn faces need nothing. Encoder and tables are read once a
+process, all methods of a task and seed share one set of clients, and post-hoc methods share the FedAvg run,
+which is kept under `--work`. Nothing is chosen on test rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+import fvlfp
+from benchmarks.grid import (
+    GRID,
+    OURS,
+    PARTS,
+    POSTHOC,
+    PROJECTIONS,
+    SETTINGS,
+    TASKS,
+    Sources,
+    cell_path,
+    changes_of,
+    choice_of,
+    config_of,
+    cost_of,
+    metrics_of,
+)
+from benchmarks.machine import machine
+from fvlfp.config import Config
+from fvlfp.dsop import Projection
+from fvlfp.federation.checkpoint import write_atomically
+from fvlfp.federation.client import confusion
+from fvlfp.federation.run import Prepared, Trained, predict, prepare, train, with_posthoc
+from fvlfp.fpf import balanced_accuracy, cell_recalls, recall_gap
+
+
+class Seed:
+    """One task and seed: its clients, its FedAvg run, and the cells of any method."""
+
+    def __init__(self, sources: Sources, task: str, seed: int, **settings: Any) -> None:
+        self.task, self.seed, self.settings, self.work = task, seed, settings, sources.work
+        self.cfg = config_of(task, "fedavg", seed, **settings)
+        dataset = sources.dataset(task, self.cfg)
+        self.prepared = prepare(self.cfg, dataset=dataset, encoder=sources.encoder(task))
+        self.fedavg = self._fedavg()
+        self.before = predict(self.prepared, self.fedavg)
+        self._posthoc: dict[str, pd.DataFrame] = {}
+
+    def cell(self, method: str) -> dict[str, Any]:
+        """Everything the page says about one method on this task and seed."""
+        cfg = config_of(self.task, method, self.seed, **self.settings)
+        trained = self._train(method, cfg)
+        frame = predict(self.prepared, trained)
+        found = {
+            "task": self.task,
+            "method": method,
+            "seed": self.seed,
+            "config": cfg.digest(),
+            "labels_read": cfg.labels_read(),
+            "n_test": len(frame),
+            "groups": len(self.prepared.task.groups[TASKS[self.task].group]),
+            "clients": [len(c.train) for c in self.prepared.clients],
+            "metrics": metrics_of(frame, self.task, self.seed),
+            **choice_of(trained),
+            **cost_of(trained, self.prepared),
+        }
+        if method != "fedavg":
+            found["changes"] = changes_of(self.before, frame, self.task, self.seed)
+        if method in OURS:  # the question a reader asks: does it beat FedAvg and a free projection?
+            found["against"] = {
+                name: changes_of(self._after(name), frame, self.task, self.seed) for name in PROJECTIONS
+            }
+        if cfg.pooling == "local":
+            found["mean_client"] = mean_client(self.prepared, trained)
+        weights = self.prepared.provenance["weights_sha256"]
+        return found | {"made_by": {**machine(), "source": source_digest(), "weights_sha256": weights}}
+
+    def _train(self, method: str, cfg: Config) -> Trained:
+        if method == "fedavg":
+            return self.fedavg
+        if method in POSTHOC:
+            return with_posthoc(cfg, self.prepared, self.fedavg)
+        return train(cfg, self.prepared, progress=None)
+
+    def _after(self, method: str) -> pd.DataFrame:
+        if method not in self._posthoc:
+            cfg = config_of(self.task, method, self.seed, **self.settings)
+            self._posthoc[method] = predict(self.prepared, with_posthoc(cfg, self.prepared, self.fedavg))
+        return self._posthoc[method]
+
+    def _fedavg(self) -> Trained:
+        """Trained, or read if this code trained it before on these rows."""
+        key = hashlib.sha256(f"{source_digest()} {self.cfg.digest()}".encode())
+        for client in self.prepared.clients:
+            key.update(client.train.z.cpu().numpy().tobytes())
+        path = self.work / "fedavg" / f"{key.hexdigest()[:24]}.safetensors"
+        facts = path.with_suffix(".json")
+        if path.is_file() and facts.is_file():
+            tensors, told = load_file(path), json.loads(facts.read_text())
+            projection = Projection(tensors["basis"], tensors["mu"], 0.0)
+            return Trained(self.cfg, tensors["prompts"], projection, told["history"], [], told["seconds"])
+        trained = train(self.cfg, self.prepared, progress=None)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        p = trained.projection
+        save_file({"prompts": trained.prompts.cpu(), "basis": p.basis.cpu(), "mu": p.mu.cpu()}, path)
+        told = {"history": trained.history, "seconds": trained.seconds}
+        write_atomically(facts, json.dumps(told).encode())
+        return trained
+
+
+@torch.no_grad()
+def mean_client(prepared: Prepared, trained: Trained) -> dict[str, float]:
+    """Local training: mean over clients, by size, of what each client's own model shows on all test rows."""
+    sizes = {name: len(groups) for name, groups in prepared.task.groups.items()}
+    rows = []
+    for prompts in trained.prompts:
+        counts = next(iter(confusion(prepared.test, prepared.task.class_texts(prompts), sizes).values()))
+        rows.append((balanced_accuracy(counts), cell_recalls(counts).min(), recall_gap(counts)))
+    mean = np.average(np.array(rows, float), axis=0, weights=trained.sizes)
+    names = ("balanced_accuracy", "worst_cell_recall", "equalized_odds_difference_worst")
+    return {name: round(float(x), 6) for name, x in zip(names, mean, strict=True)}
+
+
+def source_digest() -> str:
+    """Changes with any line of the package that can change a result."""
+    root = Path(fvlfp.__file__).parent
+    files = sorted(p for p in root.rglob("*.py") if "audit" not in p.relative_to(root).parts)
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def missing(
+    part: str, tasks: Iterable[str], seeds: int, root: Path = GRID, **settings: Any
+) -> dict[tuple[str, int], list[str]]:
+    """(task, seed) -> methods of one part of the grid without a cell of today's settings."""
+    kind, methods = PARTS[part]
+    out: dict[tuple[str, int], list[str]] = {}
+    for seed in range(seeds):
+        for task in tasks:
+            if TASKS[task].kind == kind:
+                left = [m for m in methods if not is_done(task, m, seed, root, **settings)]
+                if left:
+                    out[task, seed] = left
+    return out
+
+
+def is_done(task: str, method: str, seed: int, root: Path = GRID, **settings: Any) -> bool:
+    """Whether the cell is there, and was made with the settings it would be made with now."""
+    path = cell_path(task, method, seed, root)
+    if not path.is_file():
+        return False
+    return json.loads(path.read_text())["config"] == config_of(task, method, seed, **settings).digest()
+
+
+def write_cell(cell: dict[str, Any], root: Path = GRID) -> Path:
+    """Put a cell in its place."""
+    path = cell_path(cell["task"], cell["method"], cell["seed"], root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(cell, indent=1) + "\n").encode())
+    return path
+
+
+def run_missing(
+    sources: Sources,
+    todo: dict[tuple[str, int], list[str]],
+    *,
+    root: Path = GRID,
+    say: Callable[[str], None] = print,
+    **settings: Any,
+) -> None:
+    """Run cells, write each as it is ready, and say how long the rest will take."""
+    total = sum(map(len, todo.values()))
+    started, done = time.perf_counter(), 0
+    for (task, seed), methods in todo.items():
+        at = Seed(sources, task, seed, **settings)
+        for method in methods:
+            begun = time.perf_counter()
+            write_cell(at.cell(method), root)
+            done += 1
+            now = time.perf_counter()
+            left = (now - started) / done * (total - done)
+            say(
+                f"{done}/{total}  {task}  {method}  seed {seed}  {now - begun:.0f} s; "
+                f"about {left / 60:.0f} min left"
+            )
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="run what is missing of the grid")
+    parser.add_argument("--part", choices=PARTS, action="append", help="with --all; default: every part")
+    parser.add_argument("--task", choices=TASKS, action="append")
+    parser.add_argument("--method", choices=SETTINGS)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seeds", type=int, default=5, help="with --all: seeds 0 ... SEEDS - 1")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="images and FedAvg runs")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    shared = os.environ.get("FVLFP_SHARED")
+    sources = Sources(Path(shared) if shared else None, args.work)
+    if args.all:
+        for part in args.part or PARTS:
+            todo = missing(part, args.task or TASKS, args.seeds)
+            print(f"{part}: {sum(map(len, todo.values()))} cells missing", flush=True)
+            run_missing(sources, todo, say=lambda line: print(line, flush=True))
+    elif args.task and len(args.task) == 1 and args.method and args.seed is not None:
+        cell = Seed(sources, args.task[0], args.seed).cell(args.method)
+        print(json.dumps(cell, indent=1))
+        write_cell(cell)
+    else:
+        parser.error("give --all, or one --task with --method and --seed")
+
+
+if __name__ == "__main__":
+    main()

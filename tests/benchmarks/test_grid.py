@@ -1,0 +1,175 @@
+"""The results page from a synthetic grid, and two real cells on drawn faces."""
+
+import json
+
+import pytest
+
+from benchmarks import results
+from benchmarks.goal import verdicts
+from benchmarks.grid import CORNERS, OURS, PROJECTIONS, TASKS, Sources, cell_path, config_of, crossed
+from benchmarks.run import Seed, is_done, missing, run_missing, write_cell
+from benchmarks.table import ODDS, Grid, best_projection, excess, main_effect, over_seeds, reduction
+from fvlfp.data.table import Dataset
+
+SMALL = {"profile": "smoke", "n": 600, "clients": 3, "rounds": 1, "device": "cpu"}
+
+
+def entry(value, null=0.02):
+    return {"value": value, "low": value - 0.02, "high": value + 0.02, "expected_null": null, "null_95": 0.05}
+
+
+def made(task, method, seed, odds, accuracy=0.80, labels=()):
+    """A cell as `Seed.cell` makes it, with chosen numbers."""
+    metrics = {
+        ODDS: entry(odds),
+        "demographic_parity_difference": entry(odds + 0.01) | {"perfect_classifier": 0.08},
+        "balanced_accuracy": entry(accuracy),
+        "worst_cell_recall": entry(0.9 - odds),
+    }
+    cell = {
+        "task": task,
+        "method": method,
+        "seed": seed,
+        "config": "0",
+        "labels_read": list(labels),
+        "n_test": 1000,
+        "groups": 2 if task == "age-gender" else 7,
+        "clients": [10, 90],
+        "metrics": metrics,
+        "rank": 1,
+        "lambda": 1.0,
+        "parameters": 1024,
+        "uplink_bytes_a_round": 4096,
+        "uplink_bytes_after": 0,
+        "seconds": 3.0,
+        "made_by": {"cpu": "x", "cores": 2, "torch": "2", "flwr": "1", "source": "abc"},
+    }
+    if method != "fedavg":
+        cell["changes"] = {
+            name: {"change": e["value"] - b, "low": e["value"] - b - 0.01, "high": e["value"] - b + 0.01}
+            for (name, e), b in zip(metrics.items(), (0.22, 0.23, 0.80, 0.68), strict=True)
+        }
+    if method in OURS:
+        cell["against"] = {
+            name: {ODDS: {"change": odds - 0.10, "low": odds - 0.11, "high": odds - 0.09}}
+            for name in PROJECTIONS
+        }
+    return cell
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two tasks, two seeds; CDFP takes 0.05 off the gap, DSOP 0.12, FPF nothing."""
+    off = {"cdfp": 0.05, "dsop": 0.12, "fpf": 0.0}
+    for task in ("age-gender", "gender-race"):
+        for seed in (0, 1):
+            for name in CORNERS:
+                on = off if name == "fvlfp" else {k: v for k, v in off.items() if k in name.split("-")}
+                write_cell(made(task, name, seed, 0.22 - sum(on.values()) + 0.001 * seed), tmp_path)
+            write_cell(made(task, "fvlfp-labels", seed, 0.03, labels=["training"]), tmp_path)
+            write_cell(made(task, "leace", seed, 0.10, labels=["training", "validation"]), tmp_path)
+            write_cell(made(task, "text-projection", seed, 0.04, accuracy=0.60), tmp_path)
+    return tmp_path
+
+
+def test_excess_and_reduction_are_above_chance(folder):
+    methods = Grid.read(folder)["gender-race"]
+    assert excess(methods["fedavg"]) == pytest.approx(0.2205 - 0.02)
+    assert reduction(methods["leace"], methods["fedavg"]) == pytest.approx(1 - 0.08 / 0.2005)
+    found = over_seeds(methods["fedavg"], ODDS)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2205, 0.2005, 0.2405))
+
+
+def test_a_projection_that_gives_up_the_task_is_no_rival(folder):
+    assert best_projection(Grid.read(folder)["age-gender"]) == "leace"
+
+
+def test_main_effects_are_what_was_planted(folder):
+    methods = Grid.read(folder)["age-gender"]
+    for component, planted in (("cdfp", -0.05), ("dsop", -0.12), ("fpf", 0.0)):
+        effect, low, high = main_effect(methods, component, ODDS)
+        assert effect == pytest.approx(planted)
+        assert low <= effect <= high
+    del methods["cdfp-fpf"]
+    assert main_effect(methods, "cdfp", ODDS) is None
+
+
+def test_verdicts_say_by_how_much(folder):
+    found = {(v.task, v.method, v.goal): v for v in verdicts(Grid.read(folder))}
+    inside = found["age-gender", "fvlfp", "odds gap not told from chance"]
+    assert not inside.hit
+    assert inside.told == "0 of 2 seeds; mean +0.001 from the 95 % point of chance"
+    falls = found["gender-race", "fvlfp-labels", "excess over chance falls"]
+    assert falls.hit
+    assert "by 95% of 0.2" in falls.told
+    ahead = found["gender-race", "fvlfp", "odds gap below FedAvg with the best free projection"]
+    assert ahead.hit
+    assert "against leace" in ahead.told
+
+
+def test_the_page_says_what_the_cells_say(folder):
+    text = results.page(Grid.read(folder))
+    assert "parts of the goal are hit and" in text
+    assert "| `leace` | training, validation | 2 | " in text
+    assert "**CDFP** lowers the odds gap on `age-gender`, `gender-race`." in text
+    assert "**FPF** cannot be told from no effect on" in text
+    assert "cells of the grid were not run" in text
+    assert "None" not in text
+    assert "nan" not in text
+
+
+def test_a_worse_grid_is_told_as_worse(folder):
+    for seed in (0, 1):
+        write_cell(made("age-gender", "fvlfp", seed, 0.30, accuracy=0.75), folder)
+    text = results.page(Grid.read(folder))
+    assert "**missed**: -0.050 [-0.060, -0.040]" in text
+    assert "`age-gender`, **full method**: odds gap is worse than FedAvg's by 0.080" in text
+    assert "lower, within a point of FedAvg's balanced accuracy: `leace` (0.100)" in text
+
+
+def test_the_figure_is_drawn(folder, tmp_path):
+    results.draw(Grid.read(folder), tmp_path / "f.png")
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_cells_on_drawn_faces_and_nothing_is_run_twice(tmp_path):
+    sources = Sources(None, tmp_path / "work")
+    todo = {("toy-shape", 0): ["fedavg", "fvlfp"]}
+    said = []
+    run_missing(sources, todo, root=tmp_path / "grid", say=said.append, **SMALL)
+    assert said[-1].startswith("2/2  toy-shape  fvlfp  seed 0")
+    grid = Grid.read(tmp_path / "grid")
+    ours = grid["toy-shape"]["fvlfp"][0]
+    assert set(ours["against"]) == set(PROJECTIONS)
+    assert ours["metrics"][ODDS]["expected_null"] > 0
+    assert len(json.dumps(ours)) < 12_000
+    assert "parts of the goal" in results.page(grid)
+    assert is_done("toy-shape", "fvlfp", 0, tmp_path / "grid", **SMALL)
+    assert not is_done("toy-shape", "fvlfp", 0, tmp_path / "grid", **(SMALL | {"rounds": 2}))
+    left = missing("ablation", ["toy-shape"], 1, tmp_path / "grid", **SMALL)
+    assert left == {("toy-shape", 0): [m for m in CORNERS if m not in ("fedavg", "fvlfp")]}
+    again = Seed(sources, "toy-shape", 0, **SMALL).cell("fvlfp")  # its FedAvg comes from the folder
+    untimed = [{k: v for k, v in cell.items() if k != "seconds"} for cell in (ours, again)]
+    assert untimed[0] == json.loads(json.dumps(untimed[1]))
+
+
+def test_every_cell_of_the_grid_has_a_config():
+    for task, t in TASKS.items():
+        for method in (*CORNERS, "local", "leace", "fvlfp-labels"):
+            assert config_of(task, method, 3).groups == (t.group,)
+    assert config_of("opposed", "fvlfp", 0).partition == "opposed"
+    assert config_of("age-gender", "fvlfp-labels", 0).labels_read()[0] == "training"
+    assert cell_path("opposed", "fvlfp", 0).parts[-3:] == ("opposed", "fvlfp", "0.json")
+
+
+def test_crossed_groups_have_words():
+    import pandas as pd
+
+    from data_prep.fairface import CARD, GENDERS, RACES
+
+    frame = pd.DataFrame({"gender": ["Female", "Male"], "race": ["Latino_Hispanic", "White"]})
+    dataset = crossed(Dataset(frame, [], CARD))
+    assert dataset.frame["gender_race"].tolist() == ["Female, Latino_Hispanic", "Male, White"]
+    words = dataset.card.groups["gender_race"].words
+    assert len(words) == len(GENDERS) * len(RACES)
+    assert words["Female, Latino_Hispanic"] == ["latino woman", "latino hispanic woman"]
