@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +28,9 @@ from fvlfp.errors import InputError
 
 #: The built-in model, trained on drawn faces by data_prep/tiny_clip.py.
 TOYCLIP = Path(__file__).parent / "toyclip"
+
+#: Images in one pass of the tower; benchmarks/speed.py measures that more make no CPU faster.
+BATCH = 64
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -57,6 +60,8 @@ class Encoder:
         self, model: Any, transform: Callable[[Any], Tensor], tokenizer: Any, provenance: dict[str, Any]
     ) -> None:
         self.model = model.eval().requires_grad_(False)
+        # Convolutions run faster so (benchmarks/speed.py); a vision transformer does not mind.
+        self.model.visual.to(memory_format=torch.channels_last)
         self.transform = transform
         self.text = TextTower(model, tokenizer)
         self.scale = float(model.logit_scale.exp())
@@ -121,30 +126,37 @@ class Encoder:
         }
         return cls(made, transform, tokenizer, provenance)
 
+    def encode_images(self, images: Sequence[Any], *, batch: int = BATCH) -> np.ndarray:
+        """Unit image embeddings `z = f(x)/|f(x)|` (n, d) float32 of a sequence of PIL images."""
+        rows = list(self.encode_batches(images, [range(len(images))], batch=batch))
+        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+
     @torch.no_grad()
-    def encode_images(self, images: Sequence[Any], *, batch: int = 256) -> np.ndarray:
-        """Unit image embeddings `z = f(x)/|f(x)|` (n, d) float32 of a sequence of PIL images.
+    def encode_batches(
+        self, images: Sequence[Any], parts: Iterable[range], *, batch: int = BATCH
+    ) -> Iterator[np.ndarray]:
+        """Unit embeddings (at most `batch`, d) of the images in `parts`, in order; no batch spans two parts.
 
         The next batch is opened and transformed in threads while the tower works on this one (Pillow
         decodes and resizes outside Python's lock). On a GPU the tower runs in bfloat16; the norm is always
         taken in float32.
         """
-        rows: list[np.ndarray] = []
         half = self.device.type == "cuda"
+        cuts = (part[i : i + batch] for part in parts for i in range(0, len(part), batch))
         with ThreadPoolExecutor() as pool:
 
-            def ask(start: int) -> list[Future[Tensor]]:
-                stop = min(start + batch, len(images))
-                return [pool.submit(_pixels, self.transform, images, i) for i in range(start, stop)]
+            def ask() -> list[Future[Tensor]]:
+                return [pool.submit(_pixels, self.transform, images, i) for i in next(cuts, range(0))]
 
-            coming = ask(0)
-            for start in range(0, len(images), batch):
-                asked, coming = coming, ask(start + batch)
-                pixels = torch.stack([future.result() for future in asked]).to(self.device)
+            coming = ask()
+            while coming:
+                asked, coming = coming, ask()
+                pixels = torch.stack([future.result() for future in asked]).to(
+                    self.device, memory_format=torch.channels_last
+                )
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
                     out = self.model.encode_image(pixels)
-                rows.append(F.normalize(out.float(), dim=-1).cpu().numpy())
-        return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
+                yield F.normalize(out.float(), dim=-1).cpu().numpy()
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str], *, batch: int = 512) -> Tensor:
@@ -167,40 +179,58 @@ def features(
     Images are taken in blocks of 2048. The key of a block is the sha256 of the weights, of the image
     transform and of every image in it, so neither a new model nor a changed picture can meet an old
     feature. A block's file is written beside its place and then renamed: a killed run leaves no half
-    file, and the next one goes on where it stopped.
+    file, and the next one goes on where it stopped. Blocks found are mapped, not read, until they are put
+    together.
     """
+    parts = [range(i, min(i + _BLOCK, len(images))) for i in range(0, len(images), _BLOCK)]
+    paths = [_cache_file(encoder, images, part, Path(cache)) if cache else None for part in parts]
+    found = [_read(path, len(part)) for path, part in zip(paths, parts, strict=True)]
+    missing = [part for part, z in zip(parts, found, strict=True) if z is None]
+    encoded = encoder.encode_batches(images, missing)
     blocks = []
     with _bar(len(images), quiet) as tick:
-        for start in range(0, len(images), _BLOCK):
-            block = images[start : start + _BLOCK]
-            z = _cached(encoder, block, Path(cache)) if cache else encoder.encode_images(block)
+        for part, path, z in zip(parts, paths, found, strict=True):
+            if z is None:
+                rows: list[np.ndarray] = []
+                while sum(map(len, rows)) < len(part):
+                    rows.append(next(encoded))
+                    tick(len(rows[-1]))
+                z = np.concatenate(rows)
+                if path:
+                    _write(path, z)
+            else:
+                tick(len(part))
             blocks.append(z)
-            tick(len(block))
     return np.concatenate(blocks)
 
 
+#: Images in one cache file.
 _BLOCK = 2048
 
 
-def _cached(encoder: Encoder, images: Sequence[Any], cache: Path) -> np.ndarray:
+def _cache_file(encoder: Encoder, images: Sequence[Any], part: range, cache: Path) -> Path:
     made_of = encoder.provenance
     key = hashlib.sha256(f"{made_of['weights_sha256']}{made_of['transform']}{encoder.device.type}".encode())
-    for i in range(len(images)):
+    for i in part:
         key.update(images.digest(i) if hasattr(images, "digest") else images[i].tobytes())
-    path = cache / f"{key.hexdigest()}.npy"
+    return cache / f"{key.hexdigest()}.npy"
+
+
+def _read(path: Path | None, n: int) -> np.ndarray | None:
+    """The block in `path`, mapped into memory, or None where it is absent or damaged."""
     try:
-        found = np.load(path, allow_pickle=False)
-        if len(found) == len(images):
-            return found
+        found = np.load(path, mmap_mode="r", allow_pickle=False) if path else None
+        return found if found is not None and len(found) == n else None
     except (OSError, ValueError, EOFError):
-        pass  # absent or damaged: encode, and put a whole file in its place
-    z = encoder.encode_images(images)
+        return None
+
+
+def _write(path: Path, z: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("wb") as file:
         np.save(file, z, allow_pickle=False)
     part.replace(path)
-    return z
 
 
 def default_cache() -> Path:

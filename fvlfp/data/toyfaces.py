@@ -9,11 +9,13 @@ group has enough members of every class for its rates to be measured.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from typing import overload
+from functools import cache, cached_property
+from pathlib import Path
+from typing import NamedTuple, overload
 
 import numpy as np
 import pandas as pd
+import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -57,14 +59,36 @@ CARD = Card(
 )
 
 
-class Pictures(Sequence[Image.Image]):
-    """Images held as one uint8 array, `.array`, shape (n, 64, 64, 3); item i is a PIL image."""
+class Being(NamedTuple):
+    """All that one drawing is made of: see `make` for strength."""
 
-    def __init__(self, array: NDArray[np.uint8]) -> None:
-        self.array = array
+    seed: int
+    i: int
+    properties: tuple[tuple[str, str], ...]
+    strength: float
+
+    def drawing(self) -> NDArray[np.uint8]:
+        """The picture, uint8, shape (64, 64, 3)."""
+        has = dict(self.properties)
+        uniforms, grain = _numbers(self.seed, self.i)
+        image = draw(
+            uniforms,
+            **{name: has[name] == "yes" for name in LABELS},
+            shape=has["shape"],
+            tint=has["tint"],
+            covered=0.15 + 0.35 * self.strength,
+        )
+        return spoil(image, self.strength, grain)
+
+
+class Pictures(Sequence[Image.Image]):
+    """Images that are drawn when they are asked for; item i is a PIL image."""
+
+    def __init__(self, beings: list[Being]) -> None:
+        self.beings = beings
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self.beings)
 
     @overload
     def __getitem__(self, i: int) -> Image.Image: ...
@@ -72,19 +96,24 @@ class Pictures(Sequence[Image.Image]):
     def __getitem__(self, i: slice) -> "Pictures": ...
     def __getitem__(self, i: int | slice) -> "Image.Image | Pictures":
         if isinstance(i, slice):
-            return Pictures(self.array[i])
-        return Image.fromarray(self.array[i])
+            return Pictures(self.beings[i])
+        return Image.fromarray(self.beings[i].drawing())
 
     def __iter__(self) -> Iterator[Image.Image]:
         return (self[i] for i in range(len(self)))
 
+    @cached_property
+    def array(self) -> NDArray[np.uint8]:
+        """All of them, drawn once and kept: uint8, shape (n, 64, 64, 3)."""
+        return np.stack([being.drawing() for being in self.beings])
+
     def digest(self, i: int) -> bytes:
-        """The sha256 of picture i."""
-        return hashlib.sha256(self.array[i].tobytes()).digest()
+        """Changes whenever picture i would, without drawing it: the being, and the code that draws."""
+        return hashlib.sha256(f"{_drawn_by()} {self.beings[i]}".encode()).digest()
 
     def take(self, rows: NDArray[np.int_]) -> "Pictures":
         """The images at these positions."""
-        return Pictures(self.array[rows])
+        return Pictures([self.beings[i] for i in rows])
 
 
 def make(
@@ -98,7 +127,7 @@ def make(
     difficulty: Mapping[str, float] | None = None,
     label_noise: Mapping[str, float] | float = 0.0,
 ) -> Dataset:
-    """Draw n toy faces.
+    """n toy faces; each is drawn when it is looked at.
 
     correlation: what a group changes in P(label = "yes") of the train split. A number c means
     {"shape": c}: P(yes | round) - P(yes | square) = c. {"tint": c} means
@@ -121,10 +150,9 @@ def make(
     by_split = {"train": _effect(correlation, label), "test": _effect(test_correlation, label)}
     by_client = [_effect({**by_split["train"], "shape": c}, label) for c in client_correlation or ()]
     rows: list[dict[str, str]] = []
-    pixels = np.empty((n, SIZE, SIZE, 3), dtype=np.uint8)
+    beings: list[Being] = []
     for i in range(n):
-        uniforms, grain = _numbers(seed, i)
-        u = uniforms[0]
+        u = _uniforms(seed, i)[0]
         row = {"split": "test" if i % 3 == 2 else "train"}
         for k, (name, groups) in enumerate(GROUPS.items()):
             row[name] = groups[int(u[k] * len(groups))]
@@ -137,19 +165,13 @@ def make(
             p = BASE_RATE[name] + (_shift(effect, row) if name == label else 0)
             row[name] = "yes" if u[3 + k] < p else "no"
         strength = max(difficulty.get(row[name], 0.0) for name in GROUPS)
-        image = draw(
-            uniforms,
-            **{name: row[name] == "yes" for name in LABELS},
-            shape=row["shape"],
-            tint=row["tint"],
-            covered=0.15 + 0.35 * strength,
-        )
-        pixels[i] = spoil(image, strength, grain)
+        properties = tuple((name, row[name]) for name in (*LABELS, *GROUPS))
+        beings.append(Being(seed, i, properties, strength))
         if row["split"] == "train" and u[6] < _noise(label_noise, row):
             row[label] = "no" if row[label] == "yes" else "yes"
         rows.append(row)
     columns = [*LABELS, *GROUPS, "split", *(["client"] if by_client else [])]
-    return Dataset(pd.DataFrame(rows, columns=columns, dtype=object), Pictures(pixels), CARD)
+    return Dataset(pd.DataFrame(rows, columns=columns, dtype=object), Pictures(beings), CARD)
 
 
 def twin(seed: int, i: int, *, difficulty: float = 0.0, **properties: str) -> Image.Image:
@@ -165,20 +187,16 @@ def twin(seed: int, i: int, *, difficulty: float = 0.0, **properties: str) -> Im
         allowed = GROUPS.get(name, ("no", "yes"))
         if value not in allowed:
             raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-    uniforms, grain = _numbers(seed, i)
-    image = draw(
-        uniforms,
-        **{name: properties[name] == "yes" for name in LABELS},
-        shape=properties["shape"],
-        tint=properties["tint"],
-        covered=0.15 + 0.35 * difficulty,
-    )
-    return Image.fromarray(spoil(image, difficulty, grain))
+    return Image.fromarray(Being(seed, i, tuple(properties.items()), difficulty).drawing())
+
+
+def _uniforms(seed: int, i: int) -> NDArray[np.float64]:
+    return np.random.default_rng([seed, i]).random((len(PARTS), DRAWS))
 
 
 def _numbers(seed: int, i: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """The random numbers of example i: uniforms (parts, draws) and grain (64, 64, 3)."""
-    uniforms = np.random.default_rng([seed, i]).random((len(PARTS), DRAWS))
+    uniforms = _uniforms(seed, i)
     # a window of one sheet of noise: fresh noise for each example would cost a tenth of the time
     x, y = (3 * SIZE * uniforms[-1, :2]).astype(int)
     return uniforms, _grain()[y : y + SIZE, x : x + SIZE]
@@ -188,6 +206,15 @@ def _numbers(seed: int, i: int) -> tuple[NDArray[np.float64], NDArray[np.float32
 def _grain() -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
     return rng.standard_normal((4 * SIZE, 4 * SIZE, 3), dtype=np.float32)
+
+
+@cache
+def _drawn_by() -> str:
+    """The sha256 of all code that turns a being into pixels, and the libraries' versions."""
+    code = hashlib.sha256(f"{PIL.__version__} {np.__version__}".encode())
+    for name in ("toyfaces", "drawing", "face_parts", "pen"):
+        code.update(Path(__file__).with_name(f"{name}.py").read_bytes())
+    return code.hexdigest()
 
 
 def _effect(correlation: Mapping[str, float] | float, label: str) -> dict[str, float]:

@@ -34,12 +34,12 @@ def train_alone(
             for p, client in zip(prompts, clients, strict=True)
         ]
         if stacked:
-            done = train_stacked(jobs, task, cfg)
+            done = [(found, loss) for found, _, loss in train_stacked(jobs, task, cfg)]
         else:
             done = [
                 local_train(j.prompts, j.data, task, cfg, directions={}, seed_name=j.seed_name) for j in jobs
             ]
-        prompts = [p for p, _ in done]
+        prompts = [found for found, _ in done]
         on_round(sum(loss for _, loss in done) / len(done))
     return torch.stack(prompts)
 

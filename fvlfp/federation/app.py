@@ -23,7 +23,7 @@ from torch import Tensor
 from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
-from fvlfp.federation.adapter import adapter_train, initial, readout
+from fvlfp.federation.adapter import adapt, adapter_train, initial
 from fvlfp.federation.checkpoint import Checkpoints, State
 from fvlfp.federation.client import ClientData, Job, client_moments, confusion, local_train, suppress
 from fvlfp.federation.messages import arrays_of, number, on_wire, read_arrays, reply_with
@@ -38,8 +38,8 @@ from fvlfp.fpf import balanced_accuracy, client_weight, defined, recall_gap
 GAP_PRIOR = 10.0
 
 
-#: A train message's content and the client's data -> new prompts and the mean training loss.
-Trainer = Callable[[RecordDict, ClientData], tuple[Tensor, float]]
+#: A train message's content and the client's data -> new prompts, their class texts, the mean training loss.
+Trainer = Callable[[RecordDict, ClientData], tuple[Tensor, Tensor, float]]
 
 
 def make_client_app(
@@ -70,7 +70,7 @@ def make_client_app(
     def evaluate(message: Message, context: Context) -> Message:
         data, content = load(context), message.content
         texts = task.class_texts(read_arrays(content, "arrays")["prompts"]).detach()
-        projection = _projection(content, task)
+        projection = _projection(read_arrays(content, "subspace"), task)
         arrays: dict[str, Tensor] = {}
         for i, (rank, lam) in enumerate(read_arrays(content, "candidates")["rank-lambda"].tolist()):
             val = data.val.project(projection.to_rank(int(rank), lam))
@@ -81,10 +81,11 @@ def make_client_app(
     @app.train()
     def train(message: Message, context: Context) -> Message:
         data, content = load(context), message.content
-        config, projection = content.config_records["config"], _projection(content, task)
-        prompts, loss = trainer(content, data)
+        config = content.config_records["config"]
+        projection = _projection(read_arrays(content, "subspace"), task)
+        prompts, texts, loss = trainer(content, data)
         val = data.val.project(projection)
-        z, texts = (found.detach() for found in readout(task, cfg, prompts, val.z))
+        z = adapt(val.z, prompts).detach() if cfg.tune == "adapter" else val.z
         counts = confusion(Split(z, val.y, val.g), texts, n_groups)
         perf = balanced_accuracy(next(iter(counts.values())), min_cell=cfg.min_cell)
         gaps = [recall_gap(c, min_cell=cfg.min_cell, prior=GAP_PRIOR) for c in counts.values()]
@@ -186,10 +187,11 @@ def _shared(state: State, *, in_training: bool) -> dict[str, Tensor]:
 def one_by_one(task: Task, cfg: Config) -> Trainer:
     """The trainer of a client on its own."""
 
-    def train(content: RecordDict, data: ClientData) -> tuple[Tensor, float]:
-        job = job_of(content, data, task, cfg)
-        trainer = local_train if cfg.tune == "prompts" else adapter_train
-        return trainer(job.prompts, job.data, task, cfg, directions=job.directions, seed_name=job.seed_name)
+    def train(content: RecordDict, data: ClientData) -> tuple[Tensor, Tensor, float]:
+        prompts, examples, directions, seed_name = job_of(content, data, task, cfg)
+        tune = local_train if cfg.tune == "prompts" else adapter_train
+        trained, loss = tune(prompts, examples, task, cfg, directions=directions, seed_name=seed_name)
+        return trained, task.class_texts(trained) if cfg.tune == "prompts" else task.frozen_texts, loss
 
     return train
 
@@ -200,14 +202,14 @@ def job_of(content: RecordDict, data: ClientData, task: Task, cfg: Config) -> Jo
     shared, where = read_arrays(content, "subspace"), task.initial.device
     return Job(
         read_arrays(content, "arrays")["prompts"].to(where),
-        data.train.project(_projection(content, task)),
+        data.train.project(_projection(shared, task)),
         {name: shared[f"directions/{name}"].to(where) for name in _directed(cfg, task)},
         f"client/{data.client}/round/{round_}",
     )
 
 
-def _projection(content: RecordDict, task: Task) -> Projection:
-    shared, device = read_arrays(content, "subspace"), task.frozen_texts.device
+def _projection(shared: dict[str, Tensor], task: Task) -> Projection:
+    device = task.frozen_texts.device
     if "basis" not in shared:
         return dsop.no_projection(task.frozen_texts.shape[1])
     return Projection(shared["basis"].to(device), shared["mu"].to(device), float(shared["lambda"][0]))

@@ -43,7 +43,7 @@ class TrainTogether:
     def __init__(self, load: Callable[[Context], ClientData], task: Task, cfg: Config) -> None:
         self._load, self._task, self._cfg = load, task, cfg
         self._alone = one_by_one(task, cfg)
-        self._found: dict[int, tuple[Tensor, float]] = {}
+        self._found: dict[int, tuple[Tensor, Tensor, float]] = {}
 
     def __call__(self, sent: list[tuple[Message, Context]]) -> None:
         """What `LocalGrid` calls before any client."""
@@ -61,21 +61,22 @@ class TrainTogether:
             found = []
         self._found = dict(zip(jobs, found, strict=False))
 
-    def trainer(self, content: RecordDict, data: ClientData) -> tuple[Tensor, float]:
+    def trainer(self, content: RecordDict, data: ClientData) -> tuple[Tensor, Tensor, float]:
         """The result of the client whose turn it is, trained alone if no stack holds it."""
         found = self._found.pop(data.client, None)
         return self._alone(content, data) if found is None else found
 
 
-def train_stacked(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor, float]]:
-    """For each job what `local_train` returns, trained in stacks of at most `MOST_BYTES`.
+def train_stacked(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor, Tensor, float]]:
+    """For each job new prompts, their class texts and the mean loss, as `local_train` makes them.
 
-    The jobs are those of one round: all hold the same `directions`.
+    Clients are trained in stacks of at most `MOST_BYTES`. The jobs are those of one round: all hold the same
+    `directions`.
     """
     # Most steps first: the clients still at work are then always the first ones of a stack.
     order = sorted(range(len(jobs)), key=lambda k: (-n_steps(jobs[k], cfg), jobs[k].seed_name))
     size = clients_at_once(task, cfg)
-    out: dict[int, tuple[Tensor, float]] = {}
+    out: dict[int, tuple[Tensor, Tensor, float]] = {}
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         out |= zip(chosen, _train_stack([jobs[k] for k in chosen], task, cfg), strict=True)
@@ -98,7 +99,7 @@ def clients_at_once(task: Task, cfg: Config) -> int:
     return max(1, MOST_BYTES // (4 * (tower + images)))
 
 
-def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor, float]]:
+def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor, Tensor, float]]:
     start = torch.stack([job.prompts for job in jobs]).detach()
     params = start.clone().requires_grad_()
     optimiser = torch.optim.Adam([params], lr=cfg.lr)
@@ -123,7 +124,10 @@ def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor,
             finished.append(params[at_work - 1].detach().clone())
             at_work -= 1
     means = [float(x) / (len(job.data) * cfg.local_epochs) for x, job in zip(totals, jobs, strict=True)]
-    return list(zip(reversed(finished), means, strict=True))
+    prompts = torch.stack(finished[::-1])
+    with torch.no_grad():
+        texts = task.class_texts(prompts)
+    return list(zip(prompts, texts, means, strict=True))
 
 
 def _stack_batches(jobs: list[Job], task: Task, cfg: Config) -> Callable[[int, int], Batch]:

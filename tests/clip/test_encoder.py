@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fvlfp.clip import encoder as encoder_module
 from fvlfp.clip.encoder import Encoder, features, pick_device
 from fvlfp.errors import InputError
 
@@ -22,7 +23,7 @@ def test_features_are_unit_rows_and_do_not_depend_on_the_batch(encoder, images):
 
 def test_cache_is_used_and_keyed_by_pixels_and_model(encoder, images, tmp_path, monkeypatch):
     z = features(encoder, images, cache=tmp_path)
-    monkeypatch.setattr(encoder, "encode_images", lambda *a, **k: pytest.fail("encoded again"))
+    monkeypatch.setattr(encoder.model, "encode_image", lambda *a, **k: pytest.fail("encoded again"))
     np.testing.assert_array_equal(features(encoder, images, cache=tmp_path), z)
     changed = [*images[:-1], images[0]]
     with pytest.raises(pytest.fail.Exception):
@@ -30,6 +31,19 @@ def test_cache_is_used_and_keyed_by_pixels_and_model(encoder, images, tmp_path, 
     monkeypatch.setitem(encoder.provenance, "weights_sha256", "another model")
     with pytest.raises(pytest.fail.Exception):
         features(encoder, images, cache=tmp_path)
+
+
+def test_only_missing_blocks_are_encoded_and_the_rows_stay_in_order(encoder, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder_module, "_BLOCK", 2)
+    z = features(encoder, images, cache=tmp_path)
+    np.testing.assert_allclose(z, encoder.encode_images(images), atol=1e-6)
+    files = sorted(tmp_path.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
+    assert [len(np.load(path)) for path in files] == [2, 2, 2, 1]
+    files[1].unlink()
+    seen, inner = [], encoder.model.encode_image
+    monkeypatch.setattr(encoder.model, "encode_image", lambda x: seen.append(len(x)) or inner(x))
+    np.testing.assert_array_equal(features(encoder, images, cache=tmp_path), z)
+    assert seen == [2]
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY half a file"])

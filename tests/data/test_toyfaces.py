@@ -12,10 +12,25 @@ FACE = {"smiling": "yes", "glasses": "no", "hat": "no", "shape": "round", "tint"
 
 
 def frame_of(n, monkeypatch, **options):
-    """The rows of n faces without the time it takes to draw them."""
-    monkeypatch.setattr(toyfaces, "draw", lambda *a, **k: None)
-    monkeypatch.setattr(toyfaces, "spoil", lambda *a: 0)
+    """The rows of n faces; none is drawn before somebody looks at it."""
+    monkeypatch.setattr(toyfaces, "draw", lambda *a, **k: pytest.fail("drawn"))
     return toyfaces.make(n, **options).frame
+
+
+def test_a_digest_changes_with_the_picture_and_needs_no_drawing(monkeypatch):
+    easy, hard = toyfaces.make(30), toyfaces.make(30, difficulty={"square": 0.6})
+    same = (easy.images.array == hard.images.array).all(axis=(1, 2, 3))
+    assert 0 < same.sum() < 30
+    monkeypatch.setattr(toyfaces, "draw", lambda *a, **k: pytest.fail("drawn"))
+    digests = [easy.images.digest(i) for i in range(30)]
+    assert len(set(digests)) == 30
+    assert [a == hard.images.digest(i) for i, a in enumerate(digests)] == same.tolist()
+    assert toyfaces.make(30, seed=1).images.digest(0) != digests[0]
+    assert [easy.images.take([3, 1]).digest(i) for i in (0, 1)] == [digests[3], digests[1]]
+    noisy = toyfaces.make(30, label_noise=0.9).images  # other labels, the same drawings
+    assert [noisy.digest(i) for i in range(30)] == digests
+    monkeypatch.setattr(toyfaces, "_drawn_by", lambda: "other code")
+    assert easy.images.digest(0) != digests[0]
 
 
 def share(frame, label="smiling"):
