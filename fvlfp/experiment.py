@@ -115,12 +115,16 @@ def training_facts(method: str, trained: Trained | None) -> dict[str, Any]:
     """What a report's model card says about training."""
     if trained is None:
         return {"training": "none: zero-shot with the first template"}
+    chosen = f"rank {trained.projection.basis.shape[1]}, lambda {trained.projection.lam:g}"
+    if trained.after is not None:
+        told = {k: v for k, v in trained.after.facts.items() if k in ("rank", "lambda")}
+        chosen = f"{trained.cfg.posthoc}: " + ", ".join(f"{k} {v:g}" for k, v in told.items())
     failed = sorted({node for row in trained.history for node in row["failed"]})
     return {
         "training": f"{method}, {len(trained.history)} rounds, {trained.cfg.clients} clients",
         "seed": trained.cfg.seed,
         "selection": "rank and lambda of the projection on clients' validation rows; nothing on test rows",
-        "projection": f"rank {trained.projection.basis.shape[1]}, lambda {trained.projection.lam:g}",
+        "projection": chosen,
         "failed_clients": failed,
     }
 
@@ -137,6 +141,7 @@ def _train(cfg: Config, prepared: Prepared, out: Path, resume: bool, say: Callab
         "mu": trained.projection.mu.cpu().contiguous(),
         **({} if trained.after is None else trained.after.tensors()),
     }
+    out.mkdir(parents=True, exist_ok=True)  # where nothing was sent there are no checkpoints
     write_atomically(out / "prompts.safetensors", save(tensors, metadata=facts))
     pd.DataFrame(trained.history).to_csv(out / "history.csv", index=False)
     if trained.candidates:

@@ -65,6 +65,16 @@ def test_zero_shot_baseline(tmp_path):
     assert list(table) == ["smiling", "shape", "baseline", "method"]
 
 
+@pytest.mark.parametrize("method", ["local", "leace"])
+def test_a_baseline_by_its_name(tmp_path, method):
+    cfg = Config.make("smoke", method, device="cpu", n=300, clients=2, rounds=1, draws=100)
+    run_and_audit(cfg, tmp_path / "run", say=lambda line: None)
+    assert (tmp_path / "run" / "method" / "prompts.safetensors").is_file()
+    document = json.loads((tmp_path / "run" / "audit" / "method" / "audit.json").read_text())
+    projection = document["provenance"]["projection"]
+    assert projection.startswith("leace: rank" if method == "leace" else "rank 0")
+
+
 def test_training_gets_no_test_row(tmp_path):
     """`train` works, to the bit, when the test rows are not there at all."""
     cfg = Config.make("smoke", device="cpu", n=600, clients=3)

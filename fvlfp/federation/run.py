@@ -234,7 +234,8 @@ def with_posthoc(cfg: Config, prepared: Prepared, trained: Trained) -> Trained:
     started = time.perf_counter()
     after = fit_after(cfg, prepared.task, prepared.clients, trained.prompts.to(prepared.task.initial.device))
     seconds = trained.seconds + time.perf_counter() - started
-    return dataclasses.replace(trained, cfg=cfg, after=after, seconds=seconds)
+    tried = after.facts.get("candidates", [])
+    return dataclasses.replace(trained, cfg=cfg, after=after, candidates=tried, seconds=seconds)
 
 
 def _train_alone(
