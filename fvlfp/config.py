@@ -45,6 +45,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dsop_words": ("frozen", "fair"),
     "dsop_at": ("training", "inference"),
     "fpf_by": ("client", "server"),
+    "robust": ("none", "krum", "multi-krum", "trimmed-mean", "median"),
 }
 
 
@@ -121,6 +122,17 @@ class Config:
     fpf_momentum: float = 0.0
     fpf_by: str = "client"
 
+    # What the server takes from clients.
+    deadline: float = 3600.0  # seconds a client may take to answer
+    min_available: int = 1  # usable answers that a round needs; with fewer the run stops
+    norm_bound: float = 10.0  # an update longer than this many times the round's median is refused; 0: off
+    robust: str = "none"  # how updates are summed: by weight, or by a rule of Flower's that bounds liars
+    liars: int = 1  # how many the robust rule reckons with
+
+    # Client-level differential privacy; dp_noise = 0 is off.
+    dp_clip: float = 0.1  # longest update a client sends (L2)
+    dp_noise: float = 0.0  # noise over the longest share of one client in the sum: the noise multiplier
+
     # Audit.
     draws: int = 2_000
 
@@ -143,6 +155,10 @@ class Config:
             )
         if self.fpf_momentum > 0 and self.fpf_by == "client":
             raise InputError("fpf_momentum needs fpf_by = 'server': a client keeps no history")
+        if self.dp_noise > 0 and self.robust != "none":
+            raise InputError("dp_noise needs robust = 'none': its noise is for a weighted sum")
+        if self.min_available > self.clients:
+            raise InputError(f"min_available = {self.min_available}, but there are {self.clients} clients")
 
     @classmethod
     def make(cls, profile: str = "full", method: str = "fvlfp", **settings: Any) -> Config:
@@ -231,6 +247,12 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("fpf_floor", 0.0, 1.0),
     ("fpf_margin", 0.0, 1.0),
     ("fpf_momentum", 0.0, 0.999),
+    ("deadline", 0.1, 10**7),
+    ("min_available", 1, 100_000),
+    ("norm_bound", 0.0, 1e6),
+    ("liars", 0, 100_000),
+    ("dp_clip", 1e-6, 1e6),
+    ("dp_noise", 0.0, 1e6),
     ("draws", 100, 10**6),
 )
 
