@@ -2,7 +2,7 @@
 
     python -m deploy.keys runs/trial [--nodes 3] [--days 30]
 
-Writes `ca.crt`, `superlink.crt`, `superlink.key`, and `node-K` with `node-K.pub` for each node, into DIR/keys.
+Writes `ca.crt`, `superlink.crt`, `superlink.key`, and `node-K` with `node-K.pub` for each node, to DIR/keys.
 Private files are readable by their owner only, and existing keys are never overwritten. The CA's own key is
 forgotten at once: nothing else can be signed with it. These keys are for a trial on one machine. For anything
 else, take a certificate for the SuperLink's real name from the CA you trust, and have every node make its own

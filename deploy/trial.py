@@ -94,10 +94,7 @@ class Trial:
         """One SuperLink with TLS, node authentication and its database on disk."""
         port = port or free_port()
         keys = self.key_folder
-        home = self.folder / "home" / "flwr"
-        home.mkdir(parents=True, exist_ok=True)
-        connection = {"address": f"127.0.0.1:{port}", "root-certificates": str(keys / "ca.crt")}
-        (home / "config.toml").write_text(tomli_w.dumps({"superlink": {"trial": connection}}))
+        self._connect(port, {"root-certificates": str(keys / "ca.crt")})
         words = ["flower-superlink", "--host", "127.0.0.1", "--port", str(port), "--enable-supernode-auth"]
         words += ["--ssl-ca-certfile", str(keys / "ca.crt"), "--ssl-certfile", str(keys / "superlink.crt")]
         words += ["--ssl-keyfile", str(keys / "superlink.key")]
@@ -108,6 +105,20 @@ class Trial:
         ]
         self._spawn("superlink", words, port=port)
         self._wait_for_port(port, "superlink")
+
+    def start_simulation(self, port: int) -> None:
+        """A SuperLink that runs Flower's simulation engine instead of waiting for SuperNodes."""
+        self._connect(port, {"insecure": True})
+        words = ["flower-superlink", "--simulation", "--insecure", "--host", "127.0.0.1"]
+        words += ["--port", str(port), "--disable-runtime-dependency-installation"]
+        self._spawn("superlink", words, port=port)
+        self._wait_for_port(port, "superlink")
+
+    def _connect(self, port: int, more: dict[str, Any]) -> None:
+        home = self.folder / "home" / "flwr"
+        home.mkdir(parents=True, exist_ok=True)
+        connection = {"address": f"127.0.0.1:{port}", **more}
+        (home / "config.toml").write_text(tomli_w.dumps({"superlink": {"trial": connection}}))
 
     def register(self, key: str) -> None:
         """Tell the SuperLink a node's public key; no other node may connect."""
@@ -133,10 +144,13 @@ class Trial:
 
         server = self.folder / "server"
         site = Site.open(self.cfg, Card.read(server / "words.toml"))
-        words = run_config_of(site, server=str(server), resume=resume)
+        return self.submit_words(run_config_of(site, server=str(server), resume=resume))
+
+    def submit_words(self, run_config: dict[str, str | bool], *more: str) -> int:
+        """`flwr run` with this run config and further words; returns Flower's run id."""
         file = self.folder / "run.toml"
-        file.write_text(tomli_w.dumps(words))
-        said = self.flwr("run", str(APP), "trial", "--run-config", str(file), "--format", "json")
+        file.write_text(tomli_w.dumps(run_config))
+        said = self.flwr("run", str(APP), "trial", "--run-config", str(file), "--format", "json", *more)
         return int(json.loads(said[said.index("{") :])["run-id"])
 
     def status(self, run: int) -> str:

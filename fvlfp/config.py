@@ -126,6 +126,7 @@ class Config:
     deadline: float = 3600.0  # seconds a client may take to answer
     min_available: int = 1  # usable answers that a round needs; with fewer the run stops
     norm_bound: float = 10.0  # an update longer than this many times the round's median is refused; 0: off
+    max_examples: int = 0  # a client that claims more is refused; 0: off
     robust: str = "none"  # how updates are summed: by weight, or by a rule of Flower's that bounds liars
     liars: int = 1  # how many the robust rule reckons with
 
@@ -250,6 +251,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("deadline", 0.1, 10**7),
     ("min_available", 1, 100_000),
     ("norm_bound", 0.0, 1e6),
+    ("max_examples", 0, 10**12),
     ("liars", 0, 100_000),
     ("dp_clip", 1e-6, 1e6),
     ("dp_noise", 0.0, 1e6),

@@ -26,6 +26,7 @@ from fvlfp.dsop import Projection
 from fvlfp.federation.checkpoint import Checkpoints, State
 from fvlfp.federation.client import ClientData, client_moments, confusion, local_train, suppress
 from fvlfp.federation.messages import arrays_of, number, on_wire, read_arrays, reply_with
+from fvlfp.federation.privacy import clip_update
 from fvlfp.federation.strategy import FairFusion, fusion_of
 from fvlfp.federation.subspace import ask_subspace, choose_projection
 from fvlfp.federation.task import Task
@@ -80,6 +81,9 @@ def make_client_app(load: Callable[[Context], ClientData], task: Task, cfg: Conf
             directions={name: shared[f"directions/{name}"] for name in _directed(cfg, task)},
             seed_name=f"client/{data.client}/round/{round_}",
         )
+        if cfg.dp_noise > 0:
+            start = read_arrays(content, "arrays")["prompts"]
+            prompts = clip_update(prompts, start, cfg.dp_clip)
         texts = task.class_texts(prompts).detach()
         counts = confusion(data.val.project(projection), texts, n_groups)
         perf = balanced_accuracy(next(iter(counts.values())), min_cell=cfg.min_cell)
@@ -124,7 +128,8 @@ def serve(
         `rank`, `lambda`, `candidates` (every (rank, lambda) tried on validation, with its numbers).
 
     Raises:
-        RuntimeError: no client answered. InputError: the checkpoints are of another config.
+        RuntimeError: fewer than `min_available` clients gave a usable answer.
+        InputError: the checkpoints are of another config.
     """
     state = checkpoints.load() if checkpoints and resume else None
     if state is None:
@@ -160,6 +165,7 @@ def serve(
             grid,
             arrays_of({"prompts": state.tensors["prompts"]}),
             num_rounds=cfg.rounds - done,
+            timeout=cfg.deadline,
             evaluate_fn=after_round,
         )
     if cfg.dsop_at == "inference":
