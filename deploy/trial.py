@@ -70,6 +70,19 @@ class Trial:
         if not (self.folder / "server" / "words.toml").exists():
             make_data(self.folder, self.cfg)
 
+    def memory(self) -> str:
+        """What the largest client will need, before anything is started."""
+        from fvlfp.data.table import read_table
+        from fvlfp.federation.deployed import Site
+        from fvlfp.federation.memory import estimate
+
+        tables = [self.folder / f"node-{k}" / "faces.csv" for k in range(self.cfg.clients)]
+        largest = max(tables, key=lambda table: table.stat().st_size)
+        dataset = read_table(largest, label=self.cfg.label, groups=self.cfg.groups)
+        site = Site.open(self.cfg, dataset.card)
+        needed = estimate(site.encoder, site.task, self.cfg, len(dataset))
+        return f"{needed.describe()}; {needed.clients_on(16 * 2**30)} such clients on a 16 GiB GPU"
+
     def start(self) -> None:
         """SuperLink, registered keys, SuperNodes.
 
@@ -343,6 +356,8 @@ def main(argv: Iterable[str] | None = None) -> None:
             if not (trial.key_folder / "ca.crt").exists():
                 make_keys(trial.key_folder, nodes=trial.cfg.clients)
         if args.what in ("all", "start"):
+            trial.make_data()
+            print(trial.memory(), flush=True)
             trial.start()
             print(
                 f"SuperLink on 127.0.0.1:{trial.port('superlink')}, {trial.cfg.clients} SuperNodes",

@@ -17,6 +17,7 @@ from statistics import median
 import numpy as np
 from flwr.app import Message, RecordDict
 
+from fvlfp.errors import RunStopped
 from fvlfp.fpf import Fusion
 
 log = logging.getLogger("fvlfp")
@@ -193,12 +194,12 @@ def enough(good: list[Message], refused: dict[int, str], needed: int) -> None:
     """Stop the run where too few answers are left.
 
     Raises:
-        RuntimeError: fewer than `needed`, with the first reason.
+        RunStopped: fewer than `needed`, with the first reason.
     """
     if len(good) < max(needed, 1):
         first = next(iter(refused.values()), "no node answered").removeprefix("failed: ")
         found = f"only {len(good)} of {len(good) + len(refused)} clients" if good else "no client"
-        raise RuntimeError(
+        raise RunStopped(
             f"{found} answered this round; the first said: {first}; min_available = {needed}. What was saved "
             "can be resumed"
         )

@@ -76,7 +76,9 @@ def epsilon(*, multiplier: float, rounds: int, delta: float) -> float:
         return math.inf
     from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
     from dp_accounting.pld import PLDAccountant
+    from dp_accounting.rdp import RdpAccountant
 
-    accountant = PLDAccountant()
+    # The tight accountant needs memory and minutes where epsilon is in the hundreds and means nothing anyway.
+    accountant = PLDAccountant() if multiplier >= 0.1 * math.sqrt(rounds) else RdpAccountant()
     accountant.compose(SelfComposedDpEvent(GaussianDpEvent(multiplier), rounds))
     return float(accountant.get_epsilon(delta))

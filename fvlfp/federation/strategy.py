@@ -57,7 +57,7 @@ def robust_rule(cfg: Config, clients: int) -> FedAvg | None:
                 num_malicious_nodes=liars, num_nodes_to_select=clients - liars, weighted_by_key="weight"
             )
         case "trimmed-mean":
-            return FedTrimmedAvg(beta=(liars + 0.5) / clients if liars else 0.0, weighted_by_key="weight")
+            return FedTrimmedAvg(beta=(liars + 0.25) / clients, weighted_by_key="weight")
         case "median":
             return FedMedian(weighted_by_key="weight")
     return None
