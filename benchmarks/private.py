@@ -2,7 +2,7 @@
 
     python -m benchmarks.private [--seeds 3]
 
-Built-in data: 6,000 drawn faces, 60 clients of very different size, FedAvg and FPF, 8 rounds. Writes
+Built-in data: 6,000 drawn faces, 60 clients of very different size, FedAvg, 8 rounds. Writes
 `benchmarks/results/private.json` after every run (a second call goes on from it) and `private.md` at the end.
 A seed draws new faces, clients, batches and noise.
 """
@@ -25,7 +25,7 @@ from fvlfp.federation.run import Prepared, predict, prepare, train
 CLIENTS, ROUNDS, CLIP, DELTA = 60, 8, 0.5, 1e-3
 #: noise multipliers; None is no clipping and no noise
 NOISE = (None, 1e-3, 1.0, 2.0, 5.0, 10.0)
-METHODS = ("fedavg", "fpf")
+METHODS = ("fedavg",)
 
 
 def config(seed: int, method: str = "fedavg", noise: float | None = None) -> Config:
@@ -68,8 +68,7 @@ def page(results: dict[str, Any]) -> str:
         f"{CLIENTS} clients that differ in size, {ROUNDS} rounds, every client in every round, updates "
         f"clipped to {CLIP}, delta = {DELTA:g}, seeds {', '.join(seeds)}, 2,000 test rows. Mean over seeds ± "
         f"standard deviation; in brackets the 95 % sampling interval of seed {seeds[0]}. epsilon is for the "
-        "prompts that leave the server, weights taken as public; under FPF the reports of gaps and "
-        "accuracies are not covered.",
+        "prompts that leave the server, weights taken as public; the reports are not covered.",
         "",
         f"Machine: {where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}.",
         "",

@@ -342,7 +342,7 @@ def page(results: dict[str, Any]) -> str:
         "# Faults",
         "",
         "Written by `python -m deploy.faults`; do not edit. SuperLink, three SuperNodes, TLS and node keys "
-        "on the loopback of one machine; smoke profile, FedAvg, three rounds, deadline 150 s. Acknowledged is what "
+        "on the loopback of one machine; FedAvg, three rounds, deadline 150 s. Acknowledged is what "
         "the server has said in its log: a round is said after its checkpoint is on the disk.",
         "",
         f"Machine: {where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}.",

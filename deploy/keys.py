@@ -1,6 +1,6 @@
 """Certificates and keys for a trial: a CA, the SuperLink's certificate, one key pair a SuperNode.
 
-    python -m deploy.keys runs/trial [--nodes 3] [--days 30]
+    python -m deploy.keys runs/trial [--nodes 3] [--days 30] [--name localhost]
 
 Writes `ca.crt`, `superlink.crt`, `superlink.key`, and `node-K` with `node-K.pub` for each node, to DIR/keys.
 Private files are readable by their owner only, and existing keys are never overwritten. The CA's own key is
@@ -109,8 +109,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="the trial's folder")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--days", type=int, default=30, help="how long the certificates hold")
+    parser.add_argument("--name", default="localhost", help="the SuperLink's name, beside 127.0.0.1")
     args = parser.parse_args()
-    make_keys(args.folder / "keys", nodes=args.nodes, days=args.days)
+    make_keys(args.folder / "keys", nodes=args.nodes, days=args.days, name=args.name)
     print(f"keys of one SuperLink and {args.nodes} SuperNodes in {args.folder / 'keys'}")
 
 
