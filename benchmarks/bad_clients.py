@@ -74,7 +74,8 @@ class Bad(ClientApp):
             prompts = sent - (prompts - sent)
             n = int(report["num-examples"]) * (100 if self.kind == "inflated" else 1)
             cap = self.cfg.fpf_cap if self.cfg.beta or self.cfg.gamma else 1.0
-            report |= {"num-examples": n, "perf": 1.0, "disp": 0.0, "weight": float(n) * cap}
+            lie = {"num-examples": n, "perf": 1.0, "disp": 0.0, "weight": float(n) * cap}
+            report.update(lie)
         reply.content["arrays"] = arrays_of({"prompts": prompts})
         return reply
 
@@ -105,16 +106,21 @@ def page(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     where = results["machine"]
     every = sorted({key.split("|")[-1] for key in results["runs"]})
-    wanted = ["|".join(map(str, case)) for case in cases()]
-    seeds = [seed for seed in every if all(f"{case}|{seed}" in results["runs"] for case in wanted)]
+    complete = {
+        kind: [
+            seed
+            for seed in every
+            if all(f"{kind}|{n}|{rule}|{seed}" in results["runs"] for k, n, rule in cases() if k == kind)
+        ]
+        for kind in KINDS
+    }
     lines = [
         "# Lying and broken clients",
         "",
         "Written by `python -m benchmarks.bad_clients`; do not edit. Built-in data, smiling by shape, "
-        "10 clients (Dirichlet 0.3), 8 rounds, 2,000 test rows, seeds "
-        f"{', '.join(seeds)}. Mean over seeds ± standard deviation over seeds; in brackets the 95 % sampling "
-        f"interval of seed {seeds[0]}. Refused: answers of bad and of honest clients left out, of all seeds "
-        "and rounds.",
+        "10 clients (Dirichlet 0.3), 8 rounds, 2,000 test rows. Mean over seeds ± standard deviation over "
+        "seeds; in brackets the 95 % sampling interval of the first seed. Refused: answers of bad and of honest "
+        "clients left out, of all seeds and rounds.",
         "",
         *(f"- **{kind}**: {said}." for kind, said in KINDS.items()),
         "",
@@ -124,10 +130,13 @@ def page(results: dict[str, Any]) -> str:
         "",
         f"Machine: {where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}.",
         "",
-        "| clients | bad of 10 | rule | balanced accuracy | odds gap (worst) | refused bad, honest |",
-        "|---|--:|---|---|---|---|",
+        "| clients | bad of 10 | rule | seeds | balanced accuracy | odds gap (worst) | refused bad, honest |",
+        "|---|--:|---|---|---|---|---|",
     ]
     for kind, bad, rule in cases():
+        seeds = complete[kind]
+        if not seeds:
+            continue
         runs = [results["runs"][f"{kind}|{bad}|{rule}|{seed}"] for seed in seeds]
         cells = []
         for key in ("balanced_accuracy", "equalized_odds_difference_worst"):
@@ -136,7 +145,7 @@ def page(results: dict[str, Any]) -> str:
             spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
             cells.append(f"{np.mean(values):.3f} ± {spread:.3f} [{first['low']:.3f}, {first['high']:.3f}]")
         refused = f"{sum(r['refused'] for r in runs)}, {sum(r['refused honest'] for r in runs)}"
-        lines.append(f"| {kind} | {bad} | {rule} | {' | '.join(cells)} | {refused} |")
+        lines.append(f"| {kind} | {bad} | {rule} | {', '.join(seeds)} | {' | '.join(cells)} | {refused} |")
     return "\n".join(lines) + "\n"
 
 

@@ -335,6 +335,10 @@ ROWS: dict[str, Callable[[Soak], None]] = {
 }
 
 
+#: rows that need no server
+IN_ONE_PROCESS = {"full-disk", "killed-train"}
+
+
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     where = results["machine"]
@@ -368,23 +372,24 @@ def main() -> None:
         full_disk_here(args.folder)
         return
     path = RESULTS / "faults.json"
-    results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"rows": {}}
-    results["machine"] = machine()
     soak = Soak(args.folder)
+    names = args.only or list(ROWS)
     try:
-        soak.start()
-        for name in args.only or ROWS:
+        if set(names) - IN_ONE_PROCESS:
+            soak.start()
+        for name in names:
             soak.rows = []
             try:
                 ROWS[name](soak)
             except Exception as error:
                 traceback.print_exc()
                 soak.tell(name, "THE ROW BROKE", "", f"{type(error).__name__}: {error}")
-            results["rows"][name] = soak.rows
+            results = json.loads(path.read_text()) if path.is_file() else {"rows": {}}
+            rows = results["rows"] | {name: soak.rows}
+            results = {"machine": machine(), "rows": {key: rows[key] for key in ROWS if key in rows}}
             path.write_text(json.dumps(results, indent=1) + "\n")
     finally:
         soak.trial.stop()
-    results["rows"] = {name: results["rows"][name] for name in ROWS if name in results["rows"]}
     (RESULTS / "faults.md").write_text(page(results))
     print(RESULTS / "faults.md")
 

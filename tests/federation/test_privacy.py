@@ -167,3 +167,45 @@ def test_an_update_that_is_not_clipped_is_refused(planted, monkeypatch):
 def test_noise_and_a_robust_rule_do_not_mix():
     with pytest.raises(InputError, match="its noise is for a weighted sum"):
         Config.make("smoke", dp_noise=1.0, robust="median")
+
+
+MOMENTS = {f"arrays/{part}/prompted/{g}" for part in ("sums", "counts") for g in ("shape", "tint")}
+BY_LABEL = {name.replace("prompted", "image") for name in MOMENTS}
+REPORT = {f"metrics/{k}" for k in ("num-examples", "weight", "perf", "disp", "loss", "client")}
+CANDIDATES = 7  # "off", and three ranks with two lambdas each
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "expected"),
+    [
+        ("fedavg", {}, {"train": {"arrays/prompts"} | REPORT}),
+        ("fpf", {}, {"train": {"arrays/prompts"} | REPORT}),
+        (
+            "fvlfp",
+            {},
+            {
+                "query.moments": MOMENTS | {"metrics/client"},
+                "evaluate": {f"arrays/{i}/{g}" for i in range(CANDIDATES) for g in ("shape", "tint")}
+                | {"metrics/client"},
+                "train": {"arrays/prompts"} | REPORT,
+            },
+        ),
+        (
+            "cdfp",
+            {"cf_directions": "image"},
+            {
+                "query.moments": MOMENTS | BY_LABEL | {"metrics/client"},
+                "train": {"arrays/prompts"} | REPORT,
+            },
+        ),
+    ],
+)
+def test_nothing_else_leaves_a_client(planted, recorded, method, changes, expected):
+    """The table of deploy/README.md, field by field. Whoever adds a field changes table and test."""
+    train(config(planted, method, **changes), planted, progress=None)
+    seen: dict[str, set[str]] = {}
+    for question, reply in recorded:
+        fields = {f"{kind}/{name}" for kind, record in reply.content.items() for name in record}
+        seen.setdefault(question.metadata.message_type, set()).update(fields)
+        assert set(reply.content) == {"arrays", "metrics"}
+    assert seen == expected
