@@ -119,8 +119,8 @@ def page(results: dict[str, Any]) -> str:
         "",
         "Written by `python -m benchmarks.bad_clients`; do not edit. Built-in data, smiling by shape, "
         "10 clients (Dirichlet 0.3), 8 rounds, 2,000 test rows. Mean over seeds ± standard deviation "
-        "over seeds; in brackets the 95 % sampling interval of the first seed. Refused: answers of bad and of honest "
-        "clients left out, of all seeds and rounds.",
+        "over seeds; in brackets the 95 % sampling interval of the first seed. Refused: answers of bad and of "
+        "honest clients left out, of all seeds and rounds.",
         "",
         *(f"- **{kind}**: {said}." for kind, said in KINDS.items()),
         "",

@@ -36,7 +36,7 @@ from fvlfp.federation.result import read_result
 
 SETTINGS = {"method": "fedavg", "n": 900, "rounds": 3, "deadline": 150.0, "min_available": 2}
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
-PATIENCE = 400.0  # seconds that one run may take
+PATIENCE = 900.0  # seconds that one run may take
 
 
 class Soak:
@@ -358,6 +358,9 @@ def page(results: dict[str, Any]) -> str:
         for row in rows:
             cells = (row[key].replace("|", "/") for key in ("fault", "happened", "lost", "message"))
             lines.append("| " + " | ".join(cells) + " |")
+    missing = [name for name in ROWS if name not in results["rows"]]
+    if missing:
+        lines += ["", f"Not measured yet: {', '.join(missing)} (`python -m deploy.faults DIR --only NAME`)."]
     return "\n".join(lines) + "\n"
 
 
