@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The towers here are small: one thread a process is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: tour test lab format clean
+.PHONY: tour test lab deploy-trial format clean
 
 tour: $(VENV)/installed
 	$(BIN)/fvlfp tour --out runs/tour
@@ -20,6 +20,10 @@ test: $(VENV)/installed
 
 lab: $(VENV)/installed
 	$(BIN)/jupyter lab notebooks
+
+# SuperLink and three SuperNodes on the loopback, TLS and keys, one run, the audit report, everything ended
+deploy-trial: $(VENV)/installed
+	$(BIN)/python -m deploy.trial all runs/trial
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from fvlfp import __version__
-from fvlfp.errors import InputError
+from fvlfp.errors import InputError, RunStopped
 
 app = typer.Typer(
     help="Fair federated prompt tuning of CLIP: learn it, train it, audit it.",
@@ -40,6 +40,9 @@ def says_what_is_wrong(command: F) -> F:
         except InputError as error:
             typer.echo(f"fvlfp: {error}", err=True)
             raise typer.Exit(2) from None
+        except RunStopped as error:
+            typer.echo(f"fvlfp: {error}", err=True)
+            raise typer.Exit(1) from None
         except KeyboardInterrupt:
             typer.echo("fvlfp: stopped; what was saved can be resumed", err=True)
             raise typer.Exit(130) from None

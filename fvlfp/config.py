@@ -44,6 +44,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
         *("none", "text", "text-calibrated", "difference"),
         *("probe", "leace", "leace-prompted", "thresholds"),
     ),
+    "robust": ("none", "krum", "multi-krum", "trimmed-mean", "median"),
 }
 
 
@@ -132,6 +133,18 @@ class Config:
     lipschitz: float = 1.0  # q-FedAvg's L
     fairfed_beta: float = 1.0
 
+    # What the server takes from clients.
+    deadline: float = 3600.0  # seconds a client may take to answer
+    min_available: int = 1  # usable answers that a round needs; with fewer the run stops
+    norm_bound: float = 10.0  # an update longer than this many times the round's median is refused; 0: off
+    max_examples: int = 0  # a client that claims more is refused; 0: off
+    robust: str = "none"  # how updates are summed: by weight, or by a rule of Flower's that bounds liars
+    liars: int = 1  # how many the robust rule reckons with
+
+    # Client-level differential privacy; dp_noise = 0 is off.
+    dp_clip: float = 0.1  # longest update a client sends (L2)
+    dp_noise: float = 0.0  # noise over the longest share of one client in the sum: the noise multiplier
+
     # Audit.
     draws: int = 2_000
 
@@ -149,11 +162,13 @@ class Config:
         if not self.groups:
             raise InputError("groups is empty: name at least one perceived-group column")
         if self.dsop_at == "training" and self.dsop_words == "fair":
-            raise InputError(
-                "dsop_words = 'fair' needs the trained prompts: use it with dsop_at = 'inference'"
-            )
+            raise InputError("dsop_words = 'fair' needs trained prompts: use it with dsop_at = 'inference'")
         if self.fpf_momentum > 0 and self.fpf_by == "client":
             raise InputError("fpf_momentum needs fpf_by = 'server': a client keeps no history")
+        if (self.dp_noise > 0) + (self.robust != "none") + (self.fusion == "qfedavg") > 1:
+            raise InputError("dp_noise needs robust = 'none' and fusion other than 'qfedavg': a weighted sum")
+        if self.min_available > self.clients:
+            raise InputError(f"min_available = {self.min_available}, but there are {self.clients} clients")
 
     @classmethod
     def make(cls, profile: str = "full", method: str = "fvlfp", **settings: Any) -> Config:
@@ -271,6 +286,13 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("q", 0.0, 10.0),
     ("lipschitz", 1e-6, 1e6),
     ("fairfed_beta", 0.0, 100.0),
+    ("deadline", 0.1, 10**7),
+    ("min_available", 1, 100_000),
+    ("norm_bound", 0.0, 1e6),
+    ("max_examples", 0, 10**12),
+    ("liars", 0, 100_000),
+    ("dp_clip", 1e-6, 1e6),
+    ("dp_noise", 0.0, 1e6),
     ("draws", 100, 10**6),
 )
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors.torch import save
 
 from fvlfp.audit import audit, compare, write_audit, write_comparison
 from fvlfp.config import Config
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
 from fvlfp.federation.checkpoint import write_atomically
+from fvlfp.federation.result import write_result
 from fvlfp.federation.run import Prepared, Trained, load_data, predict, prepare, train
 
 
@@ -53,7 +53,15 @@ def run_and_audit(
     if cfg.baseline != "zero-shot":
         runs["baseline"] = _train(cfg.with_method(cfg.baseline), prepared, out / "baseline", resume, say)
     runs["method"] = _train(cfg, prepared, out / "method", resume, say)
+    return audit_runs(cfg, prepared, runs, out)
 
+
+def audit_runs(cfg: Config, prepared: Prepared, runs: dict[str, Trained | None], out: Path) -> Path:
+    """Predict the test rows of `prepared` with `baseline` and `method`, then audit both; returns the report.
+
+    runs: `baseline` (None is zero-shot) and `method`, wherever they were trained.
+    """
+    out.mkdir(parents=True, exist_ok=True)
     predictions = pd.concat(
         [
             predict(prepared, run)[["prediction"]].rename(columns={"prediction": name})
@@ -134,15 +142,7 @@ def _train(cfg: Config, prepared: Prepared, out: Path, resume: bool, say: Callab
         shutil.rmtree(out)
     say(f"training {cfg.method}")
     trained = train(cfg, prepared, out=out, resume=resume, progress=say)
-    facts = {"facts": json.dumps({"config": cfg.to_dict(), "provenance": prepared.provenance})}
-    tensors = {
-        "prompts": trained.prompts.cpu().contiguous(),
-        "basis": trained.projection.basis.cpu().contiguous(),
-        "mu": trained.projection.mu.cpu().contiguous(),
-        **({} if trained.after is None else trained.after.tensors()),
-    }
-    out.mkdir(parents=True, exist_ok=True)  # where nothing was sent there are no checkpoints
-    write_atomically(out / "prompts.safetensors", save(tensors, metadata=facts))
+    write_result(out, trained, prepared.provenance)
     pd.DataFrame(trained.history).to_csv(out / "history.csv", index=False)
     if trained.candidates:
         pd.DataFrame(trained.candidates).to_csv(out / "candidates.csv", index=False)

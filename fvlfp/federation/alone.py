@@ -63,6 +63,7 @@ def history_row(round_: int, loss: float, clients: int) -> dict[str, Any]:
         "round": round_,
         "clients": clients,
         "failed": [],
+        "reasons": [],
         "loss": loss,
         "balanced_accuracy": None,
         "odds_gap": None,

@@ -28,6 +28,7 @@ from fvlfp.federation.checkpoint import Checkpoints, State
 from fvlfp.federation.client import ClientData, Job, client_moments, confusion, local_train, suppress
 from fvlfp.federation.messages import arrays_of, number, on_wire, read_arrays, reply_with
 from fvlfp.federation.objective import Split
+from fvlfp.federation.privacy import clip_update
 from fvlfp.federation.rules import extra_report, strategy_for
 from fvlfp.federation.strategy import fusion_of
 from fvlfp.federation.subspace import ask_subspace, choose_projection
@@ -82,8 +83,12 @@ def make_client_app(
     def train(message: Message, context: Context) -> Message:
         data, content = load(context), message.content
         config = content.config_records["config"]
+        received = read_arrays(content, "arrays")["prompts"]
         projection = _projection(read_arrays(content, "subspace"), task)
         prompts, texts, loss = trainer(content, data)
+        if cfg.dp_noise > 0:
+            prompts = clip_update(prompts, received, cfg.dp_clip)
+            texts = task.class_texts(prompts).detach() if cfg.tune == "prompts" else texts
         val = data.val.project(projection)
         z = adapt(val.z, prompts).detach() if cfg.tune == "adapter" else val.z
         counts = confusion(Split(z, val.y, val.g), texts, n_groups)
@@ -105,7 +110,7 @@ def make_client_app(
             "disp": on_wire(disp),
             "loss": loss,
             "client": data.client,
-            **extra_report(cfg, task, data, read_arrays(content, "arrays")["prompts"]),
+            **extra_report(cfg, task, data, received),
         }
         return reply_with(message, {"prompts": prompts}, report)
 
@@ -130,7 +135,8 @@ def serve(
         `rank`, `lambda`, `candidates` (every (rank, lambda) tried on validation, with its numbers).
 
     Raises:
-        RuntimeError: no client answered. InputError: the checkpoints are of another config.
+        RuntimeError: fewer than `min_available` clients gave a usable answer.
+        InputError: the checkpoints are of another config.
     """
     state = checkpoints.load() if checkpoints and resume else None
     if state is None:
@@ -166,6 +172,7 @@ def serve(
             grid,
             arrays_of({"prompts": state.tensors["prompts"]}),
             num_rounds=cfg.rounds - done,
+            timeout=cfg.deadline,
             evaluate_fn=after_round,
         )
     if cfg.dsop_at == "inference":

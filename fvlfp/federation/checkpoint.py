@@ -21,7 +21,7 @@ from typing import Any
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fvlfp.errors import InputError
+from fvlfp.errors import InputError, RunStopped
 
 log = logging.getLogger("fvlfp")
 
@@ -41,14 +41,24 @@ class Checkpoints:
         self.folder, self.digest, self.keep = folder, digest, keep
 
     def save(self, round_: int, state: State) -> None:
-        """Write round `round_` and drop files older than the `keep` newest."""
+        """Write round `round_` and drop files older than the `keep` newest.
+
+        Raises:
+            RunStopped: there is no room, or the folder cannot be written to.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         facts = {**state.facts, "round": round_, "digest": self.digest}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in state.tensors.items()}
         body = save(tensors, metadata={"facts": json.dumps(facts)})
         path = self._path(round_)
-        write_atomically(path, body)
-        write_atomically(_sum_of(path), hashlib.sha256(body).hexdigest().encode())
+        try:
+            write_atomically(path, body)
+            write_atomically(_sum_of(path), hashlib.sha256(body).hexdigest().encode())
+        except OSError as error:
+            raise RunStopped(
+                f"cannot save round {round_} to {self.folder}: {error.strerror}; the checkpoints before it "
+                "are whole: make room and resume"
+            ) from error
         for old in self._all()[: -self.keep]:
             old.unlink(missing_ok=True)
             _sum_of(old).unlink(missing_ok=True)

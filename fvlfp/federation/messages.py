@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
+
+from fvlfp.federation.checks import Check, accept, enough, silent
 
 log = logging.getLogger("fvlfp")
 
@@ -53,30 +54,23 @@ def number(record: MetricRecord | ConfigRecord, key: str) -> float:
     return value
 
 
-def ask(grid: Grid, message_type: str, content: RecordDict) -> list[Message]:
-    """The same message to every node; good replies in the order of client numbers."""
-    messages = [
-        Message(content, dst_node_id=node, message_type=message_type) for node in sorted(grid.get_node_ids())
-    ]
-    return sort_replies(grid.send_and_receive(messages))[0]
+def ask(
+    grid: Grid, message_type: str, content: RecordDict, *, check: Check, deadline: float, needed: int
+) -> list[Message]:
+    """The same message to every node; usable replies in the order of client numbers.
 
-
-def sort_replies(replies: Iterable[Message]) -> tuple[list[Message], list[int]]:
-    """Good replies by client number, and the node ids of those that failed (each logged).
+    check: says what is wrong with a reply. deadline: seconds. needed: usable replies at least.
 
     Raises:
-        RuntimeError: none is good.
+        RuntimeError: fewer than `needed` replies are usable.
     """
-    replies = list(replies)
-    failed = [reply for reply in replies if reply.has_error()]
-    for reply in failed:
-        log.warning("client node %d failed: %s", reply.metadata.src_node_id, reply.error.reason)
-    good = [reply for reply in replies if not reply.has_error()]
-    if not good:
-        reason = failed[0].error.reason if failed else "no node answered"
-        raise RuntimeError(f"no client answered this round; the first said: {reason}")
-    good.sort(key=lambda reply: number(reply.content.metric_records["metrics"], "client"))
-    return good, sorted(reply.metadata.src_node_id for reply in failed)
+    nodes = sorted(grid.get_node_ids())
+    messages = [Message(content, dst_node_id=node, message_type=message_type) for node in nodes]
+    replies = list(grid.send_and_receive(messages, timeout=deadline))
+    late = silent(nodes, replies, deadline)
+    good, refused = accept(replies, check)
+    enough(good, late | refused, needed)
+    return good
 
 
 def payload_bytes(content: RecordDict) -> int:

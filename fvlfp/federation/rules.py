@@ -61,6 +61,8 @@ class QFedAvgFusion(FairFusion):
     it the step shrinks to nothing.
     """
 
+    more = ("start-loss",)
+
     def _fuse(self, server_round: int, replies: list[Message]) -> ArrayRecord | None:
         sent = read_arrays(self.sent)["prompts"]
         q, lipschitz, step, size = self.cfg.q, self.cfg.lipschitz, torch.zeros_like(sent), 0.0
@@ -74,6 +76,8 @@ class QFedAvgFusion(FairFusion):
 
 class FairFedFusion(FairFusion):
     """FairFed (Ezzeldin et al., AAAI 2023): a client counts less the further its gap is from everybody's."""
+
+    more = ("counts/",)
 
     def _weigh(self, clients: list[int], reports: list[MetricRecord]) -> None:
         tables = [[np.array(r[k]) for k in sorted(r) if k.startswith("counts/")] for r in reports]

@@ -122,8 +122,8 @@ def prepare(
             cfg.model, pretrained=cfg.pretrained, model_config=cfg.model_config, device=cfg.device
         )
     task = Task.make(encoder, dataset.card, cfg)
-    y = _codes(frame, cfg.label, task.classes)
-    g = {name: _codes(frame, name, groups) for name, groups in task.groups.items()}
+    y = codes(frame, cfg.label, task.classes)
+    g = {name: codes(frame, name, groups) for name, groups in task.groups.items()}
 
     started = time.perf_counter()
     z = features(encoder, dataset.images, cache=cache or default_cache(), quiet=quiet)
@@ -148,7 +148,7 @@ def prepare(
         concentration=cfg.concentration,
         seed=cfg.seed_for("partition"),
     )
-    clients = [_client(everything, rows[owner == k], k, frame, cfg) for k in range(owner.max() + 1)]
+    clients = [own_rows(everything, rows[owner == k], k, frame, cfg) for k in range(owner.max() + 1)]
     test = np.flatnonzero(is_test)
     provenance = {
         **encoder.provenance,
@@ -291,7 +291,12 @@ def _check_columns(frame: pd.DataFrame, cfg: Config) -> None:
             raise InputError(f"the table has no column {column!r}{hint}")
 
 
-def _codes(frame: pd.DataFrame, column: str, values: list[str]) -> np.ndarray:
+def codes(frame: pd.DataFrame, column: str, values: list[str]) -> np.ndarray:
+    """(n,) int64: where each entry of the column stands in `values`.
+
+    Raises:
+        InputError: an entry is none of them.
+    """
     codes = pd.Index(values).get_indexer(pd.Index(frame[column])).astype(np.int64)
     bad = np.flatnonzero(codes < 0)
     if len(bad):
@@ -310,8 +315,8 @@ def _test_rows(frame: pd.DataFrame, cfg: Config) -> np.ndarray:
     return rng.permutation(np.arange(len(frame)) % 3 == 0)
 
 
-def _client(everything: Split, rows: np.ndarray, k: int, frame: pd.DataFrame, cfg: Config) -> ClientData:
-    """Split one client's rows into train and val: the table's own, or a stratified-by-class draw."""
+def own_rows(everything: Split, rows: np.ndarray, k: int, frame: pd.DataFrame, cfg: Config) -> ClientData:
+    """Client k: split its rows into train and val: the table's own, or a stratified-by-class draw."""
     if "split" in frame and (frame["split"] == "val").any():
         is_val = (frame["split"].iloc[rows] == "val").to_numpy()
     else:

@@ -2,7 +2,8 @@
 
 With a = 1 and beta = gamma = 0 every weight is n_k, and the class is FedAvg bit for bit.
 
-What this module does not do: it trusts the reports it gets; see `fvlfp.fpf`.
+What this module does not do: it takes no reply unread, see `fvlfp.federation.checks`; but a plausible lie
+passes, see there and `fvlfp.fpf`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum
 
 from fvlfp.config import Config
-from fvlfp.federation.messages import number, on_wire, payload_bytes, sort_replies
+from fvlfp.errors import InputError
+from fvlfp.federation.checks import accept, enough, expects, report_of, silent, too_long
+from fvlfp.federation.messages import arrays_of, number, on_wire, payload_bytes, read_arrays
+from fvlfp.federation.privacy import add_noise, noise_seed, noise_std
 from fvlfp.fpf import Fusion, defined, fusion_weights, mean_known
 
 
@@ -32,6 +36,33 @@ def fusion_of(cfg: Config, n_classes: int) -> Fusion:
     )
 
 
+def robust_rule(cfg: Config, clients: int) -> FedAvg | None:
+    """Flower's own strategy for `cfg.robust`, whose `aggregate_train` sums one round's good replies.
+
+    `krum` takes the one update closest to the others, `multi-krum` the weighted mean of the closest clients -
+    liars ones; `trimmed-mean` drops the liars largest and smallest values of every number, `median` takes its
+    median. The last two know no weights, so FPF does not act through them.
+
+    Raises:
+        InputError: too many liars among so many clients.
+    """
+    liars = cfg.liars
+    if cfg.robust != "none" and clients <= 2 * liars:
+        raise InputError(f"robust = {cfg.robust!r} with liars = {liars} needs more than {2 * liars} clients")
+    match cfg.robust:
+        case "krum":
+            return Krum(num_malicious_nodes=liars, weighted_by_key="weight")
+        case "multi-krum":
+            return MultiKrum(
+                num_malicious_nodes=liars, num_nodes_to_select=clients - liars, weighted_by_key="weight"
+            )
+        case "trimmed-mean":
+            return FedTrimmedAvg(beta=(liars + 0.25) / clients, weighted_by_key="weight")
+        case "median":
+            return FedMedian(weighted_by_key="weight")
+    return None
+
+
 class FairFusion(FedAvg):
     """Fair-aware Prompt Fusion.
 
@@ -43,6 +74,9 @@ class FairFusion(FedAvg):
     `metrics` with num-examples, weight, perf, disp, loss, client. Replies are summed in the order of client
     numbers, whatever order they arrive in.
     """
+
+    #: How the names of further numbers in a reply begin, for the rules that ask for some.
+    more: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -69,12 +103,12 @@ class FairFusion(FedAvg):
         self.previous = previous or {}
         self.history: list[dict[str, Any]] = []
         self.sent = ArrayRecord()
+        self.asked: list[int] = []
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """The same message to every node."""
-        self.sent = arrays
         perf, disp = self.means
         config = ConfigRecord(
             {
@@ -84,10 +118,8 @@ class FairFusion(FedAvg):
             }
         )
         content = RecordDict({"arrays": arrays, "config": config, **self.shared})
-        return [
-            Message(content, dst_node_id=node, message_type=MessageType.TRAIN)
-            for node in sorted(grid.get_node_ids())
-        ]
+        self.sent, self.asked = arrays, sorted(grid.get_node_ids())
+        return [Message(content, dst_node_id=node, message_type=MessageType.TRAIN) for node in self.asked]
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -105,9 +137,9 @@ class FairFusion(FedAvg):
         """Weigh, sum, and keep this round's means for the next one.
 
         Raises:
-            RuntimeError: no client answered; its message holds the first client's error.
+            RuntimeError: fewer than `min_available` answers are usable; with the first reason.
         """
-        good, failed = sort_replies(replies)
+        good, refused = self._usable(list(replies))
         reports = [reply.content.metric_records["metrics"] for reply in good]
         clients = [int(number(r, "client")) for r in reports]
         self._weigh(clients, reports)
@@ -115,19 +147,21 @@ class FairFusion(FedAvg):
         perf = [defined(number(r, "perf")) for r in reports]
         disp = [defined(number(r, "disp")) for r in reports]
         self.means = mean_known(perf), mean_known(disp)
-        arrays = self._fuse(server_round, good)
         n = [int(number(r, "num-examples")) for r in reports]
+        uplink = sum(payload_bytes(reply.content) for reply in good)
+        arrays = self._fuse(server_round, good)
         total = sum(self.previous.values())
         self.history.append(
             {
                 "round": self.first_round + server_round,
                 "clients": len(good),
-                "failed": failed,
+                "failed": sorted(refused),
+                "reasons": [f"node {node} {reason}" for node, reason in sorted(refused.items())],
                 "loss": sum(number(r, "loss") * k for r, k in zip(reports, n, strict=True)) / sum(n),
                 "balanced_accuracy": self.means[0],
                 "odds_gap": self.means[1],
                 "largest_weight": max(self.previous.values()) / total,
-                "uplink_bytes": sum(payload_bytes(reply.content) for reply in good),
+                "uplink_bytes": uplink,
             }
         )
         return arrays, MetricRecord()
@@ -148,6 +182,35 @@ class FairFusion(FedAvg):
         for report, weight in zip(reports, weights, strict=True):
             report["weight"] = weight
 
-    def _fuse(self, server_round: int, replies: list[Message]) -> ArrayRecord | None:
-        """The mean of the replies' arrays by `weight`."""
-        return super().aggregate_train(server_round, replies)[0]
+    def _usable(self, replies: list[Message]) -> tuple[list[Message], dict[int, str]]:
+        """The replies this round counts with, and why the others are left out."""
+        cfg, (sent,) = self.cfg, self.sent.to_numpy_ndarrays()
+        shape = expects({"prompts": (sent.shape, str(sent.dtype))})
+        by_client = cfg.fpf_by == "client"
+
+        def check(content: RecordDict) -> str | None:
+            return shape(content) or report_of(
+                content, self.fusion, own_weight=by_client, most=cfg.max_examples, more=self.more
+            )
+
+        late = silent(self.asked, replies, cfg.deadline)
+        good, refused = accept(replies, check)
+        clip = cfg.dp_clip if cfg.dp_noise > 0 else None
+        good, too_far = too_long(good, sent, bound=cfg.norm_bound, clip=clip)
+        refused = late | refused | too_far
+        enough(good, refused, cfg.min_available)
+        return good, refused
+
+    def _fuse(self, server_round: int, good: list[Message]) -> ArrayRecord | None:
+        """By weight, or by the robust rule; with noise under differential privacy."""
+        rule = robust_rule(self.cfg, len(good))
+        if rule is not None:
+            return rule.aggregate_train(server_round, good)[0]
+        arrays, _ = super().aggregate_train(server_round, good)
+        if arrays is not None and self.cfg.dp_noise > 0:
+            prompts = read_arrays(arrays)["prompts"]
+            weights = [number(r.content.metric_records["metrics"], "weight") for r in good]
+            std = noise_std(weights, clip=self.cfg.dp_clip, multiplier=self.cfg.dp_noise)
+            name = f"noise/round/{self.first_round + server_round}"
+            arrays = arrays_of({"prompts": add_noise(prompts, std, seed=noise_seed(self.cfg, name))})
+        return arrays

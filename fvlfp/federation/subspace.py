@@ -17,6 +17,8 @@ from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.federation.checkpoint import State
+from fvlfp.federation.checks import Shapes, counts_of, expects, moments_of
+from fvlfp.federation.client import needs_group_labels
 from fvlfp.federation.messages import arrays_of, ask, read_arrays
 from fvlfp.federation.task import Task
 from fvlfp.fpf import cell_recalls, recall_gap
@@ -37,7 +39,7 @@ def ask_subspace(grid: Grid, task: Task, cfg: Config, state: State) -> None:
     tensors = {"basis": torch.zeros(d, 0), "mu": torch.zeros(d)}
     if use_dsop or use_cf:
         fair = state.tensors["prompts"] if cfg.dsop_words == "fair" else None
-        summed = _ask_moments(grid, cfg, use_dsop, use_cf, fair)
+        summed = _ask_moments(grid, task, cfg, use_dsop, use_cf, fair)
         texts = task.group_texts if fair is None else task.fair_group_texts(fair)
         if use_dsop:
             stacked = torch.cat([_directions(cfg.dsop, name, texts, summed) for name in texts])
@@ -56,7 +58,7 @@ def ask_subspace(grid: Grid, task: Task, cfg: Config, state: State) -> None:
 
 
 def _ask_moments(
-    grid: Grid, cfg: Config, use_dsop: bool, use_cf: bool, prompts: Tensor | None
+    grid: Grid, task: Task, cfg: Config, use_dsop: bool, use_cf: bool, prompts: Tensor | None
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Sums and counts added up over all clients; {} if words alone are enough."""
     by_dsop = use_dsop and (cfg.dsop in ("prompted", "image") or cfg.recentre)
@@ -65,11 +67,31 @@ def _ask_moments(
         return {}
     arrays = arrays_of({} if prompts is None else {"prompts": prompts})
     total: dict[str, Tensor] = {}
-    for reply in ask(grid, MOMENTS, RecordDict({"arrays": arrays})):
+    replies = ask(
+        grid,
+        MOMENTS,
+        RecordDict({"arrays": arrays}),
+        check=lambda content: expects(moment_shapes(task, cfg))(content) or moments_of(content),
+        deadline=cfg.deadline,
+        needed=cfg.min_available,
+    )
+    for reply in replies:
         for name, tensor in read_arrays(reply.content, "arrays").items():
             total[name] = total[name] + tensor if name in total else tensor
     names = [name.removeprefix("sums/") for name in total if name.startswith("sums/")]
     return {name: (total[f"sums/{name}"], total[f"counts/{name}"]) for name in names}
+
+
+def moment_shapes(task: Task, cfg: Config) -> Shapes:
+    """Array name -> (shape, dtype) of a client's moments."""
+    kinds = ["prompted", "image"] if needs_group_labels(cfg) else ["prompted"]
+    shapes: Shapes = {}
+    for name, values in task.groups.items():
+        cells = (len(task.classes), len(values))
+        for kind in kinds:
+            shapes[f"sums/{kind}/{name}"] = ((*cells, task.frozen_texts.shape[1]), "float32")
+            shapes[f"counts/{kind}/{name}"] = (cells, "float32")
+    return shapes
 
 
 def _directions(
@@ -94,7 +116,7 @@ def choose_projection(grid: Grid, task: Task, cfg: Config, state: State) -> None
     rank, lam = candidates[0] if candidates else (0, 0.0)
     tried: list[dict[str, Any]] = []
     if len(candidates) > 1:
-        tried = _try_on_validation(grid, cfg, state, candidates)
+        tried = _try_on_validation(grid, task, cfg, state, candidates)
         enough = tried[0]["cell_accuracy"] - cfg.tolerance
         fit = [row for row in tried if row["odds_gap"] is not None and row["cell_accuracy"] >= enough]
         if fit:
@@ -105,7 +127,7 @@ def choose_projection(grid: Grid, task: Task, cfg: Config, state: State) -> None
 
 
 def _try_on_validation(
-    grid: Grid, cfg: Config, state: State, candidates: list[tuple[int, float]]
+    grid: Grid, task: Task, cfg: Config, state: State, candidates: list[tuple[int, float]]
 ) -> list[dict[str, Any]]:
     content = RecordDict(
         {
@@ -117,7 +139,21 @@ def _try_on_validation(
         }
     )
     pooled: dict[str, np.ndarray] = {}
-    for reply in ask(grid, MessageType.EVALUATE, content):
+    n = len(task.classes)
+    shapes: Shapes = {
+        f"{i}/{name}": ((n, n, len(values)), "int64")
+        for i in range(len(candidates))
+        for name, values in task.groups.items()
+    }
+    replies = ask(
+        grid,
+        MessageType.EVALUATE,
+        content,
+        check=lambda content: expects(shapes)(content) or counts_of(content),
+        deadline=cfg.deadline,
+        needed=cfg.min_available,
+    )
+    for reply in replies:
         for name, counts in read_arrays(reply.content, "arrays").items():
             pooled[name] = pooled.get(name, 0) + counts.numpy()
     rows = []

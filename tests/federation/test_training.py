@@ -220,3 +220,28 @@ def test_every_option_runs_and_is_reproducible(planted, changes):
     a, b = run(planted, rounds=2, **changes), run(planted, rounds=2, **changes)
     assert same(a, b)
     assert torch.isfinite(a.prompts).all()
+
+
+def test_no_room_for_a_checkpoint_stops_the_run_and_loses_nothing_told(planted, tmp_path, monkeypatch):
+    import errno
+    import os
+
+    from fvlfp.errors import RunStopped
+    from fvlfp.federation import checkpoint
+
+    write, told = checkpoint.write_atomically, []
+
+    def full(path, body):
+        if path.name.startswith("round-000003"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, body)
+
+    cfg = config(planted)
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    with pytest.raises(RunStopped, match=r"cannot save round 3 to .*: No space left on device; .* resume"):
+        train(cfg, planted, out=tmp_path, progress=told.append)
+    assert len(told) == 2  # the third round was never told
+    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    assert same(
+        train(cfg, planted, progress=None), train(cfg, planted, out=tmp_path, resume=True, progress=None)
+    )

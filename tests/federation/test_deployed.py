@@ -1,0 +1,160 @@
+"""The apps as a deployment loads them, without a deployment: same tables, same fingerprint, same bits."""
+
+import json
+
+import pytest
+import torch
+from flwr.clientapp import ClientApp
+
+from deploy.data import make_data
+from deploy.keys import make_keys
+from fvlfp.config import Config
+from fvlfp.data.card import Card
+from fvlfp.errors import InputError
+from fvlfp.federation.deployed import (
+    OF_ONE_MACHINE,
+    Site,
+    agreed,
+    client_app,
+    config_of,
+    open_node,
+    run_config_of,
+    run_server,
+    wait_for_nodes,
+)
+from fvlfp.federation.local_grid import LocalGrid, in_this_process
+from fvlfp.federation.memory import estimate
+from fvlfp.federation.result import read_result
+from fvlfp.federation.run import prepare, train
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory):
+    """Folders of two clients and a server, and the run config that all get."""
+    folder = tmp_path_factory.mktemp("trial")
+    cfg = Config.make("smoke", clients=2, n=240, rounds=2, device="cpu")
+    make_data(folder, cfg)
+    site = Site.open(cfg, Card.read(folder / "server" / "words.toml"))
+    tables = str(folder / "node-{}" / "faces.csv")
+    words = run_config_of(site, server=str(folder / "server"), resume=False)
+    return folder, site, words | {"simulated-data": tables}
+
+
+def node(folder, k, **more):
+    return {"client": k, "data": str(folder / f"node-{k}" / "faces.csv"), "device": "cpu", **more}
+
+
+class Nodes(ClientApp):
+    """Every message opens its node anew, as a process of a deployment does."""
+
+    def __init__(self, words):
+        self.words = words
+
+    def __call__(self, message, context):
+        return open_node(self.words, context.node_config)(message, context)
+
+
+def test_tables_in_folders_give_the_prompts_of_one_table(trial, tmp_path):
+    folder, site, words = trial
+    with in_this_process():
+        run_server(LocalGrid(Nodes(words), 2), words)
+    mine = read_result(folder / "server" / "prompts.safetensors")
+    whole = train(site.cfg, prepare(site.cfg, cache=tmp_path), stacked=False, progress=None)
+    # A convolution rounds by what else is in its batch, and here batches end with a client's table.
+    torch.testing.assert_close(mine.prompts, whole.prompts, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mine.projection.basis, whole.projection.basis, atol=1e-5, rtol=0)
+    for row, other in zip(mine.history, whole.history, strict=True):
+        assert row == pytest.approx(other, abs=1e-4)
+    log = (folder / "server" / "server.log").read_text()
+    assert "round   2/2" in log
+    assert "the run is over" in log
+
+
+def test_a_node_reads_its_own_folder_only(trial, tmp_path):
+    folder, _, words = trial
+    (folder / "node-0").rename(tmp_path / "gone")
+    try:
+        open_node(words, node(folder, 1))
+        with pytest.raises(InputError):
+            open_node(words, node(folder, 0))
+    finally:
+        (tmp_path / "gone").rename(folder / "node-0")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda words: words | {"fingerprint": "0" * 16}, "are not the run's"),
+        (lambda words: words | {"agreed": "{}"}, "are not the run's"),
+        (lambda words: words | {"agreed": ""}, "holds no `agreed` config"),
+        (lambda words: words | {"agreed": json.dumps({"data": "/etc/passwd"})}, "belong to one machine"),
+    ],
+)
+def test_a_run_that_is_not_the_agreed_one_is_refused(trial, change, message):
+    folder, _, words = trial
+    with pytest.raises(InputError, match=message):
+        open_node(change(words), node(folder, 0))
+
+
+def test_other_words_are_refused(trial, tmp_path):
+    folder, _, words = trial
+    card = (folder / "node-0" / "faces.card.toml").read_text().replace("smiling face", "happy face")
+    (tmp_path / "card.toml").write_text(card)
+    with pytest.raises(InputError, match="are not the run's"):
+        open_node(words, node(folder, 0, prompts=str(tmp_path / "card.toml")))
+
+
+def test_a_node_keeps_its_own_smallest_cell(trial):
+    folder, _, words = trial
+    with pytest.raises(InputError, match="this machine lets out no count under 9"):
+        open_node(words, node(folder, 0) | {"min-cell": 9})
+
+
+def test_a_node_without_a_table_takes_none_from_the_server(trial):
+    _, _, words = trial
+    with pytest.raises(InputError, match="must name this machine's `data`"):
+        open_node(words, {"client": 0})
+
+
+def test_what_is_agreed_names_no_path_and_comes_back(trial):
+    _, site, words = trial
+    assert not set(agreed(site.cfg)) & set(OF_ONE_MACHINE)
+    assert agreed(config_of(words, {"device": "cpu"})) == agreed(site.cfg)
+
+
+def test_a_grid_without_nodes_stops_the_wait(trial):
+    grid = LocalGrid(client_app, 1)
+    wait_for_nodes(grid, 3, 1, 0.1)
+    with pytest.raises(RuntimeError, match="1 of 3 clients came"):
+        wait_for_nodes(grid, 3, 2, 0.1)
+
+
+def test_keys_are_private_and_never_overwritten(tmp_path):
+    make_keys(tmp_path / "keys", nodes=1)
+    for name in ("superlink.key", "node-0"):
+        assert (tmp_path / "keys" / name).stat().st_mode & 0o077 == 0
+    with pytest.raises(InputError, match="holds keys already"):
+        make_keys(tmp_path / "keys")
+
+
+def test_memory_is_estimated_before_anything_runs(trial):
+    _, site, _ = trial
+    small, large = (estimate(site.encoder, site.task, site.cfg, rows) for rows in (10, 1000))
+    weights = sum(p.numel() * p.element_size() for p in site.encoder.model.parameters())
+    assert small.weights >= weights
+    assert large.features == 100 * small.features
+    assert 0 < small.saved < 2**30
+    assert large.clients_on(2 * large.total) == 1
+    assert "weights" in large.describe()
+
+
+def test_the_app_that_travels_has_no_code_and_no_dependency():
+    import tomllib
+
+    from deploy.trial import APP
+
+    assert [path.name for path in APP.iterdir()] == ["pyproject.toml"]
+    project = tomllib.loads((APP / "pyproject.toml").read_text())
+    assert project["project"]["dependencies"] == []
+    for ref in project["tool"]["flwr"]["app"]["components"].values():
+        assert ref.startswith("fvlfp.federation.deployed:")
