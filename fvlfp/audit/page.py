@@ -9,7 +9,7 @@ from fvlfp.audit import plots
 from fvlfp.audit.cards import DATA_SHEET, LIMITS, MODEL_CARD, card, recompute
 from fvlfp.audit.change_page import change_sections
 from fvlfp.audit.embedding_page import embedding_sections, reasons
-from fvlfp.audit.markup import Html, bullets, esc, figure, interval, note, num, p_text, table
+from fvlfp.audit.markup import Html, bullets, esc, figure, interval, note, num, p_text, signed, table
 from fvlfp.audit.metrics import GAPS
 from fvlfp.audit.plots import say
 
@@ -188,11 +188,23 @@ def _gap_table(part: Mapping[str, Any]) -> Html:
                 "" if floor is None else num(floor),
                 p_text(e["p_adjusted"]),
                 "" if e["minimum_detectable"] is None else num(e["minimum_detectable"]),
-                f"{pair['groups'][0]} – {pair['groups'][1]}" if pair else "",
+                _signed_pair(pair) if pair else "",
             )
         )
     heads = ["gap", "value", "by chance", "excess", "perfect", "p (Holm)", "sees from", "highest – lowest"]
-    return table(heads, rows)
+    return Html(
+        table(heads, rows)
+        + note(
+            "Highest – lowest: the two groups that span the gap, with their signed difference and the "
+            "interval it would have had they been named beforehand; it may cross 0, the gap cannot."
+        )
+    )
+
+
+def _signed_pair(pair: Mapping[str, Any]) -> Html:
+    by = f", {say(pair['rate'])}" + (f" of {pair['class']}" if pair["class"] else "")
+    cell = {k: pair[k] for k in ("low", "high")} | {"change": pair["difference"]}
+    return Html(f"{esc(pair['groups'][0])} – {esc(pair['groups'][1])}{esc(by)}: {signed(cell)}")
 
 
 def score_section(document: Document, attribute: str) -> Html:
