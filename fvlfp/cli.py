@@ -7,6 +7,7 @@ is slow to import is imported inside, so that `fvlfp --help` answers at once.
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -48,6 +49,19 @@ def says_what_is_wrong(command: F) -> F:
             raise typer.Exit(130) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+def _command(*words: str | Path, **options: Any) -> str:
+    """The command that gives the same numbers; of a path outside this folder only the name is told."""
+    parts = ["fvlfp", *(w.name if isinstance(w, Path) and w.is_absolute() else str(w) for w in words)]
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            parts.append(flag)
+        elif value is not None and value is not False:
+            for one in value if isinstance(value, list) else [value]:
+                parts += [flag, one.name if isinstance(one, Path) and one.is_absolute() else str(one)]
+    return shlex.join([*parts, "--out", "DIR"])
 
 
 def _version(wanted: bool) -> None:
@@ -161,7 +175,7 @@ def audit_predictions(
         seed=seed,
         provenance={"table": {"file": table.name, "sha256": sha256(table)}},
     )
-    report = write_audit(result, out)
+    report = write_audit(result, out, notebook=True)
     # The audited rows stay beside the audit, so that `fvlfp compare` can pair two of them.
     rows = frame[[label, prediction, *group]].rename(columns={prediction: "prediction"})
     rows.to_csv(out / "predictions.csv", index=False)
@@ -179,6 +193,11 @@ def audit_clip(
     model_config: Annotated[Path | None, typer.Option(help="open_clip config JSON.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Data card; default: NAME.card.toml.")] = None,
     cross: Annotated[bool, typer.Option(help="Also cross all groups.")] = False,
+    k: Annotated[int | None, typer.Option(help="MaxSkew@k: how many come first; default: n/10.")] = None,
+    target: Annotated[str, typer.Option(help="Shares to rank by: population or uniform.")] = "population",
+    harmful: Annotated[
+        bool, typer.Option("--harmful-words", help="Offer the CLIP paper's harmful word lists. They hurt.")
+    ] = False,
     skip_bad: Annotated[bool, typer.Option(help="Leave unreadable images out, count and name them.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
     draws: Annotated[int, typer.Option(help="Bootstrap draws.")] = 2000,
@@ -197,7 +216,15 @@ def audit_clip(
     for line in dataset.skipped:
         typer.echo(f"left out: {line}", err=True)
     encoder = Encoder.load(model, pretrained=pretrained, model_config=model_config or "", device=device)
-    report = run(encoder, dataset, out, label=label, groups=group, cross=cross, draws=draws, seed=seed)
+    options: dict[str, Any] = {"label": label, "cross": cross, "k": k, "target": target}
+    options |= {"draws": draws, "seed": seed}
+    files = {"model": model, "pretrained": pretrained or None, "model_config": model_config}
+    again = _command(
+        *("audit", "clip", table),
+        **{**options, "group": group, **files, "prompts": prompts, "harmful_words": harmful},
+        skip_bad=skip_bad,
+    )
+    report = run(encoder, dataset, out, groups=group, harmful=harmful, command=again, **options)
     typer.echo(f"report: {report}")
 
 
@@ -211,6 +238,7 @@ def compare(
     prediction: Annotated[str | None, typer.Option(help="Column of predicted classes.")] = None,
     key: Annotated[str | None, typer.Option(help="Column that names a row; default: the order.")] = None,
     positive: Annotated[str | None, typer.Option(help="The class that 'selected' means.")] = None,
+    cross: Annotated[bool, typer.Option(help="Also cross all groups.")] = False,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     out: Out = Path("runs/compare"),
@@ -231,19 +259,13 @@ def compare(
     paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]
     columns = [label, prediction, *group, *([key] if key else [])]
     a, b = (read_predictions(path, columns) for path in paths)
-    result = run(
-        a,
-        b,
-        label=label,
-        prediction=prediction,
-        groups=group,
-        positive=positive or said.get("positive"),
-        key=key,
-        names=(before.name, after.name),
-        draws=draws,
-        seed=seed,
-    )
-    typer.echo(f"report: {write_comparison(result, out)}")
+    options: dict[str, Any] = {"label": label, "prediction": prediction, "key": key, "draws": draws}
+    options |= {"positive": positive or said.get("positive"), "seed": seed}
+    options["cross"] = cross or bool(said.get("cross"))
+    again = _command("compare", before, after, group=group, **options)
+    names, known = (before.name, after.name), {"command": again}
+    result = run(a, b, groups=group, names=names, provenance=known, **options)
+    typer.echo(f"report: {write_comparison(result, out, notebook=True)}")
 
 
 @app.command()

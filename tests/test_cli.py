@@ -1,6 +1,8 @@
 """The command line: exit codes, one message, nothing half-written."""
 
+import html
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -108,8 +110,25 @@ def test_audit_clip_and_compare(faces, tmp_path):
         "--group",
         "tint",
     ]
-    result = fvlfp(*words, "--draws", 200, "--out", tmp_path / "a")
+    assert refused(fvlfp(*words, "--k", 90, "--out", tmp_path / "a"), "k=90 of n=90")
+    assert not (tmp_path / "a").exists()
+    result = fvlfp(*words, "--draws", 200, "--harmful-words", "--out", tmp_path / "a")
     assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "a" / "audit.json").read_text())
+    for part in document["attributes"].values():
+        assert all(e["band"][0] <= e["value"] <= e["band"][1] for e in part["gaps"].values())
+        assert all(g["roc_auc"]["band"] for g in part["scores"]["groups"].values())
+        assert part["worst_cell_recall"]["band"]
+    assert set(document["embedding"]["attributes"]) == {"shape", "tint"}
+    page = (tmp_path / "a" / "report.html").read_text()
+    for text in (
+        "Who comes up first",
+        "What gives the group away",
+        "Harmful words",
+        "over 4 prompt templates",
+    ):
+        assert text in page
+    assert "fvlfp audit clip faces.csv --label smiling" in page and "--harmful-words --out DIR" in page
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert names >= {
         "audit.json",
@@ -147,6 +166,29 @@ def test_audit_predictions(tmp_path):
     groups = json.loads((tmp_path / "out" / "audit.json").read_text())["attributes"]["g"]["groups"]
     assert groups["u"]["rates"]["tpr"]["value"] == 1.0
     assert groups["v"]["n"] == 10
+
+
+def test_the_printed_command_gives_every_number_again(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    columns = {c: rng.choice(["a", "b"], 80) for c in ("y", "p", "first group", "$x")}
+    pd.DataFrame(columns).assign(s=rng.random(80)).to_csv(tmp_path / "my table.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    words = ["audit", "predictions", "my table.csv", "--label", "y", "--prediction", "p", "--score", "s"]
+    words += ["--group", "first group", "--group", "$x", "--cross", "--positive", "a", "--draws", "150"]
+    assert fvlfp(*words, "--seed", "4", "--out", "one").exit_code == 0
+    page = html.unescape((tmp_path / "one" / "report.html").read_text())
+    said = shlex.split(page.split("<pre>")[1].split("</pre>")[0].replace("DIR", "two"))
+    assert said[0] == "fvlfp" and fvlfp(*said[1:]).exit_code == 0
+    for name in ("audit.json", "groups.csv", "gaps.csv"):
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+    assert fvlfp("compare", "one", "two", "--draws", "150", "--out", "change").exit_code == 0
+    change = json.loads((tmp_path / "change" / "audit.json").read_text())
+    assert set(change["attributes"]) == {"first group", "$x", "first group x $x"}  # crossed as the audit was
+    page = html.unescape((tmp_path / "change" / "report.html").read_text())
+    said = shlex.split(page.split("<pre>")[1].split("</pre>")[0].replace("DIR", "again"))
+    assert fvlfp(*said[1:]).exit_code == 0
+    assert json.loads((tmp_path / "again" / "audit.json").read_text()) == change
 
 
 def test_missing_file_and_missing_column(faces, tmp_path):

@@ -38,6 +38,7 @@ def audit(
     score: str | None = None,
     positive: str | None = None,
     templates: Mapping[str, str] | None = None,
+    template_scores: Mapping[str, str] | None = None,
     cross: bool = False,
     draws: int = 2000,
     seed: int = 0,
@@ -55,6 +56,7 @@ def audit(
             with more classes each one against the rest.
         templates: further columns of predictions, name -> column, for instance one per prompt
             template; every value then carries the ``band`` it covers over them.
+        template_scores: the same for `score`, name -> column.
         cross: also judge all combinations of the groups.
         draws: resampling draws per hypothetical truth and for the permutation null.
         seed: root of all draws; an attribute's numbers do not depend on the other attributes.
@@ -64,6 +66,8 @@ def audit(
     Raises:
         InputError: see ``counts.encode``; also for draws < 100 or a level outside (0.5, 1).
     """
+    if template_scores and score is None:
+        raise InputError("template_scores need a score column to be compared with")
     if draws < 100:
         raise InputError(f"draws={draws}: at least 100 are needed for an interval")
     if not 0.5 < level < 1:
@@ -93,6 +97,12 @@ def audit(
         _widen(overall, _overall(other, level))
         for name, part in attributes.items():
             _band(part, other.count(name), level)
+    for column in (template_scores or {}).values():
+        require_column(frame, column, "score")
+        values = read_scores(frame, column, columns.classes[1] if binary else None)
+        for name, part in attributes.items():
+            rng = np.random.default_rng(seed)
+            _band_scores(part["scores"], score_entry(columns, values, name, draws=100, rng=rng, level=level))
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "n": len(columns),
@@ -105,6 +115,7 @@ def audit(
             "score": score,
             "positive": positive,
             "templates": dict(templates or {}),
+            "template_scores": dict(template_scores or {}),
             "cross": cross,
             "draws": draws,
             "seed": seed,
@@ -143,7 +154,6 @@ def _attribute(
     worst = smallest_rate(cells.ravel(), table.sum(-1).ravel(), level)
     recall = metrics.recalls(table)
     at = np.unravel_index(int(np.nanargmin(recall)), recall.shape)
-    accuracy = metrics.accuracy(table.sum(0))
     out = {
         "groups": groups,
         "gaps": gaps,
@@ -153,7 +163,7 @@ def _attribute(
             **numbers(*worst),
             "cell": {"group": counts.groups[at[0]], "class": counts.classes[at[1]]},
         },
-        "es_accuracy": {"value": number(metrics.equity_scaled(accuracy, metrics.accuracy(table)))},
+        "es_accuracy": {"value": _es_accuracy(table)},
         "label_noise": label_noise(counts),
         "counts": table.tolist(),
     }
@@ -186,6 +196,25 @@ def _band(part: dict[str, Any], counts: Counts, level: float) -> None:
     for gap, entry in part["gaps"].items():
         value = values.get(gap, np.nan)
         _stretch(entry, number(1 - value if "ratio" in gap else value))
+    _stretch(part["worst_cell_recall"], number(metrics.worst_cell_recall(counts.table)))
+    _stretch(part["es_accuracy"], _es_accuracy(counts.table))
+
+
+def _band_scores(part: dict[str, Any], other: dict[str, Any]) -> None:
+    """The same for scores: ranking, calibration and their gaps."""
+    for mine, theirs in (
+        (part["overall"], other["overall"]),
+        *((entry, other["groups"][group]) for group, entry in part["groups"].items()),
+    ):
+        for measure in ("roc_auc", "brier", "ece"):
+            _stretch(mine[measure], theirs[measure]["value"])
+    for gap, entry in part["gaps"].items():
+        _stretch(entry, other["gaps"][gap]["value"])
+    _stretch(part["es_auc"], other["es_auc"]["value"])
+
+
+def _es_accuracy(table: np.ndarray) -> float | None:
+    return number(metrics.equity_scaled(metrics.accuracy(table.sum(0)), metrics.accuracy(table)))
 
 
 def _widen(entry: dict[str, Any], other: dict[str, Any]) -> None:

@@ -9,16 +9,18 @@ and a zero gap is covered in `level` of all cases.
 
 Which groups are really the outermost is uncertain too, so for the lower limit the others are moved
 up to ``DOUBT`` standard errors towards the extremes (more inflation by chance), for the upper limit
-away from them. benchmarks/instrument.py measures how well all this holds.
+away from them; of two rates (odds) the lesser gap is doubted alike (`stretch`).
+benchmarks/instrument.py measures how well all this holds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-DOUBT = 1.5  # standard errors; chosen by simulation
+DOUBT = 2.0  # standard errors: what 95 % of estimates are within
 POINTS = 16  # hypothetical truths between gap 0 and the far end; limits are interpolated
 FEWER = {2_000: 2, 20_000: 4}  # from so many counts on, so many times fewer points must do
 POWER = 0.8
@@ -36,32 +38,42 @@ class GapInference:
     minimum_detectable: float = np.nan
 
 
-def low_limit(x: float, gap: np.ndarray, sims: np.ndarray, level: float) -> tuple[float, float]:
-    """Smallest hypothetical gap (points,) whose draws (points, draws) reach `x`, and the power."""
-    sims, critical, spend = _prepared(gap, sims, level)
-    edge = np.maximum.accumulate([_quantile(row, level + a) for row, a in zip(sims, spend, strict=True)])
-    low = 0.0 if edge[0] >= x - 1e-12 else float(np.interp(x, edge, gap))
-    power = np.maximum.accumulate((sims > critical + 1e-12).mean(1))
-    detectable = float(np.interp(POWER, power, gap)) if power[-1] >= POWER else np.nan
-    return min(low, x), detectable
+Sims = Callable[[int], np.ndarray]  # sorted draws (draws,) of hypothesis i, made when asked for
 
 
-def high_limit(x: float, gap: np.ndarray, sims: np.ndarray, level: float) -> tuple[float, float]:
-    """Largest hypothetical gap whose draws go down to `x` (the second value has no meaning)."""
-    sims, _, spend = _prepared(gap, sims, level)
-    edge = np.maximum.accumulate(
-        [_quantile(row, a) if a > 0 else -1.0 for row, a in zip(sims, spend, strict=True)]
-    )
-    high = float(gap[-1] if edge[-1] <= x else np.interp(x, edge, gap))
-    return max(high, x), np.nan
+def low_limit(x: float, gap: np.ndarray, sims: Sims, level: float) -> tuple[float, float]:
+    """Smallest hypothetical gap (of points,) whose draws reach `x`, and the gap found with 80 % power."""
+    critical, spend = _spending(gap, sims(0), level)
+    power = crossing(lambda i: float((sims(i) > critical + 1e-12).mean()), POWER, gap)
+    low = crossing(lambda i: quantile(sims(i), level + spend[i]), x - 1e-12, gap)
+    return min(gap[-1] if low is None else low, x), np.nan if power is None else power
 
 
-def _prepared(gap: np.ndarray, sims: np.ndarray, level: float) -> tuple[np.ndarray, float, np.ndarray]:
-    """Sorted draws, the null's critical value, and the lower tail's share of alpha per hypothesis."""
-    sims = np.sort(sims, axis=1)
-    critical = _quantile(sims[0], level)
+def high_limit(x: float, gap: np.ndarray, sims: Sims, level: float) -> float:
+    """Largest hypothetical gap (of points,) whose draws go down to `x`."""
+    _, spend = _spending(gap, sims(0), level)
+    high = crossing(lambda i: quantile(sims(i), spend[i]) if spend[i] > 0 else -1.0, x, gap)
+    return max(gap[-1] if high is None else high, x)
+
+
+def _spending(gap: np.ndarray, null: np.ndarray, level: float) -> tuple[float, np.ndarray]:
+    """The null's critical value, and the lower tail's share of alpha per hypothesis."""
+    critical = quantile(null, level)
     share = np.minimum(1, gap / critical) if critical > 0 else np.ones_like(gap)
-    return sims, critical, (1 - level) / 2 * share
+    return critical, (1 - level) / 2 * share
+
+
+def crossing(value: Callable[[int], float], goal: float, gap: np.ndarray) -> float | None:
+    """The gap at which `value`, rising along the line, reaches `goal`; by bisection: few points are drawn."""
+    low, high = 0, len(gap) - 1
+    if value(low) >= goal:
+        return float(gap[low])
+    if value(high) < goal:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if value(middle) >= goal else (middle, high)
+    return float(np.interp(goal, [value(low), value(high)], gap[[low, high]]))
 
 
 def infer_estimates(
@@ -88,11 +100,11 @@ def infer_estimates(
             direction = np.arange(len(v), dtype=float)
         gap = np.linspace(0, x + 5 * np.sqrt(2) * se.max(), POINTS)
         line = gap[:, None] * direction / np.ptp(direction)
-        sims = np.ptp(line[:, None, :] + noise, axis=-1)
+        sims = np.sort(np.ptp(line[:, None, :] + noise, axis=-1), axis=1)
         if doubt > 0:
-            out.low, out.minimum_detectable = low_limit(x, gap, sims, level)
+            out.low, out.minimum_detectable = low_limit(x, gap, sims.__getitem__, level)
         else:
-            out.high, _ = high_limit(x, gap, sims, level)
+            out.high = high_limit(x, gap, sims.__getitem__, level)
     return out
 
 
@@ -119,7 +131,7 @@ def hypotheses(counts: np.ndarray, extent: float, doubt: float, across: str = ""
         direction = smallest_apart(n[..., 0], pooled)
     noise = np.sqrt(2 * pooled * (1 - pooled) / np.where(n > 0, n, np.inf).min(0))
     if across:
-        direction = direction * stretch(np.ptp(direction, axis=0), noise, (doubt > 0) == (across == "max"))
+        direction = direction * stretch(np.ptp(direction, axis=0), noise, doubt, across)
     reach = np.ptp(direction, axis=0)  # (S, C)
     end = min(1.0, extent + 5 * float(noise.max()))
     points = POINTS // max([1, *(k for size, k in FEWER.items() if counts.size > size)])
@@ -129,15 +141,18 @@ def hypotheses(counts: np.ndarray, extent: float, doubt: float, across: str = ""
     return line / line.sum(-1, keepdims=True)
 
 
-def stretch(reach: np.ndarray, noise: np.ndarray, more: bool) -> np.ndarray:
-    """Factors (S, 1) that bring all strata but the widest one standard error closer to it, or to 0.
+def stretch(reach: np.ndarray, noise: np.ndarray, doubt: float, across: str) -> np.ndarray:
+    """Factors (S, 1) that move all strata but the widest `doubt` standard errors closer to it, or to 0.
 
     The gap of the lesser stratum is uncertain as well: close to the widest it adds chance inflation to a
-    maximum, close to 0 it adds inflation to a sum.
+    maximum, close to 0 it adds inflation to a sum. A negative doubt takes inflation away.
     """
     wide, sure = reach.max(-1, keepdims=True), noise.max(-1, keepdims=True)
-    step = sure / np.maximum(wide, 1e-12)
-    factor = np.minimum(1 + step, wide.max() / np.maximum(wide, 1e-12)) if more else np.maximum(0, 1 - step)
+    step = abs(doubt) * sure / np.maximum(wide, 1e-12)
+    if (doubt > 0) == (across == "max"):
+        factor = np.minimum(1 + step, wide.max() / np.maximum(wide, 1e-12))
+    else:
+        factor = np.maximum(0, 1 - step)
     return np.where(wide == wide.max(), 1.0, factor)
 
 
@@ -171,9 +186,9 @@ def smallest_apart(n: np.ndarray, pooled: np.ndarray) -> np.ndarray:
     return out
 
 
-def _quantile(ordered: np.ndarray, q: float) -> float:
-    """Quantile of sorted draws, linear between order statistics."""
-    place = min(max(q, 0.0), 1.0) * (len(ordered) - 1)
+def quantile(ordered: np.ndarray, q: float) -> float:
+    """Quantile of sorted draws by rank: of M draws and one more, the k-th is exceeded in 1 - k / (M + 1)."""
+    place = min(max(q * (len(ordered) + 1) - 1, 0.0), len(ordered) - 1.0)
     i = int(place)
     j = min(i + 1, len(ordered) - 1)
     return float(ordered[i] + (place - i) * (ordered[j] - ordered[i]))

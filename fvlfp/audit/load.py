@@ -1,6 +1,7 @@
 """Read a table of predictions from CSV or Parquet: only the columns that are needed.
 
-Columns become categories while they are read, so a CSV of a gigabyte needs some tens of megabytes.
+Columns become categories while they are read: four bytes a row and column stay. A CSV of a gigabyte
+(34 million short rows, four columns read) was audited with 1.3 GB at the peak.
 What it does not do: look at the values (see ``counts``).
 """
 

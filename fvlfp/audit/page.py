@@ -8,7 +8,8 @@ from typing import Any
 from fvlfp.audit import plots
 from fvlfp.audit.cards import DATA_SHEET, LIMITS, MODEL_CARD, card, recompute
 from fvlfp.audit.change_page import change_sections
-from fvlfp.audit.markup import Html, bullets, esc, figure, interval, note, num, p_text, table
+from fvlfp.audit.embedding_page import embedding_sections, reasons
+from fvlfp.audit.markup import Html, bullets, esc, figure, interval, note, num, p_text, signed, table
 from fvlfp.audit.metrics import GAPS
 from fvlfp.audit.plots import say
 
@@ -28,6 +29,8 @@ def sections(document: Document) -> list[tuple[str, str]]:
         parts.append((f"By perceived {attribute}", attribute_section(document, attribute)))
         if "scores" in part:
             parts.append((f"Scores by perceived {attribute}", score_section(document, attribute)))
+    if "embedding" in document:
+        parts += embedding_sections(document)
     if any(part["label_noise"] for part in document["attributes"].values()):
         parts.append(("If some group labels are wrong", noise_section(document)))
     return [
@@ -126,7 +129,8 @@ def not_judged(document: Document) -> Html:
     if document["positive"] is not None:
         heads, rows = heads[:2] + heads[3:], [row[:2] + row[3:] for row in rows]
     shown = table(heads, rows) if rows else "<p>Nothing: every rate of every group has examples.</p>"
-    return Html(shown + (bullets(document["warnings"]) if document["warnings"] else ""))
+    remarks = [*reasons(document), *document["warnings"]]
+    return Html(shown + (bullets(remarks) if remarks else ""))
 
 
 def attribute_section(document: Document, attribute: str) -> Html:
@@ -184,11 +188,23 @@ def _gap_table(part: Mapping[str, Any]) -> Html:
                 "" if floor is None else num(floor),
                 p_text(e["p_adjusted"]),
                 "" if e["minimum_detectable"] is None else num(e["minimum_detectable"]),
-                f"{pair['groups'][0]} – {pair['groups'][1]}" if pair else "",
+                _signed_pair(pair) if pair else "",
             )
         )
     heads = ["gap", "value", "by chance", "excess", "perfect", "p (Holm)", "sees from", "highest – lowest"]
-    return table(heads, rows)
+    return Html(
+        table(heads, rows)
+        + note(
+            "Highest – lowest: the two groups that span the gap, with their signed difference and the "
+            "interval it would have had they been named beforehand; it may cross 0, the gap cannot."
+        )
+    )
+
+
+def _signed_pair(pair: Mapping[str, Any]) -> Html:
+    by = f", {say(pair['rate'])}" + (f" of {pair['class']}" if pair["class"] else "")
+    cell = {k: pair[k] for k in ("low", "high")} | {"change": pair["difference"]}
+    return Html(f"{esc(pair['groups'][0])} – {esc(pair['groups'][1])}{esc(by)}: {signed(cell)}")
 
 
 def score_section(document: Document, attribute: str) -> Html:
@@ -198,7 +214,9 @@ def score_section(document: Document, attribute: str) -> Html:
     rows = []
     for group, e in scores["groups"].items():
         chance = e["ece"].get("expected_if_calibrated")
-        ece = interval(e["ece"]) if chance is None else f"{num(e['ece']['value'])} (by chance {num(chance)})"
+        ece = interval(e["ece"])
+        if chance is not None:
+            ece = Html(f"{ece}, by chance {num(chance)}")
         rows.append((group, f"{e['n']:,}", interval(e["roc_auc"]), interval(e["brier"]), ece))
     gaps = [
         (
@@ -216,7 +234,7 @@ def score_section(document: Document, attribute: str) -> Html:
     return Html(
         table(["group", "n", "ROC-AUC", "Brier score", "calibration error"], rows)
         + table(["gap", "value", "by chance", "p (Holm)"], gaps)
-        + note(f"ES-AUC = AUC / (1 + Σ |AUC − AUC of the group|) = {num(scores['es_auc']['value'])}")
+        + note(Html(f"ES-AUC = AUC / (1 + Σ |AUC − AUC of the group|) = {interval(scores['es_auc'])}"))
         + "".join(pictures)
     )
 

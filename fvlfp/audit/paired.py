@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fvlfp.audit.intervals import z_score
-from fvlfp.audit.inversion import doubtful, smallest_apart, stretch
+from fvlfp.audit.inversion import crossing, doubtful, quantile, smallest_apart, stretch
 from fvlfp.audit.resampling import Family, frequencies
 
 DOUBT = 0.75  # standard errors, see inversion.DOUBT; less is needed as the two sides offset
@@ -43,37 +43,40 @@ def change(
     va, vb = (family.statistic(frequencies(x)) for x in (a, b))
     out = {k: Change(float(va[k]), float(vb[k])) for k in va if "ratio" not in k}
     ea, eb = residuals(joint, draws, rng)
-    for side, doubt in ((0, DOUBT), (1, -DOUBT)):
-        line_a, line_b = _Line(a, -doubt, family.across), _Line(b, doubt, family.across)
-        spread_a, spread_b = line_a.gaps(family), line_b.gaps(family)
-        sims_a = [family.statistic(p + ea) for p in line_a.centres]
-        sims_b = [family.statistic(p + eb) for p in line_b.centres]
-        for name, got in out.items():
-            if not (np.isfinite(got.a) and np.isfinite(got.b)):
-                continue
-            ga, gb = spread_a[name], spread_b[name]
-            middle_a = _median_unbiased(got.a, ga, [np.median(s[name]) for s in sims_a])
-            middle_b = _median_unbiased(got.b, gb, [np.median(s[name]) for s in sims_b])
-            observed, total = got.b - got.a, middle_a + middle_b
-            noise = 5 * float(np.std(sims_b[0][name] - sims_a[0][name])) + 1e-9
-            ends = sorted([observed, middle_b - middle_a])
-            grid = np.linspace(ends[0] - noise, ends[1] + noise, POINTS)
-            grid = np.unique(np.append(grid, 0.0))
-            drawn = [
-                family.statistic(line_b.at(gb, y) + eb)[name] - family.statistic(line_a.at(ga, x) + ea)[name]
-                for x, y in (_split(total, d) for d in grid)
-            ]
-            tail = (1 - level) / 2
-            edge = [np.quantile(d, 1 - tail if side == 0 else tail) for d in drawn]
-            limit = float(np.interp(observed, np.maximum.accumulate(edge), grid))
-            zero = drawn[int(np.searchsorted(grid, 0.0))]
-            beyond = zero >= observed - 1e-12 if side == 0 else zero <= observed + 1e-12
-            p = (1 + int(beyond.sum())) / (1 + len(zero))
-            if side == 0:
-                got.low, got.p_value = min(limit, observed), min(1.0, 2 * p)
+    known = [k for k, got in out.items() if np.isfinite(got.a) and np.isfinite(got.b)]
+    for doubt in (DOUBT, -DOUBT):
+        line_a, line_b = _Line(a, family, -doubt, ea), _Line(b, family, doubt, eb)
+        for name in known:
+            got = out[name]
+            limit, p = _limit(got, name, line_a, line_b, doubt > 0, level)
+            if doubt > 0:
+                got.low, got.p_value = limit, p
             else:
-                got.high, got.p_value = max(limit, observed), min(got.p_value, 2 * p)
+                got.high, got.p_value = limit, min(got.p_value, p)
     return out
+
+
+def _limit(
+    got: Change, name: str, line_a: _Line, line_b: _Line, lower: bool, level: float
+) -> tuple[float, float]:
+    """One limit of the change and the two-sided p-value from its side."""
+    middle_a, middle_b = line_a.median_unbiased(name, got.a), line_b.median_unbiased(name, got.b)
+    observed = got.b - got.a
+    noise = 5 * float(np.std(line_b.shown(0)[name] - line_a.shown(0)[name])) + 1e-9
+    ends = sorted([observed, middle_b - middle_a])
+    grid = np.unique(np.append(np.linspace(ends[0] - noise, ends[1] + noise, POINTS), 0.0))
+
+    def drawn(i: int) -> np.ndarray:
+        x, y = _split(middle_a + middle_b, grid[i])
+        return np.sort(line_b.at(name, y) - line_a.at(name, x))
+
+    tail = (1 - level) / 2
+    found = crossing(lambda i: quantile(drawn(i), 1 - tail if lower else tail), observed, grid)
+    limit = grid[-1] if found is None else found
+    zero = drawn(int(np.searchsorted(grid, 0.0)))
+    beyond = zero >= observed - 1e-12 if lower else zero <= observed + 1e-12
+    p = min(1.0, 2 * (1 + int(beyond.sum())) / (1 + len(zero)))
+    return float(min(limit, observed) if lower else max(limit, observed)), p
 
 
 def residuals(joint: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -119,9 +122,10 @@ def mean_change(parts: list[tuple[float, float, float]]) -> tuple[float, float, 
 
 
 class _Line:
-    """Hypothetical truths of one model: from equal groups through its pattern outwards."""
+    """Hypothetical truths of one model, from equal groups through its pattern outwards, with paired noise."""
 
-    def __init__(self, counts: np.ndarray, doubt: float, across: str):
+    def __init__(self, counts: np.ndarray, family: Family, doubt: float, errors: np.ndarray):
+        self.statistic, self.errors = family.statistic, errors
         counts = counts.astype(float)
         n = counts.sum(-1, keepdims=True)
         total = counts.sum(0)
@@ -133,31 +137,38 @@ class _Line:
         if np.ptp(direction, axis=0).max() < 1e-9:
             direction = smallest_apart(n[..., 0], self.pooled)
         noise = np.sqrt(2 * self.pooled * (1 - self.pooled) / np.where(n > 0, n, np.inf).min(0))
-        if across:
-            direction = direction * stretch(
-                np.ptp(direction, axis=0), noise, (doubt > 0) == (across == "max")
-            )
+        if family.across:
+            direction = direction * stretch(np.ptp(direction, axis=0), noise, doubt, family.across)
         self.direction = direction / np.ptp(direction, axis=0).max()
         shown = np.ptp(smooth, axis=0).max()
         self.steps = np.linspace(0, min(1.0, shown + 5 * noise.max()), POINTS)
-        self.centres = [self.pooled + t * self.direction for t in self.steps]
+        self.true = family.statistic(self.pooled + self.steps[:, None, None, None] * self.direction)
+        self.drawn: dict[int, dict[str, np.ndarray]] = {}
 
-    def gaps(self, family: Family) -> dict[str, np.ndarray]:
-        """The true gaps along the line, each (POINTS,) and never falling."""
-        found = [family.statistic(p) for p in self.centres]
-        return {k: np.maximum.accumulate([float(f[k]) for f in found]) for k in found[0]}
+    def gaps(self, name: str) -> np.ndarray:
+        """The true gap along the line, shape (POINTS,), never falling."""
+        return np.maximum.accumulate(self.true[name])
 
-    def at(self, gaps: np.ndarray, gap: float) -> np.ndarray:
-        """The point of the line whose gap is `gap`, beyond its end by extrapolation."""
+    def shown(self, i: int) -> dict[str, np.ndarray]:
+        """The gaps in samples from point i, each (draws,)."""
+        if i not in self.drawn:
+            self.drawn[i] = self.statistic(self.pooled + self.steps[i] * self.direction + self.errors)
+        return self.drawn[i]
+
+    def at(self, name: str, gap: float) -> np.ndarray:
+        """Samples from the point whose gap is `gap`, beyond the line's end by extrapolation."""
+        gaps = self.gaps(name)
         if gap > gaps[-1] > 0:
-            return self.pooled + gap / gaps[-1] * self.direction
-        return self.pooled + float(np.interp(gap, gaps, self.steps)) * self.direction
+            step = gap / gaps[-1] * self.steps[-1]
+        else:
+            step = float(np.interp(gap, gaps, self.steps))
+        return self.statistic(self.pooled + step * self.direction + self.errors)[name]
 
-
-def _median_unbiased(observed: float, gaps: np.ndarray, medians: list[float]) -> float:
-    """The gap under which the observed one is the median draw; 0 when chance alone exceeds it."""
-    rising = np.maximum.accumulate(medians)
-    return float(gaps[0]) if rising[0] >= observed else float(np.interp(observed, rising, gaps))
+    def median_unbiased(self, name: str, observed: float) -> float:
+        """The gap under which the observed one is the median draw; 0 when chance alone exceeds it."""
+        gaps = self.gaps(name)
+        found = crossing(lambda i: float(np.median(self.shown(i)[name])), observed, gaps)
+        return float(gaps[-1]) if found is None else found
 
 
 def _split(total: float, difference: float) -> tuple[float, float]:

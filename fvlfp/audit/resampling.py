@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.special import bdtr
@@ -112,21 +113,43 @@ def invert(
 ) -> dict[str, tuple[float, float, float]]:
     """Low and high limit of each gap and the gap found with 80 % power, by test inversion."""
     observed = {k: v for k, v in family.observed().items() if np.isfinite(v)}
-    low: dict[str, tuple[float, float]] = {}
-    high: dict[str, tuple[float, float]] = {}
-    for limits, limit, doubt in ((low, low_limit, DOUBT), (high, high_limit, -DOUBT)):
-        line = hypotheses(family.counts, observed.get(family.scale, 0.0), doubt, family.across)
-        true = family.statistic(line)
-        drawn = [_draw(family, p, draws, rng) for p in line]
-        for name, x in observed.items():
-            gap = np.maximum.accumulate(np.nan_to_num(true[name]))
-            sims = np.nan_to_num(np.stack([d[name] for d in drawn]))
-            limits[name] = limit(x, gap, sims, level)
-    return {name: (low[name][0], high[name][0], low[name][1]) for name in observed}
+    scale = observed.get(family.scale, 0.0)
+    near, far = (
+        _Line(family, hypotheses(family.counts, scale, doubt, family.across), draws, rng)
+        for doubt in (DOUBT, -DOUBT)
+    )
+    far.drawn[0] = near.at(0)  # both start at equality
+    out = {}
+    for name, x in observed.items():
+        low, detectable = low_limit(x, near.gap(name), partial(near.sims, name), level)
+        out[name] = low, high_limit(x, far.gap(name), partial(far.sims, name), level), detectable
+    return out
+
+
+class _Line:
+    """Hypothetical truths (points, G, S, C); samples of each are drawn when first asked for."""
+
+    def __init__(self, family: Family, points: np.ndarray, draws: int, rng: np.random.Generator):
+        self.family, self.points, self.draws, self.rng = family, points, draws, rng
+        self.true = family.statistic(points)
+        self.drawn: dict[int, dict[str, np.ndarray]] = {}
+
+    def gap(self, name: str) -> np.ndarray:
+        """The true gap of every point, shape (points,), never falling."""
+        return np.maximum.accumulate(np.nan_to_num(self.true[name]))
+
+    def at(self, i: int) -> dict[str, np.ndarray]:
+        """The sorted gaps in samples from point i, each (draws,)."""
+        if i not in self.drawn:
+            self.drawn[i] = _draw(self.family, self.points[i], self.draws, self.rng)
+        return self.drawn[i]
+
+    def sims(self, name: str, i: int) -> np.ndarray:
+        return self.at(i)[name]
 
 
 def _draw(family: Family, p: np.ndarray, draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """The family's gaps in `draws` samples from outcome probabilities p (G, S, C)."""
+    """The family's gaps in `draws` samples from outcome probabilities p (G, S, C), each sorted."""
     n = family.counts.sum(-1)
     pieces = []
     for size in _chunks(draws, family.counts.size):
@@ -135,7 +158,7 @@ def _draw(family: Family, p: np.ndarray, draws: int, rng: np.random.Generator) -
         else:
             drawn = frequencies(rng.multinomial(n, p, size=(size, *n.shape)))
         pieces.append(family.statistic(drawn))
-    return {k: np.concatenate([piece[k] for piece in pieces]) for k in pieces[0]}
+    return {k: np.sort(np.nan_to_num(np.concatenate([piece[k] for piece in pieces]))) for k in pieces[0]}
 
 
 def _binomial_rates(n: np.ndarray, p: np.ndarray, draws: int, rng: np.random.Generator) -> np.ndarray:

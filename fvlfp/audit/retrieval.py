@@ -80,19 +80,22 @@ def audit_retrieval(
     """MaxSkew@k and NDKL of every query, beside what shuffled groups give.
 
     Args:
-        similarity: (queries, images), higher comes first; ties keep the order of the images.
+        similarity: (queries, images), higher comes first; ties keep the order of the images. With a first
+            axis for prompt templates, the first template is judged and the others give the band.
         groups: (images,) perceived group of each image.
         target: see `target_shares`.
 
     Returns one row per query and measure: query, measure, k, target, value, group (the most
-    over-represented one), expected_null, null_95, p_value, p_adjusted (Holm over all rows).
+    over-represented one), expected_null, null_95, p_value, p_adjusted (Holm over all rows), and with
+    templates band_low and band_high, the range of the value over them.
 
     Raises:
         InputError: shapes that do not fit, missing values, one group only, k = n, a bad target.
     """
     scores = np.asarray(similarity, float)
-    if scores.shape != (len(queries), len(groups)):
+    if scores.shape[-2:] != (len(queries), len(groups)) or scores.ndim not in (2, 3):
         raise InputError(f"similarity is {scores.shape}, not {len(queries)} queries x {len(groups)} images")
+    banded, scores = scores.ndim == 3, scores.reshape(-1, len(queries), len(groups))
     if not np.isfinite(scores).all():
         raise InputError("similarity holds values that are not finite")
     codes, uniques = pd.factorize(pd.Series(groups).astype("str"), sort=True)
@@ -111,17 +114,19 @@ def audit_retrieval(
         else ", ".join(f"{n} {s:g}" for n, s in zip(names, shares, strict=True))
     )
     rows = []
-    for query, score in zip(queries, scores, strict=True):
-        ranked = codes[np.argsort(-score, kind="stable")]
-        top = np.bincount(ranked[:k], minlength=len(names)) / k / shares
-        for measure, value in (("max_skew", max_skew(ranked, shares, k)), ("ndkl", ndkl(ranked, shares))):
-            null = chance[measure]
+    for i, query in enumerate(queries):
+        ranked = codes[np.argsort(-scores[:, i], axis=-1, kind="stable")]  # (templates, images)
+        top = np.bincount(ranked[0, :k], minlength=len(names)) / k / shares
+        for measure, values in (("max_skew", max_skew(ranked, shares, k)), ("ndkl", ndkl(ranked, shares))):
+            null, value = chance[measure], float(values[0])
+            band = {"band_low": float(values.min()), "band_high": float(values.max())} if banded else {}
             rows.append(
                 {
                     "query": query,
                     "measure": f"max_skew@{k}" if measure == "max_skew" else "ndkl",
                     "target": said,
-                    "value": float(value),
+                    "value": value,
+                    **band,
                     "group": names[int(top.argmax())],
                     "expected_null": float(null.mean()),
                     "null_95": float(np.quantile(null, 0.95)),

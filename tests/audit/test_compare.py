@@ -8,6 +8,8 @@ from scipy import stats
 from fvlfp.audit import compare
 from fvlfp.audit.counts import Counts
 from fvlfp.audit.families import families
+from fvlfp.audit.gaps import TESTED_AS
+from fvlfp.audit.intervals import holm
 from fvlfp.audit.paired import change, mean_change, rate_change
 from fvlfp.errors import InputError
 
@@ -117,3 +119,33 @@ def test_many_classes(table):
     assert part["groups"]["round"]["rates"]["balanced_accuracy"]["b"] == 1
     assert part["changes"]["accuracy_gap"]["b"] == 0
     assert part["worst_cell_recall"]["b"] == 1 and part["worst_cell_recall"]["low"] > 0
+
+
+def test_crossed_groups_and_missing_entries(table):
+    rng = np.random.default_rng(0)
+    holes = table.assign(tint=table.tint.where(rng.random(600) > 0.1))
+    result = compare(holes, holes, **{**KW, "groups": ["shape", "tint"], "cross": True})
+    part = result.document["attributes"]["shape x tint"]
+    assert part["missing"] == holes.tint.isna().sum() > 0
+    assert sum(g["n"] for g in part["groups"].values()) == 600 - part["missing"]
+    assert any("shape x tint" in line and "left out" in line for line in result.warnings)
+
+
+def test_a_class_no_group_has_under_one_model_stays_undefined(table):
+    one = table[table.smiling == "no"]
+    result = compare(one, one, **KW)
+    tpr = result.document["attributes"]["shape"]["groups"]["round"]["rates"]["tpr"]
+    assert tpr == dict.fromkeys(("a", "b", "change", "low", "high"))
+    entry = result.document["attributes"]["shape"]["changes"]["equal_opportunity_difference"]
+    assert entry["change"] is None and "undefined" in entry["reason"] and entry["p_adjusted"] is None
+    assert result.document["overall"]["rates"]["balanced_accuracy"]["change"] is None
+
+
+def test_correction_is_over_the_tested_gaps_only(table):
+    better = table.assign(prediction=table.smiling)
+    changes = compare(table, better, **{**KW, "groups": ["shape", "tint"]}).changes
+    tested = changes[~changes.gap.isin(TESTED_AS)]
+    assert tested.p_adjusted.notna().all() and (tested.p_adjusted >= tested.p_value).all()
+    assert changes[changes.gap.isin(TESTED_AS)].p_adjusted.isna().all()
+    theirs = holm(dict(enumerate(tested.p_value)))
+    assert tested.p_adjusted.tolist() == pytest.approx(list(theirs.values()))

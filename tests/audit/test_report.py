@@ -183,3 +183,68 @@ def test_a_table_without_rows_is_said_to_be_empty(tmp_path):
     frame = read_predictions(tmp_path / "t.csv", ["y", "yhat", "g"])
     with pytest.raises(InputError, match="no rows"):
         audit(frame, label="y", prediction="yhat", groups=["g"])
+
+
+def test_a_text_that_is_no_number_is_named_with_its_row_in_a_later_chunk(tmp_path, monkeypatch):
+    monkeypatch.setattr("fvlfp.audit.load.CHUNK", 2)
+    (tmp_path / "t.csv").write_text("y,s\n" + "1,0.5\n" * 4 + "1,\n1,high\n")
+    with pytest.raises(InputError, match="row 7: 'high' is no number"):
+        read_predictions(tmp_path / "t.csv", ["y"], numbers=["s"])
+    (tmp_path / "t.csv").write_text("y,s\n1,0.5\n1,\n")
+    assert np.isnan(read_predictions(tmp_path / "t.csv", ["y"], numbers=["s"])["s"]).tolist() == [False, True]
+
+
+def test_a_score_column_that_is_also_the_prediction_is_read_once(tmp_path):
+    (tmp_path / "t.csv").write_text("y,p\n1,1\n0,0\n")
+    assert list(read_predictions(tmp_path / "t.csv", ["y", "p", "p"], numbers=["p"]).columns) == ["y", "p"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_column_that_is_not_there_or_there_twice(tmp_path, suffix):
+    frame = pd.DataFrame({"gender": ["a"], "y": ["1"]})
+    write = frame.to_csv if suffix == "csv" else frame.to_parquet
+    write(tmp_path / f"t.{suffix}", index=False)
+    with pytest.raises(InputError, match="'gendre' is not in the table; did you mean 'gender'"):
+        read_predictions(tmp_path / f"t.{suffix}", ["y", "gendre"])
+
+
+def test_parquet_numbers_and_missing_groups(tmp_path):
+    frame = pd.DataFrame({"y": [1, 0], "g": ["a", None], "s": [0.25, 1.0]})
+    frame.to_parquet(tmp_path / "t.pq")
+    got = read_predictions(tmp_path / "t.pq", ["y", "g"], numbers=["s"])
+    assert got["s"].tolist() == [0.25, 1.0] and got["g"].isna().tolist() == [False, True]
+    frame.assign(s=["0.25", "x"]).to_parquet(tmp_path / "t.pq")
+    with pytest.raises(InputError, match="row 3: 'x'"):
+        read_predictions(tmp_path / "t.pq", ["y", "g"], numbers=["s"])
+
+
+def test_every_formula_start_is_disarmed_in_csv_and_nowhere_else(tmp_path):
+    names = ["=a", "+a", "-a", "@a", "\ta", "\ra", "a=", "'a"]
+    frame = pd.DataFrame({"g": names * 4, "y": ["0", "1"] * 16, "p": ["0", "1", "1", "1"] * 8})
+    kw = {"label": "y", "prediction": "p", "groups": ["g"], "positive": "1", "draws": 100}
+    report = write_audit(audit(frame, **kw), tmp_path / "out")
+    text = (tmp_path / "out" / "groups.csv").read_text()
+    assert not re.search(r"(^|,)\"?[=+@\t]", text) and "'=a" in text and ",a=," in text
+    known = json.loads(report.with_name("audit.json").read_text())["attributes"]["g"]["groups"]
+    assert set(known) == set(names)
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_message(table, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write to"):
+        write_audit(audit(table, groups=["shape"], **KW), tmp_path / "file" / "out")
+
+
+def test_signed_pair_is_beside_every_gap_that_has_one(table, tmp_path):
+    result = audit(table, groups=["shape"], **KW)
+    pair = result.document["attributes"]["shape"]["gaps"]["equal_opportunity_difference"]["pair"]
+    page = write_audit(result, tmp_path / "out").read_text()
+    assert f"round – square, true positive rate of yes: {pair['difference']:+.3f}" in page
+
+
+def test_more_rows_than_a_page_shows_are_counted(tmp_path):
+    names = [f"g{i}" for i in range(60)]
+    frame = pd.DataFrame({"g": names * 4, "y": ["0", "1"] * 120, "p": ["0", "1"] * 120})
+    kw = {"label": "y", "prediction": "p", "groups": ["g"], "positive": "1", "draws": 100}
+    page = write_audit(audit(frame, **kw), tmp_path / "out").read_text()
+    assert "20 more rows are in the CSV files" in page

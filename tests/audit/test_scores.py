@@ -184,3 +184,14 @@ def test_frame_of_scores_may_be_integers():
     frame["score"] = frame.prediction
     got = audit(frame, score="score", **{**KW, "positive": "1"}).document
     assert got["attributes"]["shape"]["scores"]["overall"]["roc_auc"]["value"] == pytest.approx(0.5)
+
+
+def test_scores_have_a_band_over_templates_too(scored):
+    frame = scored.assign(other=1 - scored["score"])
+    document = audit(frame, score="score", template_scores={"other": "other"}, **KW).document
+    part = document["attributes"]["shape"]["scores"]
+    area = part["overall"]["roc_auc"]
+    assert area["band"] == pytest.approx([1 - area["value"], area["value"]])
+    assert all(e["band"][0] <= e["value"] <= e["band"][1] for e in part["gaps"].values())
+    with pytest.raises(InputError, match="need a score column"):
+        audit(frame, template_scores={"other": "other"}, **KW)
