@@ -1,0 +1,42 @@
+"""One cell of a sweep, in a process of its own.
+
+What this module does not do: it tells nobody how it went; the exit status and the executed notebook do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from fvlfp.tour import execute
+
+
+def run_cell(notebook: Path, parameters: dict[str, Any], folder: Path, workers: int) -> None:
+    """Run one notebook into `folder`. Exit status 0 when all its cells ran, else 1.
+
+    workers: how many such processes share the machine's cores.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sweep's to handle
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, which shuts the kernel down
+    threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+    if workers > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    (folder / "record.json").unlink(missing_ok=True)  # of an attempt that was killed
+    import papermill
+
+    try:
+        execute(notebook, folder, parameters)
+    except papermill.PapermillExecutionError:
+        sys.exit(1)  # the executed notebook shows where and why
+
+
+def _stop_with(parent: int) -> None:
+    """Stop when the sweep was killed, instead of going on where nobody looks."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
