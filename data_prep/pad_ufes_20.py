@@ -41,7 +41,7 @@ CARD = Card(
     licence="CC BY 4.0",
     label_origin=(
         "cancer: biopsy; other lesions: biopsy or consensus of dermatologists. Skin type, gender and age: "
-        "recorded in the clinic, the skin type as perceived by the clinician"
+        "recorded during the appointment; the skin type is how somebody judged it"
     ),
     templates=["a photo of a {}", "a clinical photo of a {}", "a close-up of a {}"],
     classes={"cancer": {"no": "benign skin lesion", "yes": "malignant skin lesion"}},

@@ -20,7 +20,7 @@ from data_prep.reader import Download, Row, copy_images, known, main, once, read
 from fvlfp.data.card import Attribute, Card
 from fvlfp.errors import InputError
 
-TERMS = "The photographs of birds (CUB-200-2011) are for non-commercial research and education only"
+TERMS = "Waterbirds is made of other people's photographs: take it as for non-commercial research only"
 METADATA = "metadata.csv"
 IMAGE = r"\d{3}\.[\w.-]+/[\w.-]+\.jpg"
 PATTERN = rf"(metadata\.csv|{IMAGE})"
@@ -32,7 +32,7 @@ COLUMNS = ("path", "bird", "background", "split")
 CARD = Card(
     name="Waterbirds",
     source="S. Sagawa et al., ICLR 2020; https://github.com/kohpangwei/group_DRO",
-    licence="birds from CUB-200-2011 (non-commercial research and education), backgrounds from Places",
+    licence="none stated; birds from CUB-200-2011 (Flickr), backgrounds from Places: non-commercial research",
     label_origin="bird: species of CUB-200-2011, given by annotators; background: chosen when it was pasted",
     templates=["a photo of a {}", "a picture of a {}"],
     classes={"bird": {"landbird": "landbird", "waterbird": "waterbird"}},

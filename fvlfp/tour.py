@@ -61,8 +61,9 @@ def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
             extra_arguments=["--log-level=50"],  # the kernel's own chatter; errors of cells are in the copy
         )
         part.replace(executed)
-    except papermill.PapermillExecutionError:
-        part.replace(executed)
+    except Exception:  # a cell's, or the kernel died: what ran until then is worth a look
+        if part.is_file():
+            part.replace(executed)
         raise
     finally:
         part.unlink(missing_ok=True)

@@ -9,12 +9,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from fvlfp import __version__
 from fvlfp.cli import app
 from fvlfp.data import toyfaces
+from fvlfp.federation import run as fvlfp_run
 
 RUNNER = CliRunner()
 
@@ -60,18 +62,39 @@ def refused(result, *parts):
     return True
 
 
+def commands(group=None, words=()):
+    """Every command, as the words that call it."""
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name)
+
+
 def test_version_and_help():
     assert fvlfp("--version").output.strip() == __version__
-    for words in (
-        [],
-        ["train"],
-        ["audit", "predictions"],
-        ["audit", "clip"],
-        ["check"],
-        ["compare"],
-        ["tour"],
+    assert fvlfp("--help").exit_code == 0
+    assert fvlfp().exit_code == 2 and "Usage" in fvlfp().output
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_command_has_help_with_an_example(words):
+    result = RUNNER.invoke(app, [*words, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert f"Example: fvlfp {' '.join(words)}" in result.output
+
+
+def test_the_shell_completes_commands_and_options():
+    script = RUNNER.invoke(app, [], prog_name="fvlfp", env={"_FVLFP_COMPLETE": "source_bash"})
+    assert "complete " in script.output and "fvlfp" in script.output
+    for typed, offered in (
+        ("fvlfp sw", "sweep"),
+        ("fvlfp audit cl", "clip"),
+        ("fvlfp train --res", "--resume"),
     ):
-        assert fvlfp(*words, "--help").exit_code == 0
+        asked = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_FVLFP_COMPLETE": "complete_bash"}
+        assert RUNNER.invoke(app, [], prog_name="fvlfp", env=asked).output.split() == [offered]
 
 
 def test_a_good_table_is_good(faces):
@@ -80,12 +103,13 @@ def test_a_good_table_is_good(faces):
     assert result.output.strip().endswith("good")
 
 
-def test_train_end_to_end_and_resume(faces, tmp_path):
+def test_train_end_to_end_stopped_and_resumed(faces, tmp_path, monkeypatch):
     out = tmp_path / "run"
     words = ["train", "--set", "profile=smoke", "--set", f"data={faces / 'faces.csv'}"]
-    words += ["--set", "clients=2", "--set", "device=cpu", "--out", out]
+    words += ["--set", "clients=2", "--set", "device=cpu", "--set", "draws=200", "--out", out]
     first = fvlfp(*words)
     assert first.exit_code == 0, first.output
+    assert first.stderr == "", "no progress bar where no terminal is"
     assert first.output.strip().splitlines()[-1] == f"report: {out / 'audit' / 'comparison' / 'report.html'}"
     document = json.loads((out / "audit" / "method" / "audit.json").read_text())
     assert document["schema"] == 1
@@ -97,6 +121,24 @@ def test_train_end_to_end_and_resume(faces, tmp_path):
     again = fvlfp(*words, "--resume")
     assert again.exit_code == 0, again.output
     assert (out / "method" / "prompts.safetensors").read_bytes() == prompts
+
+    def ctrl_c(row, *_):
+        if row["round"] == 1:
+            raise KeyboardInterrupt
+        return describe(row, *_)
+
+    describe = fvlfp_run.describe
+    monkeypatch.setattr(fvlfp_run, "describe", ctrl_c)
+    words[-1] = other = tmp_path / "other"
+    stopped = fvlfp(*words)
+    assert stopped.exit_code == 130
+    assert stopped.stderr == (
+        "fvlfp: stopped; the same command with --resume goes on after the last saved round\n"
+    )
+    assert not list(other.rglob("*.part*")) and not (other / "predictions.csv").exists()
+    monkeypatch.setattr(fvlfp_run, "describe", describe)
+    assert fvlfp(*words, "--resume").exit_code == 0
+    assert (other / "method" / "prompts.safetensors").read_bytes() == prompts
 
 
 @pytest.mark.parametrize("kind", ["parquet", "saved", "split"])

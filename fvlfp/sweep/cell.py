@@ -1,10 +1,12 @@
 """One cell of a sweep, in a process of its own.
 
-What this module does not do: it tells nobody how it went; the exit status and the executed notebook do.
+What this module does not do: it prints nothing. The exit status says how it went, the executed notebook or
+`failure.txt` why.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -26,13 +28,14 @@ def run_cell(notebook: Path, parameters: dict[str, Any], folder: Path, workers: 
     threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    (folder / "record.json").unlink(missing_ok=True)  # of an attempt that was killed
-    import papermill
-
+    for name in ("record.json", "failure.txt"):
+        (folder / name).unlink(missing_ok=True)  # of an earlier attempt
+    logging.disable()  # papermill repeats on stderr what the notebook or failure.txt says
     try:
         execute(notebook, folder, parameters)
-    except papermill.PapermillExecutionError:
-        sys.exit(1)  # the executed notebook shows where and why
+    except Exception as error:  # of any kind: it fails this cell, not the sweep
+        (folder / "failure.txt").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+        sys.exit(1)
 
 
 def _stop_with(parent: int) -> None:

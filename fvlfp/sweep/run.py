@@ -116,8 +116,12 @@ def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float) -> Res
         "error": "",
     }
     if exitcode:
-        trace = traceback_of(home / cell.notebook.name)
-        result["error"] = trace or f"the notebook's process ended with status {exitcode}"
+        failure = home / "failure.txt"
+        result["error"] = (
+            traceback_of(home / cell.notebook.name)
+            or (failure.read_text(encoding="utf-8") if failure.is_file() else "")
+            or f"the notebook's process ended with status {exitcode}"
+        )
     elif (home / "record.json").is_file():
         result["recorded"] = json.loads((home / "record.json").read_text(encoding="utf-8"))
     home.mkdir(parents=True, exist_ok=True)

@@ -194,7 +194,8 @@ def test_a_notebook_process_that_dies_is_a_failed_cell(lab):
     grid(lab, "")
     result = sweep(lab / "grid.toml", "--out", lab / "out")
     assert result.exit_code == 1, result.output
-    assert "status 1" in pd.read_csv(lab / "out" / "cells.csv")["error"][0]
+    assert pd.read_csv(lab / "out" / "cells.csv")["error"][0] == "DeadKernelError: Kernel died"
+    assert list((lab / "out" / "cells").glob("*/tiny.ipynb")), "the page links to what ran until then"
 
 
 @pytest.mark.parametrize(
