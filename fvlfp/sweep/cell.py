@@ -7,11 +7,11 @@ What this module does not do: it prints nothing. The exit status says how it wen
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def run_cell(notebook: Path, parameters: dict[str, Any], folder: Path, workers: 
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sweep's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, which shuts the kernel down
-    threading.Thread(target=_stop_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     for name in ("record.json", "failure.txt"):
@@ -38,8 +38,9 @@ def run_cell(notebook: Path, parameters: dict[str, Any], folder: Path, workers: 
         sys.exit(1)
 
 
-def _stop_with(parent: int) -> None:
-    """Stop when the sweep was killed, instead of going on where nobody looks."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
+def _stop_with_the_sweep() -> None:
+    """A sweep that was killed leaves nobody behind who goes on writing into its folders."""
+    sweep = multiprocessing.parent_process()
+    if sweep is not None:
+        sweep.join()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import re
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _section(cell: Cell, result: dict[str, Any], out: Path) -> str:
             f"<details><summary>traceback</summary><pre>{escape(result['error'])}</pre></details>"
         )
     if "status" in result and (out / notebook).is_file():
-        small = [thumbnail for image in _figures(out / notebook) if (thumbnail := _thumbnail(image))]
+        small = _thumbnails(out / notebook, (out / notebook).stat().st_mtime_ns)
         body += "".join(
             f"<a href='{link}'><img alt='figure {i} of {escape(cell.notebook.stem)}' src='{source}'></a>"
             for i, source in enumerate(small[:_MOST_FIGURES], 1)
@@ -108,9 +109,11 @@ def _outputs(notebook: Path) -> list[dict[str, Any]]:
     return [output for cell in cells for output in cell.get("outputs", [])]
 
 
-def _figures(notebook: Path) -> list[str]:
+@cache  # the page is written after every cell; a notebook that has ended stays as it is
+def _thumbnails(notebook: Path, _changed: int) -> list[str]:
     found = [output.get("data", {}).get("image/png") for output in _outputs(notebook)]
-    return ["".join(image) for image in found if image]
+    small = [_thumbnail("".join(image)) for image in found if image]
+    return [thumbnail for thumbnail in small if thumbnail]
 
 
 def _thumbnail(encoded: str) -> str:

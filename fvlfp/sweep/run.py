@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import connection, get_all_start_methods, get_context
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def sweep(
     one row a cell and recorded key), `out/cells.csv` (one row a cell) and `out/index.html`. Cells that
     failed before are tried again. say: gets one line a cell.
 
+    Tables and page are written again after every cell, so that they can be looked at meanwhile.
+
     Raises:
         InputError: `out` is a file, or holds something that is no sweep. KeyboardInterrupt: passed on,
             after the running notebooks were stopped and the tables written.
@@ -47,11 +50,13 @@ def sweep(
     left = [cell for cell in cells if results[cell.name].get("status") != "done"]
     if len(left) < len(cells):
         say(f"{len(cells) - len(left)} of {len(cells)} cells are finished already")
+    summarise = partial(_summarise, cells, results, out)
+    summarise()
     try:
-        _run(left, len(cells), out, results, workers, say)
+        _run(left, len(cells), out, results, workers, say, summarise)
     finally:
-        page = _summarise(cells, results, out)
-    return page, sum(result.get("status") == "failed" for result in results.values())
+        summarise()  # Ctrl-C may have come between a cell's end and the tables
+    return out / "index.html", sum(result.get("status") == "failed" for result in results.values())
 
 
 def read_result(out: Path, cell: Cell) -> Result:
@@ -68,7 +73,13 @@ def describe(cell: Cell) -> str:
 
 
 def _run(
-    left: list[Cell], n: int, out: Path, results: dict[str, Result], workers: int, say: Callable[[str], None]
+    left: list[Cell],
+    n: int,
+    out: Path,
+    results: dict[str, Result],
+    workers: int,
+    say: Callable[[str], None],
+    summarise: Callable[[], None],
 ) -> None:
     """At most `workers` processes at a time; none is left behind, however this ends."""
     # Nothing of this process's threads and loops goes into a cell's; a server imports papermill once.
@@ -92,6 +103,7 @@ def _run(
                 process.join()
                 result = _collect(cell, out, process.exitcode, time.perf_counter() - began)
                 results[cell.name] = result
+                summarise()
                 bar.update()
                 done = sum("status" in r for r in results.values())
                 ended = f"{result['status']} after {result['seconds']:.1f} s"
@@ -129,7 +141,7 @@ def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float) -> Res
     return result
 
 
-def _summarise(cells: list[Cell], results: dict[str, Result], out: Path) -> Path:
+def _summarise(cells: list[Cell], results: dict[str, Result], out: Path) -> None:
     about = {c.name: {"cell": c.name, "lesson": c.notebook.stem, **c.parameters} for c in cells}
     records = [
         {**about[name], "key": key, "value": value}
@@ -150,7 +162,6 @@ def _summarise(cells: list[Cell], results: dict[str, Result], out: Path) -> Path
     _write(out / "records.csv", table.to_csv(index=False))
     _write(out / "cells.csv", pd.DataFrame(rows).to_csv(index=False))
     _write(out / "index.html", show(cells, results, out))
-    return out / "index.html"
 
 
 def _tell_changes(cells: list[Cell], out: Path, say: Callable[[str], None]) -> None:

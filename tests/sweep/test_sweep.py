@@ -20,7 +20,7 @@ from fvlfp.sweep.grid import read_grid
 
 # No import of fvlfp in it: torch would take longer than the test. The figure is a plain grey PNG.
 BODY = """
-import json, time
+import json, os, time
 from pathlib import Path
 from IPython.display import Image, display
 import io
@@ -30,8 +30,9 @@ Pillow.new("RGB", (900, 300), (seed * 20, 90, 90)).save(picture, "PNG")
 display(Image(picture.getvalue(), format="png"))
 if seed == broken:
     raise ValueError("seed <b>broken</b> & sorry")
-time.sleep(wait)
 Path(out).mkdir(parents=True, exist_ok=True)
+(Path(out) / "pid").write_text(str(os.getpid()))
+time.sleep(wait)
 (Path(out) / "ran").open("a").write("x")
 (Path(out) / "record.json").write_text(json.dumps({"square": seed**2, "word": name}))
 """
@@ -92,7 +93,7 @@ def test_a_sweep_of_12_cells_killed_and_resumed(lab):
     wait_for(lambda: first.poll() is not None or len(list((out / "cells").glob("*/cell.json"))) >= 3)
     first.kill()
     first.communicate()
-    time.sleep(2)  # what it had started notices and stops, unfinished
+    time.sleep(3)  # what it had started notices and stops, unfinished
     before = {file: file.read_bytes() for file in out.rglob("cell.json")}
     assert 3 <= len(before) < 12
 
@@ -113,12 +114,32 @@ def test_a_sweep_of_12_cells_killed_and_resumed(lab):
     assert "12 of 12 cells are finished already" in third.stdout and third.exit_code == 0
 
 
+def is_running(pid):
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_killed_sweep_leaves_no_kernel_behind(lab):
+    grid(lab, "[parameters]\nwait = 600.0\n")
+    first = start(lab, 1)
+    wait_for(lambda: first.poll() is not None or list((lab / "out").rglob("pid")))
+    (pid,) = (file.read_text() for file in (lab / "out").rglob("pid"))
+    assert is_running(pid)
+    first.kill()
+    first.communicate()
+    wait_for(lambda: not is_running(pid), seconds=40)
+    wait_for(lambda: not list((lab / "out").rglob(".part*")), seconds=20)
+
+
 def test_ctrl_c_stops_in_good_order(lab):
     grid(lab, "[parameters]\nwait = 0.3\n[grid]\nseed = [0, 1, 2, 3]\n")
     out = lab / "out"
     first = start(lab, 1)
     wait_for(lambda: first.poll() is not None or list((out / "cells").glob("*/cell.json")))
-    first.send_signal(signal.SIGINT)
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does: to all of them
     _, complained = first.communicate(timeout=120)
     assert first.returncode == 130
     assert complained.strip() == (
