@@ -27,12 +27,21 @@ app.add_typer(audit_app, name="audit")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+TABLE = "CSV or Parquet file of images, or a folder that save_to_disk of Hugging Face datasets wrote."
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")]
 Group = Annotated[list[str], typer.Option(help="Perceived-group column; repeat for several.")]
 
 
+#: What to do after Ctrl-C, by command.
+GO_ON = {
+    "tour": "the same command goes on from the stages that the lessons saved",
+    "train": "the same command with --resume goes on after the last saved round",
+    "sweep": "the same command goes on with the cells that are not finished",
+}
+
+
 def says_what_is_wrong(command: F) -> F:
-    """InputError becomes one message and exit code 2; any other failure one line and exit code 1."""
+    """InputError becomes one message and exit code 2; Ctrl-C one line and exit code 130."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -45,7 +54,8 @@ def says_what_is_wrong(command: F) -> F:
             typer.echo(f"fvlfp: {error}", err=True)
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
-            typer.echo("fvlfp: stopped; what was saved can be resumed", err=True)
+            again = GO_ON.get(command.__name__, "nothing was written; the same command starts again")
+            typer.echo(f"fvlfp: stopped; {again}", err=True)
             raise typer.Exit(130) from None
 
     return wrapped  # type: ignore[return-value]
@@ -87,7 +97,10 @@ def tour(
     seed: Annotated[int, typer.Option(help="Root seed of every lesson.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
 ) -> None:
-    """Run every lesson in order; one line each; the last line is the report's path."""
+    """Run every lesson in order; one line each; the last line is the report's path.
+
+    Example: fvlfp tour --profile smoke --out runs/tour
+    """
     from fvlfp.config import Config
     from fvlfp.tour import tour as run
 
@@ -123,12 +136,15 @@ def train(
 @app.command()
 @says_what_is_wrong
 def check(
-    table: Annotated[Path, typer.Argument(help="CSV or Parquet with a column `path`.")],
+    table: Annotated[Path, typer.Argument(help=TABLE)],
     label: Annotated[str | None, typer.Option(help="Label column; default: those of the data card.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="Perceived-group column; repeatable.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Data card; default: NAME.card.toml.")] = None,
 ) -> None:
-    """Check a table of images: every problem in one pass, with its row."""
+    """Check a table of images: every problem in one pass, with its row.
+
+    Example: fvlfp check faces.csv --label smiling --group gender
+    """
     from fvlfp.data.table import check_table
 
     problems = check_table(table, label=label, groups=group or (), prompts=prompts)
@@ -185,7 +201,7 @@ def audit_predictions(
 @audit_app.command("clip")
 @says_what_is_wrong
 def audit_clip(
-    table: Annotated[Path, typer.Argument(help="CSV or Parquet with a column `path`.")],
+    table: Annotated[Path, typer.Argument(help=TABLE)],
     label: Annotated[str, typer.Option(help="Label column.")],
     group: Group,
     model: Annotated[str, typer.Option(help="open_clip name; toyclip is built in.")] = "toyclip",
@@ -270,8 +286,33 @@ def compare(
 
 @app.command()
 @says_what_is_wrong
+def sweep(
+    grid: Annotated[Path, typer.Argument(help="A TOML file: lesson, [parameters], [grid].")],
+    out: Out = Path("runs/sweep"),
+    workers: Annotated[int, typer.Option(min=1, help="Notebooks that run at the same time.")] = 1,
+) -> None:
+    """Run a lesson for every combination of parameters; called again, it goes on.
+
+    Example: fvlfp sweep grid.toml --out runs/sweep --workers 2, with grid.toml: lesson = "06",
+    a line [grid] and below it seed = [0, 1, 2]
+    """
+    from fvlfp.sweep.grid import read_grid
+    from fvlfp.sweep.run import sweep as run
+
+    page, failed = run(read_grid(grid), out, workers=workers)
+    typer.echo(f"index: {page}")
+    if failed:
+        typer.echo(f"fvlfp: {failed} cell{'s' * (failed > 1)} failed; the index shows why", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+@says_what_is_wrong
 def student(out: Out = Path("student")) -> None:
-    """Write copies of the lessons without solutions."""
+    """Write copies of the lessons without solutions.
+
+    Example: fvlfp student --out student
+    """
     from fvlfp.student import write_student_copies
 
     made = write_student_copies(out)

@@ -37,20 +37,36 @@ def run_lesson(notebook: Path, out: Path, **parameters: Any) -> Path:
     Raises:
         papermill.PapermillExecutionError: a cell failed; the executed copy shows where.
     """
+    return execute(notebook, out / notebook.stem, parameters)
+
+
+def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
+    """As `run_lesson`, into this folder. The copy is there when the notebook has ended, well or badly; an
+    interrupted one leaves none.
+    """
     import papermill
 
-    folder = out / notebook.stem
+    folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    executed = folder / notebook.name
-    papermill.execute_notebook(
-        str(notebook),
-        str(executed),
-        parameters={**parameters, "out": str(folder.resolve())},
-        kernel_name="python3",
-        cwd=str(folder),
-        progress_bar=False,
-        extra_arguments=["--log-level=40"],  # the kernel's own chatter
-    )
+    executed, part = folder / notebook.name, folder / f".part-{notebook.name}"
+    part.unlink(missing_ok=True)  # of a run that was killed
+    try:
+        papermill.execute_notebook(
+            str(notebook.resolve()),
+            str(part),
+            parameters={**parameters, "out": str(folder)},
+            kernel_name="python3",
+            cwd=str(folder),
+            progress_bar=False,
+            extra_arguments=["--log-level=50"],  # the kernel's own chatter; errors of cells are in the copy
+        )
+        part.replace(executed)
+    except Exception:  # a cell's, or the kernel died: what ran until then is worth a look
+        if part.is_file():
+            part.replace(executed)
+        raise
+    finally:
+        part.unlink(missing_ok=True)
     return executed
 
 

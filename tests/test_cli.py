@@ -4,16 +4,21 @@ import html
 import json
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from fvlfp import __version__
 from fvlfp.cli import app
 from fvlfp.data import toyfaces
+from fvlfp.federation import run as fvlfp_run
 
 RUNNER = CliRunner()
 
@@ -59,18 +64,39 @@ def refused(result, *parts):
     return True
 
 
+def commands(group=None, words=()):
+    """Every command, as the words that call it."""
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name)
+
+
 def test_version_and_help():
     assert fvlfp("--version").output.strip() == __version__
-    for words in (
-        [],
-        ["train"],
-        ["audit", "predictions"],
-        ["audit", "clip"],
-        ["check"],
-        ["compare"],
-        ["tour"],
+    assert fvlfp("--help").exit_code == 0
+    assert fvlfp().exit_code == 2 and "Usage" in fvlfp().output
+
+
+@pytest.mark.parametrize("words", list(commands()), ids=" ".join)
+def test_every_command_has_help_with_an_example(words):
+    result = RUNNER.invoke(app, [*words, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert f"Example: fvlfp {' '.join(words)}" in result.output
+
+
+def test_the_shell_completes_commands_and_options():
+    script = RUNNER.invoke(app, [], prog_name="fvlfp", env={"_FVLFP_COMPLETE": "source_bash"})
+    assert "complete " in script.output and "fvlfp" in script.output
+    for typed, offered in (
+        ("fvlfp sw", "sweep"),
+        ("fvlfp audit cl", "clip"),
+        ("fvlfp train --res", "--resume"),
     ):
-        assert fvlfp(*words, "--help").exit_code == 0
+        asked = {"COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" ")), "_FVLFP_COMPLETE": "complete_bash"}
+        assert RUNNER.invoke(app, [], prog_name="fvlfp", env=asked).output.split() == [offered]
 
 
 def test_a_good_table_is_good(faces):
@@ -79,12 +105,13 @@ def test_a_good_table_is_good(faces):
     assert result.output.strip().endswith("good")
 
 
-def test_train_end_to_end_and_resume(faces, tmp_path):
+def test_train_end_to_end_stopped_and_resumed(faces, tmp_path, monkeypatch):
     out = tmp_path / "run"
     words = ["train", "--set", "profile=smoke", "--set", f"data={faces / 'faces.csv'}"]
-    words += ["--set", "clients=2", "--set", "device=cpu", "--out", out]
+    words += ["--set", "clients=2", "--set", "device=cpu", "--set", "draws=200", "--out", out]
     first = fvlfp(*words)
     assert first.exit_code == 0, first.output
+    assert first.stderr == "", "no progress bar where no terminal is"
     assert first.output.strip().splitlines()[-1] == f"report: {out / 'audit' / 'comparison' / 'report.html'}"
     document = json.loads((out / "audit" / "method" / "audit.json").read_text())
     assert document["schema"] == 1
@@ -96,6 +123,59 @@ def test_train_end_to_end_and_resume(faces, tmp_path):
     again = fvlfp(*words, "--resume")
     assert again.exit_code == 0, again.output
     assert (out / "method" / "prompts.safetensors").read_bytes() == prompts
+
+    def ctrl_c(row, *_):
+        if row["round"] == 1:
+            raise KeyboardInterrupt
+        return describe(row, *_)
+
+    describe = fvlfp_run.describe
+    monkeypatch.setattr(fvlfp_run, "describe", ctrl_c)
+    words[-1] = other = tmp_path / "other"
+    stopped = fvlfp(*words)
+    assert stopped.exit_code == 130
+    assert stopped.stderr == (
+        "fvlfp: stopped; the same command with --resume goes on after the last saved round\n"
+    )
+    assert not list(other.rglob("*.part*")) and not (other / "predictions.csv").exists()
+    monkeypatch.setattr(fvlfp_run, "describe", describe)
+    assert fvlfp(*words, "--resume").exit_code == 0
+    assert (other / "method" / "prompts.safetensors").read_bytes() == prompts
+
+
+@pytest.mark.parametrize("kind", ["parquet", "saved", "split"])
+def test_check_audit_and_train_on_pictures_inside_the_table(faces, tmp_path, kind):
+    frame = pd.read_csv(faces / "faces.csv", dtype=str)
+    image = [{"bytes": (faces / p).read_bytes(), "path": Path(p).name} for p in frame["path"]]
+    rows = pa.table({"image": image, "smiling": list(frame["smiling"]), "shape": list(frame["shape"])})
+    table = tmp_path / ("faces.parquet" if kind == "parquet" else "faces")
+    (tmp_path / "faces.card.toml").write_text((faces / "faces.card.toml").read_text())
+    if kind == "parquet":
+        pq.write_table(rows, table)
+    parts = {"saved": {"": rows}, "split": {"train": rows[:60], "test": rows[60:]}}.get(kind, {})
+    for name, part in parts.items():
+        (table / name).mkdir(parents=True)
+        with pa.ipc.new_stream(table / name / "a.arrow", part.schema) as stream:
+            stream.write_table(part)
+        (table / name / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    if kind == "split":
+        (table / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    columns = ["--label", "smiling", "--group", "shape"]
+    good = fvlfp("check", table, *columns)
+    assert good.exit_code == 0, good.output
+    audited = fvlfp("audit", "clip", table, *columns, "--draws", 200, "--out", tmp_path / "a")
+    assert audited.exit_code == 0, audited.output
+    plain = fvlfp("audit", "clip", faces / "faces.csv", *columns, "--draws", 200, "--out", tmp_path / "b")
+    assert plain.exit_code == 0, plain.output
+    a, b = (pd.read_csv(tmp_path / x / "predictions.csv")["prediction"] for x in "ab")
+    assert list(a) == list(b)
+    settings = {"data": table, "profile": "smoke", "groups": "shape", "clients": 2, "rounds": 1, "draws": 200}
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    if kind == "parquet":
+        return  # training reads through the same function
+    trained = fvlfp("train", *words, "--out", tmp_path / "t")
+    assert trained.exit_code == 0, trained.output
+    assert len(pd.read_csv(tmp_path / "t" / "predictions.csv")) == 30
 
 
 def test_audit_clip_and_compare(faces, tmp_path):

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "lesson": {"clip"},
     "tour": set(),
     "student": {"tour"},
+    "sweep": {"tour"},
     "audit": set(),
     "data": set(),
     "fpf": set(),
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "federation": {"config", "data", "clip", "cdfp", "dsop", "fpf", "rivals", "posthoc"},
     "experiment": {"config", "data", "federation", "audit"},
     "zero_shot": {"data", "clip", "audit"},
-    "cli": {"config", "data", "audit", "clip", "experiment", "zero_shot", "tour", "student"},
+    "cli": {"config", "data", "audit", "clip", "experiment", "zero_shot", "tour", "student", "sweep"},
 }
 #: heavy packages -> the parts that may import them
 HEAVY = {

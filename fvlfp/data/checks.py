@@ -1,40 +1,37 @@
 """The table contract: every way in which an examples table can be wrong, found in one pass.
 
-Values are read as text exactly as written ("NA" and "None" may be names of groups); empty cells
-and nan count as missing. Row numbers are those a spreadsheet shows: row 2 is the first data row of
-a CSV. A Parquet file has no header line, its first row is row 1.
+Row numbers are those a spreadsheet shows: row 2 is the first data row of a CSV. A Parquet file or a
+saved data set has no header line, its first row is row 1.
 """
 
-import csv
 import difflib
+import hashlib
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
 from fvlfp.data.card import Card
+from fvlfp.data.images import Stored, inside, open_image
+from fvlfp.data.source import Source
 from fvlfp.errors import InputError
 
 RESERVED = ("path", "split", "client")
 SPLITS = ("train", "val", "test")
-_MISSING = {"", "nan", "NaN", "<NA>", "#N/A"}
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong and what to do. row: as a spreadsheet counts; None for the whole file.
+    """What is wrong and what to do. row: as `Source.rows` calls it; None for the whole file.
 
     bad_image: the image cannot be read; such rows can be left out (skip_bad).
     """
 
     message: str
-    row: int | None = None
+    row: int | str | None = None
     column: str | None = None
     bad_image: bool = False
 
@@ -44,42 +41,16 @@ class Problem:
         return f"{', '.join(where)}: {self.message}" if where else self.message
 
 
-def read_frame(path: Path) -> pd.DataFrame:
-    """A CSV or Parquet file as text columns; missing is "". Raises InputError when it is no table."""
-    if not path.is_file():
-        raise InputError(f"no table at {path}: give the path of a CSV or Parquet file")
-    try:
-        if path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)
-            frame = pd.DataFrame({str(c): _as_text(frame[c]) for c in frame.columns}, dtype=object)
-        else:
-            frame = _read_csv(path)
-    except UnicodeDecodeError as e:
-        raise InputError(f"{path}: not UTF-8 text (byte {e.start}); save it as UTF-8 CSV") from None
-    except InputError:
-        raise
-    except (csv.Error, OSError, ValueError) as e:  # pyarrow's errors are of these kinds as well
-        raise InputError(f"{path}: cannot be read as a table: {e}") from None
-    if frame.empty:
-        raise InputError(f"{path}: the table has no rows")
-    return frame.map(lambda v: "" if v in _MISSING else v)
-
-
-def first_row(path: Path) -> int:
-    """The number by which problems name the first data row of this file."""
-    return 1 if path.suffix.lower() == ".parquet" else 2
-
-
 def find_problems(
-    frame: pd.DataFrame,
+    source: Source,
     *,
-    start: int,
     card: Card | None,
     label: str | None,
     groups: Sequence[str],
     root: Path,
 ) -> list[Problem]:
-    """All problems of a table, in the order file, columns, rows. start: number of the first row."""
+    """All problems of a table, in the order file, columns, rows."""
+    frame, rows = source.frame, source.rows
     named = [*([label] if label else []), *groups]
     problems = [_no_column(c, frame.columns) for c in named if c not in frame.columns]
     columns = [c for c in named if c in frame.columns] or _categories(frame, card)
@@ -88,43 +59,17 @@ def find_problems(
     if card and not any(c in frame.columns for c in card.classes):
         problems.append(Problem(f"no column is a label of the data card: {', '.join(card.classes)}"))
     for column in columns:
-        problems += _column_problems(frame[column], column, start, card)
+        problems += _column_problems(frame[column], column, rows, card)
     if "split" in frame.columns:
         for i, value in enumerate(frame["split"]):
             if value not in SPLITS:
                 text = f"{value!r} must be one of {', '.join(SPLITS)}"
-                problems.append(Problem(text, start + i, "split"))
-    if "path" in frame.columns:
-        problems += _image_problems(frame, start, root)
+                problems.append(Problem(text, rows[i], "split"))
+    if source.stored is not None:
+        problems += _stored_problems(source.stored, source)
+    elif "path" in frame.columns:
+        problems += _image_problems(frame, rows, root)
     return problems
-
-
-def inside(root: Path, path: str) -> Path:
-    """The file `path` under the folder root, links followed. Raises InputError if it lies outside."""
-    try:
-        full = (root / path).resolve()
-    except (ValueError, OSError, RuntimeError):  # a null byte, a name too long, a loop of links
-        raise InputError(f"{path!r} is no file name") from None
-    if not full.is_relative_to(root.resolve()):
-        raise InputError(f"{path!r} leaves the folder {root}: use paths inside it, or give --images")
-    return full
-
-
-def open_image(path: Path, *, small: bool = False) -> Image.Image:
-    """Read an image file wholly. Raises InputError. small: a JPEG may be read at reduced size."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)  # damaged EXIF data does no harm here
-            image = Image.open(path, formats=_FORMATS)
-            if small:
-                image.draft("RGB", (1, 1))
-            image.load()
-    except FileNotFoundError:
-        raise InputError(f"no image at {path}") from None
-    except Exception as e:  # Pillow's readers raise many kinds on damaged files
-        raise InputError(f"image {path} cannot be read ({type(e).__name__})") from None
-    return image
 
 
 def undo_spreadsheet(value: str) -> str | None:
@@ -142,32 +87,6 @@ def undo_spreadsheet(value: str) -> str | None:
     return None
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    with path.open(newline="", encoding="utf-8-sig") as f:
-        rows = list(csv.reader(f))
-    while rows and not any(rows[-1]):
-        rows.pop()  # blank lines at the end
-    if not rows:
-        raise InputError(f"{path}: the file is empty")
-    header = rows[0]
-    twice = sorted({c for c in header if header.count(c) > 1})
-    if twice:
-        raise InputError(f"{path}: the column {twice[0]!r} occurs twice; rename one")
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(header):
-            raise InputError(
-                f"{path}: row {number} has {len(row)} cells, the header has {len(header)}; "
-                "put values that contain a comma in double quotes"
-            )
-    return pd.DataFrame(rows[1:], columns=header, dtype=object)
-
-
-def _as_text(column: pd.Series) -> list[str]:
-    whole = pd.api.types.is_float_dtype(column.dtype) and (column.dropna() % 1 == 0).all()
-    # integers with a gap in them are stored as floats: 1.0 was 1
-    return ["" if pd.isna(v) else str(int(v)) if whole else str(v) for v in column]
-
-
 def _categories(frame: pd.DataFrame, card: Card | None) -> list[str]:
     """The columns to check when none is named: the card's, else all that look like categories."""
     if card:
@@ -183,10 +102,12 @@ def _no_column(name: str, columns: Iterable[str]) -> Problem:
     return Problem(f"no column {name!r}; {hint}")
 
 
-def _column_problems(values: pd.Series, column: str, start: int, card: Card | None) -> Iterator[Problem]:
+def _column_problems(
+    values: pd.Series, column: str, rows: Sequence[int | str], card: Card | None
+) -> Iterator[Problem]:
     for i, value in enumerate(values):
         if value == "":
-            yield Problem("missing value: fill it in or delete the row", start + i, column)
+            yield Problem("missing value: fill it in or delete the row", rows[i], column)
     counts = {str(v): int(k) for v, k in values[values != ""].value_counts(sort=False).items()}
     if len(counts) == 1:
         yield Problem(f"all values are {min(counts)!r}: two at least are needed", None, column)
@@ -194,7 +115,7 @@ def _column_problems(values: pd.Series, column: str, start: int, card: Card | No
     if card:
         words |= card.classes.get(column, {})
         words |= card.groups[column].words if column in card.groups else {}
-    first = {value: start + i for i, value in reversed(list(enumerate(values)))}
+    first = {value: rows[i] for i, value in reversed(list(enumerate(values)))}
     spelt: dict[str, str] = {}
     for value, count in counts.items():
         was, other = undo_spreadsheet(value), spelt.setdefault(value.strip().casefold(), value)
@@ -212,10 +133,10 @@ def _column_problems(values: pd.Series, column: str, start: int, card: Card | No
         yield Problem(text, first[value], column)
 
 
-def _image_problems(frame: pd.DataFrame, start: int, root: Path) -> Iterator[Problem]:
-    first: dict[str, tuple[int, str]] = {}
+def _image_problems(frame: pd.DataFrame, rows: Sequence[int | str], root: Path) -> Iterator[Problem]:
+    first: dict[str, tuple[int | str, str]] = {}
     splits = frame["split"] if "split" in frame.columns else [""] * len(frame)
-    for row, (path, split) in enumerate(zip(frame["path"], splits, strict=True), start):
+    for row, path, split in zip(rows, frame["path"], splits, strict=True):
         if path == "":
             yield Problem("missing value: name the image or delete the row", row, "path")
             continue
@@ -232,3 +153,18 @@ def _image_problems(frame: pd.DataFrame, start: int, root: Path) -> Iterator[Pro
                 open_image(full, small=True).close()
             except InputError as e:
                 yield Problem(str(e), row, "path", bad_image=True)
+
+
+def _stored_problems(stored: list[Stored], source: Source) -> Iterator[Problem]:
+    """As `_image_problems`, for pictures in the table: two are the same when their bytes are."""
+    first: dict[bytes, tuple[int | str, str]] = {}
+    splits = source.frame["split"] if "split" in source.frame.columns else [""] * len(stored)
+    for row, picture, split in zip(source.rows, stored, splits, strict=True):
+        try:
+            earlier, other = first.setdefault(hashlib.sha256(picture.read_bytes()).digest(), (row, split))
+            if other != split:
+                yield Problem(f"this picture is in {split} here and in {other} in row {earlier}", row)
+            if earlier == row:
+                open_image(picture, small=True).close()
+        except InputError as e:
+            yield Problem(str(e), row, bad_image=True)

@@ -1,17 +1,18 @@
 """The examples table: one row an example, a column a label or perceived-group attribute."""
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fvlfp.data.card import Card
-from fvlfp.data.checks import Problem, find_problems, first_row, inside, open_image, read_frame
+from fvlfp.data.checks import Problem, find_problems
+from fvlfp.data.images import Files, inside
+from fvlfp.data.source import Source, read_source
 from fvlfp.errors import InputError
 
 __all__ = ["Dataset", "Files", "Problem", "check_table", "read_table"]
@@ -62,34 +63,6 @@ class Dataset:
         )
 
 
-class Files(Sequence[Image.Image]):
-    """Image files, each opened when it is asked for: upright (EXIF) and in mode RGB."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, i: Any) -> Any:
-        if isinstance(i, slice):
-            return Files(self.paths[i])
-        image = ImageOps.exif_transpose(open_image(self.paths[i]))
-        # Pillow drops a palette's transparency with a warning unless it goes through RGBA
-        return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
-
-    def __iter__(self) -> Iterator[Image.Image]:
-        return (self[i] for i in range(len(self)))
-
-    def digest(self, i: int) -> bytes:
-        """The sha256 of file i, without decoding it."""
-        return hashlib.sha256(self.paths[i].read_bytes()).digest()
-
-    def take(self, rows: Any) -> "Files":
-        """The images at these positions."""
-        return Files([self.paths[i] for i in rows])
-
-
 def read_table(
     path: str | Path,
     *,
@@ -99,20 +72,23 @@ def read_table(
     images: str | Path | None = None,
     skip_bad: bool = False,
 ) -> Dataset:
-    """Read a CSV or Parquet table of images with its data card, wholly checked.
+    """Read a table of images with its data card, wholly checked.
 
+    path: a CSV or Parquet file with a column `path`; or a Parquet file, or a folder that `save_to_disk` of
+    the Hugging Face datasets library wrote, with the pictures inside.
     label, groups: columns that must be there; default: the card's columns that the table has.
-    prompts: the data card; default: `NAME.card.toml` beside the table `NAME.csv`.
+    prompts: the data card; default: `NAME.card.toml` beside the table `NAME.csv` or the folder `NAME`.
     images: the folder that paths start from and may not leave; default: the table's own.
     skip_bad: leave out rows whose image cannot be read; they are listed in `Dataset.skipped`.
 
     Raises InputError that tells every problem (the first 20 in words) with its row.
     """
-    path, frame, card, root, problems = _look(path, label, groups, prompts, images)
+    path, source, card, root, problems = _look(path, label, groups, prompts, images)
+    frame, stored = source.frame, source.stored
     if card is None:
         card = Card.read(_card_path(path, prompts))  # raises, telling where it should be
-    if "path" not in frame.columns:
-        problems.insert(0, Problem("no column 'path' with the images' files"))
+    if stored is None and "path" not in frame.columns:
+        problems.insert(0, Problem("no column 'path' with the images' files, and no pictures inside"))
     bad = [p for p in problems if p.bad_image]
     if skip_bad:
         problems = [p for p in problems if not p.bad_image]
@@ -121,13 +97,14 @@ def read_table(
         raise InputError(f"{path}: " + "\n".join(map(str, problems[:_SHOWN])) + more)
     if bad:
         left_out = {p.row for p in bad}
-        keep = [first_row(path) + i not in left_out for i in range(len(frame))]
+        keep = [row not in left_out for row in source.rows]
         if not any(keep):
             raise InputError(f"{path}: no image can be read; the first: {bad[0]}")
         frame = frame[keep].reset_index(drop=True)
+        stored = [one for one, kept in zip(stored, keep, strict=True) if kept] if stored else stored
     texts = {"path", "split", "client", *card.classes, *card.groups, *groups, label}
     frame = frame.apply(lambda column: column if column.name in texts else _number(column))
-    files = Files([inside(root, p) for p in frame["path"]])
+    files = Files(stored if stored is not None else [inside(root, p) for p in frame["path"]])
     return Dataset(frame, files, card, root, tuple(bad))
 
 
@@ -144,8 +121,8 @@ def check_table(
     Arguments as for `read_table`. A table of predictions (no column `path`) needs no data card.
     Raises InputError only when the file is no table at all.
     """
-    path, frame, card, _, problems = _look(path, label, groups, prompts, images)
-    if card is None and "path" in frame.columns:
+    path, source, card, _, problems = _look(path, label, groups, prompts, images)
+    if card is None and (source.stored is not None or "path" in source.frame.columns):
         try:
             Card.read(_card_path(path, prompts))
         except InputError as e:
@@ -159,20 +136,25 @@ def _look(
     groups: Sequence[str],
     prompts: str | Path | None,
     images: str | Path | None,
-) -> tuple[Path, pd.DataFrame, Card | None, Path, list[Problem]]:
+) -> tuple[Path, Source, Card | None, Path, list[Problem]]:
     path = Path(path)
-    frame = read_frame(path)
-    root = Path(images) if images is not None else path.parent
+    source = read_source(path)
+    folder = path if path.is_dir() else path.parent
+    root = Path(images) if images is not None else folder
     if not root.is_dir():
         raise InputError(f"no folder {root} to take the images from")
     words = _card_path(path, prompts)
     card = Card.read(words) if prompts is not None or words.is_file() else None
-    problems = find_problems(frame, start=first_row(path), card=card, label=label, groups=groups, root=root)
-    return path, frame, card, root, problems
+    problems = find_problems(source, card=card, label=label, groups=groups, root=root)
+    return path, source, card, root, problems
 
 
 def _card_path(path: Path, prompts: str | Path | None) -> Path:
-    return Path(prompts) if prompts is not None else path.with_suffix(".card.toml")
+    if prompts is not None:
+        return Path(prompts)
+    if path.is_dir():  # beside the folder, which save_to_disk may write again
+        return path.resolve().with_name(path.resolve().name + ".card.toml")
+    return path.with_suffix(".card.toml")
 
 
 def _number(column: pd.Series) -> pd.Series:

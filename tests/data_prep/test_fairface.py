@@ -84,6 +84,7 @@ def test_both_tables_keep_the_contract(download, tmp_path, capsys):
 def test_one_task_takes_only_its_images(download, tmp_path):
     assert run(download, "--out", tmp_path / "out", "--task", "age") == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "SHA256SUMS",
         "fairface_age.card.toml",
         "fairface_age.csv",
         "images",
@@ -130,12 +131,14 @@ def test_spreadsheet_ages_stop_or_are_repaired(download, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("file,age", "file,years", "row 2: no column 'age'; it has: file, years, gender, race"),
+        ("file,age", "file,years", "row 1: no column 'age'; it has: file, years, gender, race"),
         ("val/1.jpg,20-29", "val/1.jpg,25", "row 2: age '25' is not one of FairFace's"),
         ("val/3.jpg,3-9,Male", "val/3.jpg,3-9,m", "row 4: gender 'm'"),
         ("Southeast Asian", "SE Asian", "row 14: race 'SE Asian'"),
         ("val/1.jpg", "../val/1.jpg", "row 2: '../val/1.jpg' is no FairFace image name"),
         ("val/1.jpg", "/val/1.jpg", "is no FairFace image name"),
+        ("val/3.jpg", "val/2.jpg", "row 4: 'val/2.jpg' was named in row 3 already"),
+        ("val/3.jpg,3-9,Male", "val/3.jpg,Male", "row 4: 4 cells, the header has 5"),
     ],
 )
 def test_bad_label_files(download, tmp_path, capsys, old, new, told):
@@ -154,7 +157,7 @@ def test_no_download_no_labels_no_zip(tmp_path, capsys):
     assert "no fairface_label_train.csv" in capsys.readouterr().err
     (tmp_path / "x.zip").write_bytes(b"half a zip")
     assert run(tmp_path, "--out", tmp_path / "out") == 2
-    assert "x.zip is no readable zip file" in capsys.readouterr().err
+    assert "x.zip is no readable archive" in capsys.readouterr().err
 
 
 def test_missing_and_damaged_images(download, tmp_path, capsys):

@@ -1,0 +1,259 @@
+"""Sweeps of a tiny notebook: killed and resumed, failing cells, changed grids, the page and the tables."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from typer.testing import CliRunner
+
+from fvlfp.cli import app
+from fvlfp.errors import InputError
+from fvlfp.sweep.grid import read_grid
+
+# No import of fvlfp in it: torch would take longer than the test. The figure is a plain grey PNG.
+BODY = """
+import json, os, time
+from pathlib import Path
+from IPython.display import Image, display
+import io
+from PIL import Image as Pillow
+picture = io.BytesIO()
+Pillow.new("RGB", (900, 300), (seed * 20, 90, 90)).save(picture, "PNG")
+display(Image(picture.getvalue(), format="png"))
+if seed == broken:
+    raise ValueError("seed <b>broken</b> & sorry")
+Path(out).mkdir(parents=True, exist_ok=True)
+(Path(out) / "pid").write_text(str(os.getpid()))
+time.sleep(wait)
+(Path(out) / "ran").open("a").write("x")
+(Path(out) / "record.json").write_text(json.dumps({"square": seed**2, "word": name}))
+"""
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """A folder with a tiny notebook."""
+    parameters = 'seed = 0\nname = "a"\nbroken = -1\nwait = 0.0\nout = "."'
+    cells = [
+        new_markdown_cell("# Tiny"),
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        new_code_cell(BODY),
+    ]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "tiny.ipynb")
+    return tmp_path
+
+
+def grid(lab, text):
+    (lab / "grid.toml").write_text('lesson = "tiny.ipynb"\n' + text)
+    return lab / "grid.toml"
+
+
+def sweep(*words):
+    return CliRunner().invoke(app, ["sweep", *(str(word) for word in words)])
+
+
+def runs(out):
+    """How often each cell ran to its end."""
+    return sorted(len(file.read_text()) for file in (out / "cells").glob("*/ran"))
+
+
+def start(lab, workers):
+    """A sweep of its own process, stopped when the caller has seen enough."""
+    words = ["sweep", lab / "grid.toml", "--out", lab / "out", "--workers", str(workers)]
+    code = "from fvlfp.cli import app; app()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition, seconds=180):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "nothing happened"
+        time.sleep(0.05)
+
+
+def test_a_sweep_of_12_cells_killed_and_resumed(lab):
+    grid(lab, '[parameters]\nwait = 0.3\n[grid]\nseed = [0, 1, 2, 3, 4, 5]\nname = ["a", "b"]\n')
+    out = lab / "out"
+    first = start(lab, 2)
+    wait_for(lambda: first.poll() is not None or len(list((out / "cells").glob("*/cell.json"))) >= 3)
+    first.kill()
+    first.communicate()
+    time.sleep(3)  # what it had started notices and stops, unfinished
+    before = {file: file.read_bytes() for file in out.rglob("cell.json")}
+    assert 3 <= len(before) < 12
+
+    second = sweep(lab / "grid.toml", "--out", out, "--workers", 2)
+    assert second.exit_code == 0, second.output
+    assert second.stderr == "", "no progress bar where no terminal is"
+    assert f"{len(before)} of 12 cells are finished already" in second.stdout
+    for file, content in before.items():
+        assert file.read_bytes() == content, "a finished cell ran again"
+    assert len(runs(out)) == 12 and sum(runs(out)) <= 14, "at most the two that were running ran twice"
+    records = pd.read_csv(out / "records.csv", dtype=str)
+    assert list(records.columns) == ["cell", "lesson", "wait", "seed", "name", "key", "value"]
+    square = records[records["key"] == "square"]
+    assert [int(v) for v in square["value"]] == [s * s for s in range(6) for _ in "ab"]
+    assert list(records[records["key"] == "word"]["value"]) == ["a", "b"] * 6
+    assert set(pd.read_csv(out / "cells.csv")["status"]) == {"done"}
+    third = sweep(lab / "grid.toml", "--out", out)
+    assert "12 of 12 cells are finished already" in third.stdout and third.exit_code == 0
+
+
+def is_running(pid):
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_killed_sweep_leaves_no_kernel_behind(lab):
+    grid(lab, "[parameters]\nwait = 600.0\n")
+    first = start(lab, 1)
+    wait_for(lambda: first.poll() is not None or list((lab / "out").rglob("pid")))
+    (pid,) = (file.read_text() for file in (lab / "out").rglob("pid"))
+    assert is_running(pid)
+    first.kill()
+    first.communicate()
+    wait_for(lambda: not is_running(pid), seconds=40)
+    wait_for(lambda: not list((lab / "out").rglob(".part*")), seconds=20)
+
+
+def test_ctrl_c_stops_in_good_order(lab):
+    grid(lab, "[parameters]\nwait = 0.3\n[grid]\nseed = [0, 1, 2, 3]\n")
+    out = lab / "out"
+    first = start(lab, 1)
+    wait_for(lambda: first.poll() is not None or list((out / "cells").glob("*/cell.json")))
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does: to all of them
+    _, complained = first.communicate(timeout=120)
+    assert first.returncode == 130
+    assert complained.strip() == (
+        "fvlfp: stopped; the same command goes on with the cells that are not finished"
+    )
+    done = len(list(out.rglob("cell.json")))
+    states = list(pd.read_csv(out / "cells.csv")["status"])
+    assert states == ["done"] * done + ["not run"] * (4 - done) and 1 <= done < 4
+    assert "not run" in (out / "index.html").read_text()
+    assert not list(out.rglob(".*part*")), "nothing half-written"
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch or run, and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.addresses, self.tags, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for key, value in attrs if key in ("src", "href")]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_failing_cell_is_shown_and_stops_nobody(lab):
+    grid(lab, '[parameters]\nbroken = 1\nname = "<i>x</i>"\n[grid]\nseed = [0, 1, 2]\n')
+    out = lab / "out"
+    result = sweep(lab / "grid.toml", "--out", out)
+    assert result.exit_code == 1
+    assert "fvlfp: 1 cell failed; the index shows why" in result.stderr
+    assert "2/3 tiny broken=1 name=<i>x</i> seed=1: failed after" in result.stdout
+    assert "Traceback" not in result.output.replace("traceback", "")
+    assert list(pd.read_csv(out / "cells.csv")["status"]) == ["done", "failed", "done"]
+    assert list(pd.read_csv(out / "records.csv")["seed"]) == [0, 0, 2, 2]
+    page = Page((out / "index.html").read_text())
+    assert "ValueError: seed <b>broken</b> & sorry" in page.text and "raise ValueError" in page.text
+    assert "<i>x</i>" in page.text and "i" not in page.tags and "script" not in page.tags
+    assert page.tags.count("img") == 3 and "2 done, 1 failed" in page.text
+    for address in page.addresses:
+        assert address.startswith("data:image/png;base64,") or (out / address.replace("%20", " ")).is_file()
+    assert len((out / "index.html").read_text()) < 60_000, "figures are small"
+    again = sweep(lab / "grid.toml", "--out", out)
+    assert again.exit_code == 1 and "2 of 3 cells are finished already" in again.stdout
+    assert runs(out) == [1, 1]
+
+
+def test_a_changed_grid_or_notebook_is_noticed(lab):
+    out = lab / "out"
+    grid(lab, "[grid]\nseed = [0, 1]\n")
+    assert sweep(lab / "grid.toml", "--out", out).exit_code == 0
+    grid(lab, "[grid]\nseed = [1, 2]\n")
+    result = sweep(lab / "grid.toml", "--out", out)
+    assert "has changed since the last call: 1 cells are new, 1 stay, 1 are left out" in result.stdout
+    assert "1 of 2 cells are finished already" in result.stdout
+    assert list(pd.read_csv(out / "cells.csv")["seed"]) == [1, 2]
+    assert runs(out) == [1, 1, 1]
+    notebook = nbformat.read(lab / "tiny.ipynb", 4)
+    notebook.cells[0].source += " and new"
+    nbformat.write(notebook, lab / "tiny.ipynb")
+    keys = {cell.key for cell in read_grid(lab / "grid.toml")}
+    known = set(json.loads((out / "sweep.json").read_text())["cells"])
+    assert not {f"tiny-{key}" for key in keys} & known
+
+
+def test_a_notebook_process_that_dies_is_a_failed_cell(lab):
+    notebook = nbformat.read(lab / "tiny.ipynb", 4)
+    notebook.cells[2].source = "import os\nos._exit(3)"
+    nbformat.write(notebook, lab / "tiny.ipynb")
+    grid(lab, "")
+    result = sweep(lab / "grid.toml", "--out", lab / "out")
+    assert result.exit_code == 1, result.output
+    assert pd.read_csv(lab / "out" / "cells.csv")["error"][0] == "DeadKernelError: Kernel died"
+    assert list((lab / "out" / "cells").glob("*/tiny.ipynb")), "the page links to what ran until then"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lesson = 6", 'say which lesson, for instance lesson = "06"'),
+        ("", "say which lesson"),
+        ('lesson = "06_cdpf"', "no lesson '06_cdpf'; did you mean '06_cdfp'?"),
+        ('lesson = "77"', "no lesson '77'; they are 00, 01"),
+        ('lesson = "gone.ipynb"', "no notebook at"),
+        ('lesson = ["06", "06_cdfp"]', "a lesson is named twice"),
+        ('lesson = "06"\nsed = 1', "unknown key 'sed'"),
+        ('lesson = "06"\ngrid = 1', "[grid] must be a table"),
+        ('lesson = "06"\n[grid]\nseed = 1', "[grid] seed needs a list of values"),
+        ('lesson = "06"\n[grid]\nseed = []', "[grid] seed needs a list of values"),
+        ('lesson = "06"\n[grid]\nseed = [1, 1]', "[grid] seed names a value twice"),
+        ('lesson = "06"\n[grid]\nseed = [[1]]', "seed = [1] is no number, truth value or text"),
+        ('lesson = "06"\n[grid]\nsede = [1]', "06_cdfp has no parameter 'sede'; did you mean 'seed'?"),
+        ('lesson = "06"\n[grid]\nout = ["x"]', "the sweep chooses `out` itself"),
+        ('lesson = "06"\n[parameters]\nseed = 1\n[grid]\nseed = [1]', "both in [parameters] and in [grid]"),
+        ("lesson = ", "is not valid TOML"),
+    ],
+)
+def test_bad_grids(tmp_path, text, message):
+    (tmp_path / "g.toml").write_text(text)
+    with pytest.raises(InputError) as error:
+        read_grid(tmp_path / "g.toml")
+    assert message in str(error.value) and str(tmp_path / "g.toml") in str(error.value)
+
+
+def test_bad_files_and_folders(lab):
+    result = sweep(lab / "none.toml", "--out", lab / "out")
+    assert result.exit_code == 2 and "no grid file at" in result.stderr and not (lab / "out").exists()
+    result = sweep(grid(lab, ""), "--out", lab)
+    assert result.exit_code == 2 and "holds something that is no sweep" in result.stderr
+    (lab / "half.ipynb").write_text("{")
+    (lab / "grid.toml").write_text('lesson = "half.ipynb"\n[grid]\nseed = [1]\n')
+    result = sweep(lab / "grid.toml", "--out", lab / "out")
+    assert result.exit_code == 2 and "cannot be read as a notebook" in result.stderr
+    assert result.stderr.count("\n") == 1 and os.listdir(lab).count("out") == 0
