@@ -17,6 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: Examples worth of shrinkage of a client's reported gap towards zero: the `prior` of `recall_gap`.
+GAP_PRIOR = 10.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fusion:

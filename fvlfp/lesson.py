@@ -52,7 +52,11 @@ def exercise(task: str) -> None:
     Raises:
         NotYet: always, with the task.
     """
-    raise NotYet(f"✎ Your turn: {task}\n  Replace this line with your code and run the cell again.")
+    raise NotYet(
+        f"✎ Your turn: {task}\n"
+        "  Replace the two lines of the stub with your code and run the cell again.\n"
+        "  Or go on with the next cell: nothing below needs your answer."
+    )
 
 
 def record(out: str | Path, **values: Any) -> pd.DataFrame:

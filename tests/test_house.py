@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "lesson": {"clip"},
     "tour": set(),
     "student": {"tour"},
+    "grade": {"tour", "student"},
     "audit": set(),
     "data": set(),
     "fpf": set(),
@@ -27,7 +28,7 @@ MAY_IMPORT = {
     "federation": {"config", "data", "clip", "cdfp", "dsop", "fpf"},
     "experiment": {"config", "data", "federation", "audit"},
     "zero_shot": {"data", "clip", "audit"},
-    "cli": {"config", "data", "audit", "clip", "experiment", "zero_shot", "tour", "student"},
+    "cli": {"config", "data", "audit", "clip", "experiment", "zero_shot", "tour", "student", "grade"},
 }
 #: heavy packages -> the parts that may import them
 HEAVY = {

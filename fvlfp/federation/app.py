@@ -29,10 +29,7 @@ from fvlfp.federation.messages import arrays_of, number, on_wire, read_arrays, r
 from fvlfp.federation.strategy import FairFusion, fusion_of
 from fvlfp.federation.subspace import ask_subspace, choose_projection
 from fvlfp.federation.task import Task
-from fvlfp.fpf import balanced_accuracy, client_weight, defined, recall_gap
-
-#: examples worth of shrinkage of a client's reported gap towards zero, see fpf.recall_gap.
-GAP_PRIOR = 10.0
+from fvlfp.fpf import GAP_PRIOR, balanced_accuracy, client_weight, defined, recall_gap
 
 
 def make_client_app(load: Callable[[Context], ClientData], task: Task, cfg: Config) -> ClientApp:

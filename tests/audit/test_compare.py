@@ -117,3 +117,15 @@ def test_many_classes(table):
     assert part["groups"]["round"]["rates"]["balanced_accuracy"]["b"] == 1
     assert part["changes"]["accuracy_gap"]["b"] == 0
     assert part["worst_cell_recall"]["b"] == 1 and part["worst_cell_recall"]["low"] > 0
+
+
+def test_overview_shows_accuracy_above_the_gaps(table):
+    mended = table.assign(prediction=table.smiling)
+    shown = compare(table, mended, **KW).overview("shape")
+    assert list(shown.index) == ["balanced accuracy", "worst-cell recall", "odds gap (worst)", "parity gap"]
+    assert list(shown.columns) == ["a", "b", "change", "low", "high"]
+    assert shown.loc["balanced accuracy", "b"] == 1.0 and shown.loc["odds gap (worst)", "b"] == 0.0
+    three = table.assign(smiling=np.resize(["a", "b", "c"], 600), prediction="a")
+    several = compare(three, three, **{**KW, "positive": None})
+    largest = several.changes.set_index("gap").loc["equalized_odds_difference_worst_class_max"]
+    assert several.overview("shape").loc["odds gap (worst)", "a"] == largest["a"]
