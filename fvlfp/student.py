@@ -2,8 +2,8 @@
 
 What stands between `### BEGIN SOLUTION: task` and `### END SOLUTION` (nbgrader's markers) is replaced by a
 stub that stops with the task in words. No later cell of a lesson uses an answer, so whoever leaves an
-exercise open can still go on; the tests run every lesson that way. What this module does not do: it grades nothing;
-the lessons' own checks do, and `grade` collects them.
+exercise open can still go on; the tests run every lesson that way. What this module does not do: it grades
+nothing; the lessons' own checks do, and `grade` collects them.
 """
 
 from __future__ import annotations

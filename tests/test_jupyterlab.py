@@ -124,7 +124,8 @@ def test_lesson_in_jupyterlab(path, lab, browser):
     browser.get(f"{lab}/lab/tree/{path.name}?reset")
     ready = (
         "const w = window.jupyterapp && window.jupyterapp.shell.currentWidget;"
-        "return !!w && !!w.sessionContext && !!w.sessionContext.session && w.sessionContext.session.kernel.status === 'idle'"
+        "const session = w && w.sessionContext && w.sessionContext.session;"
+        "return !!session && !!session.kernel && session.kernel.status === 'idle'"
     )
     wait(lambda: browser.execute_script(ready), 120)
     command(browser, "apputils:change-theme", theme="JupyterLab Light")
