@@ -1,13 +1,14 @@
 # Two commands do everything on a fresh machine with python3 >= 3.11, pip and make:
 #   make tour    builds, trains and audits federated prompts on built-in data, lesson by lesson
 #   make test    lint, types, every lesson at the smoke profile, all tests
+# make lab opens the lessons in Jupyter; make docs writes all pages and the API reference into build/docs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The towers here are small: one thread a process is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: tour test lab format clean
+.PHONY: tour test lab docs format clean
 
 tour: $(VENV)/installed
 	$(BIN)/fvlfp tour --out runs/tour
@@ -20,6 +21,9 @@ test: $(VENV)/installed
 
 lab: $(VENV)/installed
 	$(BIN)/jupyter lab notebooks
+
+docs: $(VENV)/installed
+	$(BIN)/python docs/build.py --run runs/tour --out build/docs
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

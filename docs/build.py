@@ -3,14 +3,16 @@
     python docs/build.py [--out build/docs] [--run runs/tour]     (make docs)
 
 pdoc renders the API from docstrings, nbconvert the lessons. Lessons are taken as they were executed by
-`fvlfp tour` if `--run` holds them, with figures and numbers, else as committed. Equations become MathML, which
-browsers draw themselves. Every figure gets its description, the *Picture: ...* line above it, as alt text.
+`fvlfp tour` if `--run` holds them, with figures and numbers, else as committed. Equations become MathML,
+which browsers draw themselves. Every figure gets its description, the *Picture: ...* line above it, as
+alt text.
 """
 
 from __future__ import annotations
 
 import argparse
 import html
+import pkgutil
 import re
 import shutil
 from pathlib import Path
@@ -23,6 +25,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 
+import fvlfp.audit
 from fvlfp.tour import NOTEBOOKS, lessons
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +37,8 @@ CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 STYLE = """
 body { max-width: 60rem; margin: auto; padding: 1rem; font: 17px/1.55 system-ui, sans-serif; }
 nav a { margin-right: 1rem; } nav { border-bottom: 1px solid #999; padding-bottom: .5rem; }
-pre, code { font-family: ui-monospace, monospace; font-size: .85em; } pre { overflow-x: auto; padding: .6rem; }
+pre, code { font-family: ui-monospace, monospace; font-size: .85em; }
+pre { overflow-x: auto; padding: .6rem; }
 .highlight, .output_area pre { background: #f6f6f6; } .jp-OutputPrompt, .prompt { display: none; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
 td, th { border: 1px solid #ccc; padding: .25rem .6rem; text-align: left; vertical-align: top; }
@@ -71,7 +75,8 @@ def with_local_links(body: str) -> str:
 
     def there(found: re.Match[str]) -> str:
         target = re.sub(r"\.(ipynb|md)$", ".html", found[2])
-        return f'{found[1]}="{re.sub(r"(^|/)README.html$", r"\1index.html", target)}'
+        target = re.sub(r"(^|/)README\.html$", r"\1index.html", target)
+        return f'{found[1]}="{target}'
 
     return LINK.sub(there, body)
 
@@ -124,6 +129,9 @@ def build(out: Path, run: Path) -> Path:
         source = executed if executed.is_file() else lesson
         write_lesson(source, out / "notebooks" / f"{lesson.stem}.html")
     write_texts(out)
+    # pdoc shows what __all__ names: here the modules, in which each public name has its place.
+    for package in (fvlfp, fvlfp.audit):
+        package.__all__ = [module.name for module in pkgutil.iter_modules(package.__path__)]
     pdoc.render.configure(docformat="google", search=True)
     pdoc.pdoc("fvlfp", output_directory=out / "api")
     return out / "index.html"

@@ -36,6 +36,9 @@ def check(what: str, yours: Any, expected: Any, *, atol: float = 1e-5, hint: str
     what: the statement that is checked, shown in either case. yours, expected: numbers, arrays or tensors
     (compared to within `atol`, shapes included), or anything with `==`. hint: shown when they differ.
 
+    >>> check("a third", 1 / 3, 0.333333)
+    ✓ a third
+
     Raises:
         NotYet: they differ.
     """

@@ -23,7 +23,13 @@ SOLUTION = re.compile(
 
 
 def without_solution(source: str) -> str:
-    """A cell's source with every solution replaced by a stub; unchanged where there is none."""
+    """A cell's source with every solution replaced by a stub; unchanged where there is none.
+
+    >>> lines = ["### BEGIN SOLUTION: two: the number", "two = 2", "### END SOLUTION"]
+    >>> print(without_solution("\\n".join(lines)))
+    from fvlfp.lesson import exercise
+    exercise('two: the number')
+    """
 
     def stub(found: re.Match[str]) -> str:
         indent, task = found[1], found[2] or "write what the text above asks for"

@@ -32,7 +32,10 @@ pytestmark = [
 ]
 MINUTES = 10
 #: Lab draws only the cells on screen unless told otherwise.
-SETTINGS = {"@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"}}
+SETTINGS = {
+    "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false"},
+}
 
 
 def keep_pictures() -> Path | None:

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from fvlfp.student import student_copy
+from fvlfp.student import student_copy, without_solution
 from fvlfp.tour import NOTEBOOKS, lessons, run_lesson
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -110,10 +110,31 @@ def test_lesson_has_its_parts(path):
     assert "redict first" in text and "<details>" in text
     assert "Break it" in text
     assert "What this does not show" in text
-    assert "Next" in text or path == LESSONS[-1]
-    source = "\n".join(cell.source for cell in code)
-    assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") >= 1
-    assert "check(" in source
+    assert "Sources" in text
+    assert "Next:" in text and "[Contents and glossary](contents.ipynb)" in text
+    exercises = [cell.source for cell in code if "### BEGIN SOLUTION" in cell.source]
+    assert exercises and "## Exercise" in text
+    for source in exercises:
+        stub = without_solution(source)
+        assert re.search(r"^ *exercise\('\w.{9,}'\)$", stub, re.M), "the stub says what to do"
+        assert "### " not in stub and re.search(r"check\((?s:.*)hint=", stub), "a check with a hint"
+    assert any("check(" in cell.source and cell.source not in exercises for cell in code), "by hand = library"
+
+
+def test_contents_list_every_lesson_and_glossary_every_term_once():
+    (_, contents, _, glossary) = (
+        cell.source for cell in nbformat.read(NOTEBOOKS / "contents.ipynb", 4).cells
+    )
+    for path in LESSONS:
+        title = nbformat.read(path, 4).cells[0].source.splitlines()[0].removeprefix("# ")
+        assert f"| [{path.stem[:2]}]({path.name}) | {title} | " in contents
+    terms = re.findall(r"^\| \*\*(.+?)\*\* \| .+ \| (.+) \|$", glossary, re.M)
+    names = [name.lower() for name, _ in terms]
+    assert len(names) >= 60 and names == sorted(set(names))
+    for name, where in terms:
+        for target in re.findall(r"\(([^)]+)\)", where):
+            said = NOTEBOOKS.joinpath(target).read_text(encoding="utf-8").lower().replace("_", " ")
+            assert any(word.strip().lower() in said for word in name.split(",")), f"{name} is not in {target}"
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=by_name)

@@ -183,3 +183,12 @@ def test_a_table_without_rows_is_said_to_be_empty(tmp_path):
     frame = read_predictions(tmp_path / "t.csv", ["y", "yhat", "g"])
     with pytest.raises(InputError, match="no rows"):
         audit(frame, label="y", prediction="yhat", groups=["g"])
+
+
+def test_a_distance_means_the_same_in_every_panel(table):
+    settings = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes"}
+    judged = audit(table, **settings, draws=200).to_json()
+    paired = compare(table, table, **settings, draws=200).to_json()
+    for figure in (plots.rates(judged, "shape"), plots.dumbbells(paired, "shape")):
+        lengths = [np.ptp(ax.get_xlim()) for ax in figure.axes if ax.get_visible()]
+        assert lengths == pytest.approx([lengths[0]] * len(lengths))
