@@ -91,6 +91,7 @@ def test_nothing_to_grade(tmp_path):
 
 def test_the_command_on_untouched_student_copies(tmp_path):
     write_student_copies(tmp_path / "class" / "ann")
+    assert (tmp_path / "class" / "ann" / "contents.ipynb").is_file()
     run = CliRunner().invoke(app, ["grade", str(tmp_path / "class"), "--out", str(tmp_path / "g.csv")])
     assert run.exit_code == 0, run.output
     table = pd.read_csv(tmp_path / "g.csv")
