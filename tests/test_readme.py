@@ -1,5 +1,6 @@
 """README and the other documents speak of things that are there, and of commands that run."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -49,8 +50,6 @@ def test_links_and_files_exist():
 
 
 def test_every_lesson_is_listed_with_its_question():
-    import json
-
     for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
         title = "".join(json.loads(path.read_text())["cells"][0]["source"]).splitlines()[0].removeprefix("# ")
         assert f"](notebooks/{path.name}) | {title} |" in README, path.name
@@ -142,3 +141,15 @@ def test_other_commands_name_what_is_there(document, line):
         assert "name: fvlfp\n" in (ROOT / "environment.yml").read_text()
     else:
         assert program == "jupyter" and rest == ["lab", "notebooks"]
+
+
+def test_teaching_states_the_measured_times():
+    """Its table, and the first lines of the lessons, say what `benchmarks.lessons` measured."""
+    results = json.loads((ROOT / "benchmarks" / "results" / "lessons.json").read_text())["profiles"]
+    page = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
+    for lesson, measured in results["lesson"].items():
+        smoke, seconds = results["smoke"][lesson]["cpu_s"], measured["cpu_s"]
+        assert f"| [{lesson[:2]}](notebooks/{lesson}.ipynb) | {smoke:.0f} | {seconds:.0f} | " in page, lesson
+        start = nbformat.read(ROOT / "notebooks" / f"{lesson}.ipynb", 4).cells[0].source
+        low, high = (15, 45) if "About half a minute on one CPU core" in start else (35, 100)
+        assert "on one CPU core" in start and low <= seconds < high, (lesson, seconds)
