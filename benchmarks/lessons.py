@@ -2,10 +2,11 @@
 
     python -m benchmarks.lessons [--profiles smoke,lesson]
 
-Writes `benchmarks/results/lessons.json` and `lessons.md`. Seconds are processor seconds of one core (user and
-system, the kernel's start included), which another job on the machine changes little; a machine with nothing
-else to do needs about as long by the clock. Each lesson starts from nothing: no saved stage, no cached
-feature. Needs nothing but the package.
+Writes `benchmarks/results/lessons.json` and `lessons.md`, and the numbers into TEACHING.md. Seconds are
+processor seconds of one core (user and system, the kernel's start included), which another job on the machine
+changes little; a machine with nothing else to do needs about as long by the clock. Each lesson starts from
+nothing: no saved stage, no cached feature. Needs nothing but the package. To measure a lesson anew, take its
+entries out of `lessons.json`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,7 @@ from benchmarks.machine import machine
 from fvlfp.tour import lessons
 
 RESULTS = Path(__file__).resolve().parent / "results"
+TEACHING = RESULTS.parent.parent / "TEACHING.md"
 ONE = "from pathlib import Path; from fvlfp.tour import run_lesson; import sys; "
 ONE += "run_lesson(Path(sys.argv[1]), Path(sys.argv[2]), profile=sys.argv[3], seed=0, device='cpu')"
 
@@ -54,16 +57,42 @@ def page(results: dict[str, Any]) -> str:
         f"|---|{'---|' * (len(profiles) + 1)}",
     ]
     for lesson in results["profiles"][profiles[0]]:
-        cells = [results["profiles"][p][lesson] for p in profiles]
-        peak = max(cell["peak_mib"] for cell in cells)
-        lines.append(f"| {lesson} | {' | '.join(format(c['cpu_s'], '.0f') for c in cells)} | {peak:.0f} |")
-    total = [sum(c["cpu_s"] for c in results["profiles"][p].values()) for p in profiles]
-    lines += [f"| all | {' | '.join(f'{t:.0f}' for t in total)} | |", ""]
-    return "\n".join(lines)
+        peak = max(
+            results["profiles"][p][lesson]["peak_mib"] for p in profiles if lesson in results["profiles"][p]
+        )
+        lines.append(
+            f"| {lesson} | {' | '.join(seconds(results, p, lesson) for p in profiles)} | {peak:.0f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def seconds(results: dict[str, Any], profile: str, lesson: str) -> str:
+    """What the tables say about one lesson."""
+    found = results["profiles"].get(profile, {}).get(lesson)
+    return f"{found['cpu_s']:.0f}" if found else "not measured"
+
+
+def in_teaching(text: str, results: dict[str, Any]) -> str:
+    """TEACHING.md with the measured numbers in its table of lessons."""
+
+    def row(found: re.Match[str]) -> str:
+        numbers = " | ".join(seconds(results, profile, found[2]) for profile in ("smoke", "lesson"))
+        return f"{found[1]}{numbers} |"
+
+    return re.sub(
+        r"^(\| \[\d\d\]\(notebooks/(\w+)\.ipynb\) \| )[^|]+\|[^|]+\|", row, text, flags=re.MULTILINE
+    )
+
+
+def write(results: dict[str, Any]) -> None:
+    """The page of results, and the table in TEACHING.md."""
+    (RESULTS / "lessons.md").write_text(page(results), encoding="utf-8")
+    text = TEACHING.read_text(encoding="utf-8")
+    TEACHING.write_text(in_teaching(text, results), encoding="utf-8")
 
 
 def main() -> None:
-    """Measure every lesson; what is already measured in `lessons.json` is kept."""
+    """Measure every lesson that `lessons.json` does not hold yet, and write all pages."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--profiles", default="smoke,lesson")
     file = RESULTS / "lessons.json"
@@ -76,7 +105,7 @@ def main() -> None:
                 cells[lesson.stem] = measure(lesson, profile)
                 print(profile, lesson.stem, cells[lesson.stem], flush=True)
                 file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / "lessons.md").write_text(page(results), encoding="utf-8")
+    write(results)
 
 
 if __name__ == "__main__":
