@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("README", "METHOD", "TEACHING", "ETHICS", "CONTRIBUTING", "CHANGELOG")
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$", re.DOTALL)
 PICTURE = re.compile(r"\*Pictures?: (.+?)\*(?=\s|$)", re.DOTALL)
-LINK = re.compile(r'(href|src)="(?!https?:|#|data:|mailto:)([^"#]+)')
+LINK = re.compile(r'(<(?:a|img)\b[^>]*?(?:href|src)=")(?!https?:|#|data:|mailto:)([^"#]+)')
 CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 STYLE = """
 body { max-width: 60rem; margin: auto; padding: 1rem; font: 17px/1.55 system-ui, sans-serif; }
@@ -76,7 +76,7 @@ def with_local_links(body: str) -> str:
     def there(found: re.Match[str]) -> str:
         target = re.sub(r"\.(ipynb|md)$", ".html", found[2])
         target = re.sub(r"(^|/)README\.html$", r"\1index.html", target)
-        return f'{found[1]}="{target}'
+        return found[1] + target
 
     return LINK.sub(there, body)
 
