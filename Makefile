@@ -1,13 +1,14 @@
 # Two commands do everything on a fresh machine with python3 >= 3.11, pip and make:
 #   make tour    builds, trains and audits federated prompts on built-in data, lesson by lesson
 #   make test    lint, types, every lesson at the smoke profile, all tests
+# make lab opens the lessons in Jupyter; make docs writes all pages and the API reference into build/docs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The towers here are small: one thread a process is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: tour test lab deploy-trial format clean
+.PHONY: tour test lab deploy-trial docs format clean
 
 tour: $(VENV)/installed
 	$(BIN)/fvlfp tour --out runs/tour
@@ -24,6 +25,9 @@ lab: $(VENV)/installed
 # SuperLink and three SuperNodes on the loopback, TLS and keys, one run, the audit report, everything ended
 deploy-trial: $(VENV)/installed
 	$(BIN)/python -m deploy.trial all runs/trial
+
+docs: $(VENV)/installed
+	$(BIN)/python docs/build.py --run runs/tour --out build/docs
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -317,3 +317,23 @@ def student(out: Out = Path("student")) -> None:
 
     made = write_student_copies(out)
     typer.echo(f"{len(made)} lessons without solutions in {out}")
+
+
+@app.command()
+@says_what_is_wrong
+def grade(
+    folder: Annotated[Path, typer.Argument(help="Holds the class's notebooks, in any depth.")],
+    out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("grades.csv"),
+) -> None:
+    """Collect which exercises a class has passed; reads saved outputs, runs nothing.
+
+    Example: fvlfp grade my_class --out grades.csv
+    """
+    from fvlfp.grade import grades
+
+    table = grades(folder)
+    table.to_csv(out, index=False)
+    passed = (table["result"] == "passed").sum()
+    typer.echo(
+        f"{passed} of {len(table)} exercises passed; students: {table['student'].nunique()}; written: {out}"
+    )

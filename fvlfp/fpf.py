@@ -17,6 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+#: Examples worth of shrinkage of a client's reported gap towards zero: the `prior` of `recall_gap`.
+GAP_PRIOR = 10.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fusion:
@@ -84,6 +87,13 @@ def fusion_weights(
 
     n, perf, disp: one entry a client, as in `client_weight`; the means are this round's (None entries left
     out). previous: last round's weights of the same clients, mixed in with `momentum` in [0, 1).
+
+    Of two clients of one size, the one with the smaller gap counts more; a third could not measure its own:
+
+    >>> rule = Fusion(beta=1.0, gamma=4.0)
+    >>> weights = fusion_weights([100, 100, 50], [0.8, 0.8, None], [0.3, 0.1, None], fusion=rule)
+    >>> [round(weight, 1) for weight in weights]
+    [67.0, 149.2, 50.0]
     """
     perf_mean, disp_mean = mean_known(perf), mean_known(disp)
     weights = [

@@ -36,6 +36,9 @@ def check(what: str, yours: Any, expected: Any, *, atol: float = 1e-5, hint: str
     what: the statement that is checked, shown in either case. yours, expected: numbers, arrays or tensors
     (compared to within `atol`, shapes included), or anything with `==`. hint: shown when they differ.
 
+    >>> check("a third", 1 / 3, 0.333333)
+    ✓ a third
+
     Raises:
         NotYet: they differ.
     """
@@ -52,7 +55,11 @@ def exercise(task: str) -> None:
     Raises:
         NotYet: always, with the task.
     """
-    raise NotYet(f"✎ Your turn: {task}\n  Replace this line with your code and run the cell again.")
+    raise NotYet(
+        f"✎ Your turn: {task}\n"
+        "  Replace the two lines of the stub with your code and run the cell again.\n"
+        "  Or go on with the next cell: nothing below needs your answer."
+    )
 
 
 def record(out: str | Path, **values: Any) -> pd.DataFrame:

@@ -11,7 +11,9 @@ from typing import Any
 
 import nbformat
 import pytest
+from papermill.exceptions import PapermillExecutionError
 
+from fvlfp.student import student_copy, without_solution
 from fvlfp.tour import NOTEBOOKS, lessons, run_lesson
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -108,10 +110,31 @@ def test_lesson_has_its_parts(path):
     assert "redict first" in text and "<details>" in text
     assert "Break it" in text
     assert "What this does not show" in text
-    assert "Next" in text or path == LESSONS[-1]
-    source = "\n".join(cell.source for cell in code)
-    assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") >= 1
-    assert "check(" in source
+    assert "Sources" in text
+    assert "Next:" in text and "[Contents and glossary](contents.ipynb)" in text
+    exercises = [cell.source for cell in code if "### BEGIN SOLUTION" in cell.source]
+    assert exercises and "## Exercise" in text
+    for source in exercises:
+        stub = without_solution(source)
+        assert re.search(r"^ *exercise\('\w.{9,}'\)$", stub, re.M), "the stub says what to do"
+        assert "### " not in stub and re.search(r"check\((?s:.*)hint=", stub), "a check with a hint"
+    assert any("check(" in cell.source and cell.source not in exercises for cell in code), "by hand = library"
+
+
+def test_contents_list_every_lesson_and_glossary_every_term_once():
+    (_, contents, _, glossary) = (
+        cell.source for cell in nbformat.read(NOTEBOOKS / "contents.ipynb", 4).cells
+    )
+    for path in LESSONS:
+        title = nbformat.read(path, 4).cells[0].source.splitlines()[0].removeprefix("# ")
+        assert f"| [{path.stem[:2]}]({path.name}) | {title} | " in contents
+    terms = re.findall(r"^\| \*\*(.+?)\*\* \| .+ \| (.+) \|$", glossary, re.M)
+    names = [name.lower() for name, _ in terms]
+    assert len(names) >= 60 and names == sorted(set(names))
+    for name, where in terms:
+        for target in re.findall(r"\(([^)]+)\)", where):
+            said = NOTEBOOKS.joinpath(target).read_text(encoding="utf-8").lower().replace("_", " ")
+            assert any(word.strip().lower() in said for word in name.split(",")), f"{name} is not in {target}"
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=by_name)
@@ -129,9 +152,38 @@ def test_the_guard_refuses_the_network_and_writes_it_down(kernel):
     assert "192.0.2.1" in kernel.read_text()
 
 
+def for_a_class(path: Path, folder: Path) -> Path:
+    """The student's copy of a lesson, whose stubs may stop, and behind its last cell the solved exercises.
+
+    One run of it shows that the stubs stop with their message, that all other cells go on without an answer
+    (to the golden numbers), and that the solutions pass their checks.
+    """
+    notebook, solved = student_copy(path), []
+    for cell, original in zip(notebook.cells, nbformat.read(path, as_version=4).cells, strict=True):
+        if cell.source != original.source:
+            cell.metadata["tags"] = ["raises-exception"]
+            solved.append(nbformat.v4.new_code_cell(original.source))
+    notebook.cells += solved
+    nbformat.write(notebook, folder / path.name)
+    return folder / path.name
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=by_name)
 def test_lesson_runs_offline_to_its_golden_numbers(path, kernel, tmp_path):
-    executed = run_lesson(path, tmp_path / "runs", profile="smoke", seed=0, device="cpu")
+    copy = for_a_class(path, tmp_path)
+    with pytest.raises(PapermillExecutionError) as stopped:
+        run_lesson(copy, tmp_path / "runs", profile="smoke", seed=0, device="cpu")
+    assert stopped.value.ename == "NotYet", stopped.value
+    executed = tmp_path / "runs" / path.stem / path.name
+    outputs = [output for cell in cells(executed, "code") for output in cell.outputs]
+    errors = [output for output in outputs if output.output_type == "error"]
+    assert len(errors) == path.read_text(encoding="utf-8").count("### BEGIN SOLUTION")
+    for error in errors:
+        assert error.ename == "NotYet"
+        assert error.traceback[0].startswith("✎ Your turn: "), error.traceback
+        assert len(error.traceback) == 1, "the message alone, no traceback"
+    warned = [output.text for output in outputs if output.get("name") == "stderr"]
+    assert not warned, "a lesson's cells keep quiet on stderr"
     found = json.loads((executed.parent / "record.json").read_text(encoding="utf-8"))
     golden = json.loads((GOLDEN / f"{path.stem}.json").read_text(encoding="utf-8"))
     assert not kernel.exists(), f"the lesson tried to reach {kernel.read_text()}"

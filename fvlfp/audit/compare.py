@@ -56,6 +56,23 @@ class Comparison:
             ]
         )
 
+    def overview(self, attribute: str) -> pd.DataFrame:
+        """What to look at first: four rows, columns a, b, change and its interval, low and high.
+
+        Accuracy and the worst-off cell stand above the gaps: a constant prediction has no gap. The odds gap
+        is the worst-case one; of several classes, one against the rest, the largest.
+        """
+        part = self.document["attributes"][attribute]
+        gaps = part["changes"]
+        end = "" if "equalized_odds_difference_worst" in gaps else "_class_max"
+        rows = {
+            "balanced accuracy": self.document["overall"]["rates"]["balanced_accuracy"],
+            "worst-cell recall": part["worst_cell_recall"],
+            "odds gap (worst)": gaps[f"equalized_odds_difference_worst{end}"],
+            "parity gap": gaps[f"demographic_parity_difference{end}"],
+        }
+        return pd.DataFrame(rows).T[["a", "b", "change", "low", "high"]].astype(float)
+
     @property
     def warnings(self) -> list[str]:
         return list(self.document["warnings"])

@@ -64,6 +64,7 @@ def rates(document: Mapping[str, Any], attribute: str) -> Figure:
         title = say(rate) if rate != "tpr" else f"{say(rate)} of {_short(document['positive'])!r}"
         ax.set_title(title, loc="left", parse_math=False)
         _ticks(ax, names)
+    _same_scale(axes)
     return figure
 
 
@@ -131,6 +132,7 @@ def dumbbells(document: Mapping[str, Any], attribute: str) -> Figure:
         _ticks(ax, [f"{_short(g)}  (n={groups[g]['n']:,})" for g in order])
     for ax in axes[len(wanted) :]:
         ax.set_visible(False)
+    _same_scale(axes[: len(wanted)])
     keys = [
         mpl.lines.Line2D([], [], color=ORANGE, marker="o", mfc="white", ls="", label=document["names"][0]),
         mpl.lines.Line2D([], [], color=BLUE, marker="s", ls="", label=document["names"][1]),
@@ -234,6 +236,15 @@ def _ticks(ax: Axes, names: Sequence[str]) -> None:
     for text in ax.set_yticklabels(list(names)):
         text.set_parse_math(False)
     ax.set_ylim(len(names) - 0.5, -0.5)
+
+
+def _same_scale(axes: Sequence[Axes]) -> None:
+    """Ranges of one length around each panel's own rates, within [0, 1]: a distance means the same in all."""
+    ranges = [ax.get_xlim() for ax in axes]
+    length = min(max(high - low for low, high in ranges), 1.04)
+    for ax, (low, high) in zip(axes, ranges, strict=True):
+        left = min(max((low + high - length) / 2, -0.02), 1.02 - length)
+        ax.set_xlim(left, left + length)
 
 
 def _short(name: str, limit: int = 28) -> str:

@@ -33,11 +33,7 @@ from fvlfp.federation.rules import extra_report, strategy_for
 from fvlfp.federation.strategy import fusion_of
 from fvlfp.federation.subspace import ask_subspace, choose_projection
 from fvlfp.federation.task import Task
-from fvlfp.fpf import balanced_accuracy, client_weight, defined, recall_gap
-
-#: examples worth of shrinkage of a client's reported gap towards zero, see fpf.recall_gap.
-GAP_PRIOR = 10.0
-
+from fvlfp.fpf import GAP_PRIOR, balanced_accuracy, client_weight, defined, recall_gap
 
 #: A train message's content and the client's data -> new prompts, their class texts, the mean training loss.
 Trainer = Callable[[RecordDict, ClientData], tuple[Tensor, Tensor, float]]

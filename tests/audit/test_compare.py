@@ -149,3 +149,15 @@ def test_correction_is_over_the_tested_gaps_only(table):
     assert changes[changes.gap.isin(TESTED_AS)].p_adjusted.isna().all()
     theirs = holm(dict(enumerate(tested.p_value)))
     assert tested.p_adjusted.tolist() == pytest.approx(list(theirs.values()))
+
+
+def test_overview_shows_accuracy_above_the_gaps(table):
+    mended = table.assign(prediction=table.smiling)
+    shown = compare(table, mended, **KW).overview("shape")
+    assert list(shown.index) == ["balanced accuracy", "worst-cell recall", "odds gap (worst)", "parity gap"]
+    assert list(shown.columns) == ["a", "b", "change", "low", "high"]
+    assert shown.loc["balanced accuracy", "b"] == 1.0 and shown.loc["odds gap (worst)", "b"] == 0.0
+    three = table.assign(smiling=np.resize(["a", "b", "c"], 600), prediction="a")
+    several = compare(three, three, **{**KW, "positive": None})
+    largest = several.changes.set_index("gap").loc["equalized_odds_difference_worst_class_max"]
+    assert several.overview("shape").loc["odds gap (worst)", "a"] == largest["a"]

@@ -248,3 +248,12 @@ def test_more_rows_than_a_page_shows_are_counted(tmp_path):
     kw = {"label": "y", "prediction": "p", "groups": ["g"], "positive": "1", "draws": 100}
     page = write_audit(audit(frame, **kw), tmp_path / "out").read_text()
     assert "20 more rows are in the CSV files" in page
+
+
+def test_a_distance_means_the_same_in_every_panel(table):
+    settings = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes"}
+    judged = audit(table, **settings, draws=200).to_json()
+    paired = compare(table, table, **settings, draws=200).to_json()
+    for figure in (plots.rates(judged, "shape"), plots.dumbbells(paired, "shape")):
+        lengths = [np.ptp(ax.get_xlim()) for ax in figure.axes if ax.get_visible()]
+        assert lengths == pytest.approx([lengths[0]] * len(lengths))
