@@ -6,16 +6,15 @@ is slow to import is imported inside, so that `fvlfp --help` answers at once.
 
 from __future__ import annotations
 
-import functools
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from fvlfp import __version__
-from fvlfp.errors import InputError, RunStopped
+from fvlfp.errors import InputError
+from fvlfp.exits import says_what_is_wrong
 
 app = typer.Typer(
     help="Fair federated prompt tuning of CLIP: learn it, train it, audit it.",
@@ -25,40 +24,9 @@ app = typer.Typer(
 audit_app = typer.Typer(help="Assess predictions, or a CLIP, by perceived group.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 TABLE = "CSV or Parquet file of images, or a folder that save_to_disk of Hugging Face datasets wrote."
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")]
 Group = Annotated[list[str], typer.Option(help="Perceived-group column; repeat for several.")]
-
-
-#: What to do after Ctrl-C, by command.
-GO_ON = {
-    "tour": "the same command goes on from the stages that the lessons saved",
-    "train": "the same command with --resume goes on after the last saved round",
-    "sweep": "the same command goes on with the cells that are not finished",
-}
-
-
-def says_what_is_wrong(command: F) -> F:
-    """InputError becomes one message and exit code 2; Ctrl-C one line and exit code 130."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except InputError as error:
-            typer.echo(f"fvlfp: {error}", err=True)
-            raise typer.Exit(2) from None
-        except RunStopped as error:
-            typer.echo(f"fvlfp: {error}", err=True)
-            raise typer.Exit(1) from None
-        except KeyboardInterrupt:
-            again = GO_ON.get(command.__name__, "nothing was written; the same command starts again")
-            typer.echo(f"fvlfp: stopped; {again}", err=True)
-            raise typer.Exit(130) from None
-
-    return wrapped  # type: ignore[return-value]
 
 
 def _command(*words: str | Path, **options: Any) -> str:
