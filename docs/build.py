@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import html
+import importlib
 import pkgutil
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import nbformat
 import pdoc
@@ -107,8 +108,9 @@ def write_lesson(source: Path, out: Path) -> None:
 
 
 def write_texts(out: Path) -> None:
-    """README and the other texts, the data sets' page and the result pages with their figures."""
-    texts = [ROOT / f"{name}.md" for name in TEXTS] + [ROOT / "data_prep" / "README.md"]
+    """README and the other texts, the pages of data sets and deployment, and the result pages with their figures."""
+    texts = [ROOT / f"{name}.md" for name in TEXTS]
+    texts += [ROOT / folder / "README.md" for folder in ("data_prep", "deploy")]
     texts += sorted((ROOT / "benchmarks" / "results").glob("*.md"))
     for text in texts:
         place = text.relative_to(ROOT)
@@ -118,6 +120,16 @@ def write_texts(out: Path) -> None:
         target.write_text(page(text.stem, body, len(place.parents) - 1), encoding="utf-8")
     for image in (ROOT / "benchmarks" / "results").glob("*.png"):
         shutil.copy(image, out / "benchmarks" / "results" / image.name)
+
+
+def resolve_named_tuples(package: Any) -> None:
+    """Types in place of their names: a NamedTuple's constructor lies in a module of its own, where pdoc looks
+    for the names in vain.
+    """
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and value.__module__ == module.name and hasattr(value, "_fields"):
+                value.__new__.__annotations__ = get_type_hints(value)
 
 
 def build(out: Path, run: Path) -> Path:
@@ -132,6 +144,7 @@ def build(out: Path, run: Path) -> Path:
     # pdoc shows what __all__ names: here the modules, in which each public name has its place.
     for package in (fvlfp, fvlfp.audit):
         package.__all__ = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    resolve_named_tuples(fvlfp)
     pdoc.render.configure(docformat="google", search=True)
     pdoc.pdoc("fvlfp", output_directory=out / "api")
     return out / "index.html"

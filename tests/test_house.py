@@ -33,8 +33,9 @@ MAY_IMPORT = {
     "federation": {"config", "data", "clip", "cdfp", "dsop", "fpf", "rivals", "posthoc"},
     "experiment": {"config", "data", "federation", "audit"},
     "zero_shot": {"data", "clip", "audit"},
-    "cli": {"config", "data", "audit", "clip", "experiment", "zero_shot", "tour"}
-    | {"student", "grade", "sweep"},
+    "exits": set(),
+    "cli": {"config", "data", "audit", "clip", "experiment"}
+    | {"zero_shot", "tour", "student", "grade", "sweep", "exits"},
 }
 #: heavy packages -> the parts that may import them
 HEAVY = {
