@@ -29,7 +29,7 @@ from fvlfp.errors import InputError
 #: The built-in model, trained on drawn faces by data_prep/tiny_clip.py.
 TOYCLIP = Path(__file__).parent / "toyclip"
 
-#: Images in one pass of the tower; benchmarks/speed.py measures that more make no CPU faster.
+#: Images in one pass of the tower: benchmarks/speed.py finds no CPU gain beyond some tens.
 BATCH = 64
 
 
@@ -60,8 +60,10 @@ class Encoder:
         self, model: Any, transform: Callable[[Any], Tensor], tokenizer: Any, provenance: dict[str, Any]
     ) -> None:
         self.model = model.eval().requires_grad_(False)
-        # Convolutions run faster so (benchmarks/speed.py); a vision transformer does not mind.
-        self.model.visual.to(memory_format=torch.channels_last)
+        # A ResNet of convolutions runs faster so, a vision transformer does not (benchmarks/speed.py).
+        resnet = hasattr(model.visual, "layer4")
+        self._layout = torch.channels_last if resnet else torch.contiguous_format
+        self.model.visual.to(memory_format=self._layout)
         self.transform = transform
         self.text = TextTower(model, tokenizer)
         self.scale = float(model.logit_scale.exp())
@@ -152,7 +154,7 @@ class Encoder:
             while coming:
                 asked, coming = coming, ask()
                 pixels = torch.stack([future.result() for future in asked]).to(
-                    self.device, memory_format=torch.channels_last
+                    self.device, memory_format=self._layout
                 )
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
                     out = self.model.encode_image(pixels)

@@ -1,0 +1,206 @@
+"""The page and the figure of benchmarks/speed.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+
+def page(found: dict[str, Any]) -> str:
+    """benchmarks/results/speed.md: every target of the benchmark, met or missed, and the tables behind it."""
+    made_on, growth, images, audit = (found[k] for k in ("machine", "growth", "images", "audit"))
+    where = f"{made_on['cpu']}, {made_on['threads']} threads"
+    lines = [
+        "# How fast",
+        "",
+        "Written by `python -m benchmarks.speed`; each ratio is of two measurements in one run. ViT-B/32 has",
+        f"random weights. Machine: {made_on.get('gpu', where)}, torch {made_on['torch']}; a virtual",
+        "machine that others used at the same time. So seconds on the CPU are those spent computing, of all",
+        "threads and child processes, with one thread for the towers: what a clock shows on a quiet machine,",
+        "except that opening files, which a second core hides, counts in full. Few repetitions.",
+        "",
+        "![Seconds a round; share of the matrix-product rate; growth with each size](speed.png)",
+        "",
+        "| target | measured | |",
+        "|---|---|---|",
+        *(f"| {what} | {value} | {'met' if met else 'missed'} |" for what, value, met in targets(found)),
+        "",
+        "## A round against a plain loop",
+        "`benchmarks/reference_loop.py` encodes every image in every epoch, pads prompts to 77 tokens and",
+        "trains clients one after another. Same examples, order, loss, first prompt.",
+        "",
+        "| model | clients x images | reference s | one by one s | stacked s | times | with encoding once "
+        "| largest loss difference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in found["loop"].items():
+        lines.append(
+            f"| {name} | {row['clients']} x {row['images'] // row['clients']} "
+            f"| {row['reference_seconds_a_round']:.2f} | {row['sequential_seconds_a_round']:.3f} "
+            f"| {row['stacked_seconds_a_round']:.3f} | {row['times_faster']:.0f} "
+            f"| {row['times_faster_with_encoding']:.1f} over {row['rounds']} rounds "
+            f"| {row['largest_loss_difference']:.1e} |"
+        )
+    lines += [
+        "",
+        "Images are encoded once, not once a round, so the last ratio grows with the number of rounds.",
+        "",
+        "## The text tower against its own matrix products",
+        "Forward and backward to the prompts, 2 classes, 4 context vectors, depth 2. The share is the time",
+        "of the same matrix products with nothing between them, divided by the time of the tower. The rest",
+        "is layer norms, attention over few tokens, GELU and calls: the narrower the tower, the more.",
+        "",
+        "| model | clients stacked | s | TFLOP/s | matrix products alone, TFLOP/s | share | tokens/s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, by_clients in found["text"].items():
+        for clients, row in by_clients.items():
+            lines.append(
+                f"| {name} | {clients} | {row['seconds']:.4f} | {row['tflops']:.3f} "
+                f"| {row['matmul_tflops']:.3f} | {row['share']:.2f} | {row['tokens_a_second']:,.0f} |"
+            )
+    lines += [
+        "",
+        "## Image encoding (ViT-B/32)",
+        f"{images['images']} JPEG files of 256 x 256: {images['files_images_a_second']:.1f} images/s; a bare",
+        f"`encode_image` loop on tensors in memory: {images['bare_images_a_second']:.1f} (a share over 1 is",
+        "noise). The bare tower, images/s by batch size:",
+        "",
+        *_batch_tables(images["images_a_second_by_batch"]),
+        "## fvlfp audit clip (ViT-B/32)",
+        f"{audit['images']} JPEG files, by the clock. First audit {audit['first_seconds']:.1f} s, of which",
+        f"{audit['tower_seconds']:.1f} s inside the image tower's forward: {audit['share_of_encoding']:.3f}",
+        f"of encoding, {audit['share_of_all']:.3f} of all. A second audit reads the cache and takes",
+        f"{audit['second_seconds']:.1f} s: bootstrap, tests, figures, report, whatever the model. By these",
+        f"numbers the tower has 95 % of the whole from {audit['images_for_95_percent'] or 'no number of'}",
+        "images on (computed, not measured). What encoding takes beside the tower is hashing the files and",
+        "opening the first batch, before anything can overlap.",
+        "",
+        "## Growth",
+        "Seconds of one round of local training (CDFP, ToyCLIP-64, 128 examples a client, 4 steps; 10",
+        "clients, 2 classes, 4 context vectors and 2 groups where not said).",
+        "",
+    ]
+    for what in ("clients", "classes", "n_ctx", "groups"):
+        curves = growth[what]
+        sizes = list(curves["stacked"])
+        lines += [f"| {what} | " + " | ".join(sizes) + " |", "|---|" + "---|" * len(sizes)]
+        for kind in ("stacked", "sequential"):
+            cells = (f"{curves[kind][k]:.3f}" if k in curves[kind] else "" for k in sizes)
+            lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines += [
+        f"Stacked, ten clients and more: {1e3 * growth['stacked_seconds_a_client']:.2f} ms a client; one by",
+        f"one {1e3 * growth['sequential_seconds_a_client']:.2f} ms. Stacked seconds grow with clients to the",
+        f"power {growth['power_of_clients']:.2f}.",
+        "",
+        "## Start, bytes, memory",
+        "| fresh interpreter | s |",
+        "|---|---|",
+        *(f"| `{name}` | {seconds:.2f} |" for name, seconds in found["start"].items()),
+        "",
+        "| uplink of a client and round, bytes | prompts | LoRA r=4, query and value, both towers | model |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {row['prompts']:,} | {row['lora']:,} ({row['lora'] / row['prompts']:.0f} x) "
+            f"| {row['model']:,} ({row['model'] / row['prompts']:,.0f} x) |"
+            for name, row in found["bytes"].items()
+        ),
+        "",
+        "| clients in one round (ViT-B/32 text tower, 128 examples each) | peak MB |",
+        "|---|---|",
+        *(f"| {clients} | {mb:,.0f} |" for clients, mb in found["memory"].items()),
+        "",
+        "0 clients is the process with the model alone. Activations of a stack are bounded by",
+        "`fvlfp.federation.stacked.MOST_BYTES` (1 GiB), however many clients there are.",
+        "",
+        "## Not measured",
+        "No GPU was at hand: `python -m benchmarks.speed --device cuda` is written to run these parts on",
+        "one, with ViT-B/16 and ViT-L/14 in the text part, and was not run. There are no vision prompts.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _batch_tables(by_model: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, rates in by_model.items():
+        sizes = list(rates["float32"])
+        lines += [f"| {name} | " + " | ".join(sizes) + " |", "|---|" + "---|" * len(sizes)]
+        for kind, row in rates.items():
+            lines.append(f"| {kind} | " + " | ".join(f"{rate:.1f}" for rate in row.values()) + " |")
+        lines.append("")
+    return lines
+
+
+def targets(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """What was to be reached, what was measured, whether it was met."""
+    rows = []
+    for name, row in found["loop"].items():
+        times, off = row["times_faster"], row["largest_loss_difference"]
+        rows.append((f"a round 20 x faster than the plain loop, {name}", f"{times:.0f} x", times >= 20))
+        rows.append((f"loss curves within 1e-4, {name}", f"{off:.1e}", off <= 1e-4))
+    for name, by_clients in found["text"].items():
+        share = by_clients["100"]["share"]
+        rows.append(
+            (f"60 % of the matrix-product rate, 100 clients, {name}", f"{100 * share:.0f} %", share >= 0.6)
+        )
+    share = found["images"]["share"]
+    rows.append(("encoding files at 0.95 of a bare encode_image loop", f"{share:.3f}", share >= 0.95))
+    audit = found["audit"]
+    rows.append(
+        (
+            "audit clip: 95 % of encoding inside the tower",
+            f"{100 * audit['share_of_encoding']:.1f} %",
+            audit["share_of_encoding"] >= 0.95,
+        )
+    )
+    rows.append(
+        (
+            f"audit clip: 95 % of everything, {audit['images']} images",
+            f"{100 * audit['share_of_all']:.1f} %",
+            audit["share_of_all"] >= 0.95,
+        )
+    )
+    growth = found["growth"]
+    slope = growth["stacked_seconds_a_client"] / growth["sequential_seconds_a_client"]
+    limit = 0.2 if "gpu" in found["machine"] else 0.5
+    rows.append((f"seconds a client at most {limit} of one after another", f"{slope:.2f}", slope <= limit))
+    seconds = found["start"]["fvlfp --help"]
+    rows.append(("`fvlfp --help` in 0.5 s", f"{seconds:.2f} s", seconds <= 0.5))
+    return rows
+
+
+def picture(found: dict[str, Any], path: Path) -> None:
+    """Four panels: the round, the text tower, growth with clients, growth with the other sizes."""
+    figure, axes = plt.subplots(2, 2, figsize=(10, 7), layout="constrained")
+    ways = ("reference", "sequential", "stacked")
+    for i, (name, row) in enumerate(found["loop"].items()):
+        heights = [row[f"{way}_seconds_a_round"] for way in ways]
+        bars = axes[0, 0].bar([x + 0.4 * i for x in range(3)], heights, 0.36, label=name)
+        axes[0, 0].bar_label(bars, fmt="%.2g")
+    axes[0, 0].set(yscale="log", ylabel="seconds a round", title="One round of 10 clients")
+    axes[0, 0].set_xticks([0.2, 1.2, 2.2], ["plain loop", "one by one", "stacked"])
+    axes[0, 0].legend()
+    for name, by_clients in found["text"].items():
+        x = [int(k) for k in by_clients]
+        axes[0, 1].plot(x, [row["share"] for row in by_clients.values()], "o-", label=name)
+    axes[0, 1].axhline(0.6, color="grey", ls=":")
+    axes[0, 1].set(
+        xscale="log", ylim=(0, 1), xlabel="clients stacked", title="Share of the matrix-product rate"
+    )
+    axes[0, 1].legend()
+    for kind, curve in found["growth"]["clients"].items():
+        axes[1, 0].plot([int(k) for k in curve], list(curve.values()), "o-", label=kind)
+    axes[1, 0].set(xscale="log", yscale="log", xlabel="clients", ylabel="seconds a round", title="Clients")
+    axes[1, 0].legend()
+    for what in ("classes", "n_ctx", "groups"):
+        curve = found["growth"][what]["stacked"]
+        axes[1, 1].plot([int(k) for k in curve], list(curve.values()), "o-", label=what)
+    axes[1, 1].set(
+        xscale="log", yscale="log", ylabel="seconds a round", title="Other sizes, 10 clients stacked"
+    )
+    axes[1, 1].legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
