@@ -108,7 +108,7 @@ def write_lesson(source: Path, out: Path) -> None:
 
 
 def write_texts(out: Path) -> None:
-    """README and the other texts, the pages of data sets and deployment, and the result pages with their figures."""
+    """README and the other texts, and the result pages with their figures."""
     texts = [ROOT / f"{name}.md" for name in TEXTS]
     texts += [ROOT / folder / "README.md" for folder in ("data_prep", "deploy")]
     texts += sorted((ROOT / "benchmarks" / "results").glob("*.md"))
