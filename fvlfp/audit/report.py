@@ -88,7 +88,7 @@ def execute(document: Path, title: str) -> str:
                 done,
                 parameters={"document": str(document.resolve())},
                 progress_bar=False,
-                extra_arguments=["--log-level=40"],  # the kernel's own chatter
+                extra_arguments=["--log-level=50"],  # the kernel's own chatter
             )
         return export(nbformat.read(done, as_version=4), title)
 
