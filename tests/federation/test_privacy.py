@@ -165,7 +165,7 @@ def test_an_update_that_is_not_clipped_is_refused(planted, monkeypatch):
 
 
 def test_noise_and_a_robust_rule_do_not_mix():
-    with pytest.raises(InputError, match="its noise is for a weighted sum"):
+    with pytest.raises(InputError, match="a weighted sum"):
         Config.make("smoke", dp_noise=1.0, robust="median")
 
 
