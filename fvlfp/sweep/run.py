@@ -8,8 +8,11 @@ What this module does not do: it does not look into a lesson; what a lesson foun
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import connection, get_all_start_methods, get_context
 from pathlib import Path
@@ -90,24 +93,26 @@ def _run(
     waiting = list(reversed(left))
     bar = tqdm(total=n, initial=n - len(left), desc="cells", unit="cell", disable=None)
     try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                cell = waiting.pop()
-                arguments = (cell.notebook, cell.parameters, out.resolve() / "cells" / cell.name, workers)
-                process = context.Process(target=run_cell, args=arguments)
-                process.start()
-                running[process] = (cell, time.perf_counter())
-            connection.wait([process.sentinel for process in running])
-            for process in [p for p in running if not p.is_alive()]:
-                cell, began = running.pop(process)
-                process.join()
-                result = _collect(cell, out, process.exitcode, time.perf_counter() - began)
-                results[cell.name] = result
-                summarise()
-                bar.update()
-                done = sum("status" in r for r in results.values())
-                ended = f"{result['status']} after {result['seconds']:.1f} s"
-                say(f"{done}/{n} {describe(cell)}: {ended}{_short(result)}")
+        with remembered_interrupt() as go_on:
+            while waiting or running:
+                go_on()
+                while waiting and len(running) < workers:
+                    cell = waiting.pop()
+                    arguments = (cell.notebook, cell.parameters, out.resolve() / "cells" / cell.name, workers)
+                    process = context.Process(target=run_cell, args=arguments)
+                    process.start()
+                    running[process] = (cell, time.perf_counter())
+                connection.wait([process.sentinel for process in running])
+                for process in [p for p in running if not p.is_alive()]:
+                    cell, began = running.pop(process)
+                    process.join()
+                    result = _collect(cell, out, process.exitcode, time.perf_counter() - began)
+                    results[cell.name] = result
+                    summarise()
+                    bar.update()
+                    done = sum("status" in r for r in results.values())
+                    ended = f"{result['status']} after {result['seconds']:.1f} s"
+                    say(f"{done}/{n} {describe(cell)}: {ended}{_short(result)}")
     finally:
         bar.close()
         for process in running:
@@ -115,6 +120,32 @@ def _run(
         for process in running:
             process.join(15)
             process.kill()  # one that did not stop its kernel in time; the kernel then stops itself
+
+
+@contextmanager
+def remembered_interrupt() -> Iterator[Callable[[], None]]:
+    """Ctrl-C raises KeyboardInterrupt as ever; the function given raises it again if it got lost.
+
+    Python drops it where it falls into a callback or a destructor, and the sweep would go on.
+    """
+    seen: list[int] = []
+
+    def handler(number: int, frame: Any) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    def again() -> None:
+        if seen:
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield again
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield again
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float) -> Result:
