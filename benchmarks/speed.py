@@ -303,7 +303,8 @@ def audit(device: str) -> dict[str, Any]:
 
     By the wall clock, because what overlaps is the point: run this part on a quiet machine.
     """
-    encoder, n = random_clip("ViT-B-32", device), 512 if device == "cpu" else 20_000
+    model, n = "ViT-B-16", 512 if device == "cpu" else 20_000
+    encoder = random_clip(model, device)
     inside, forward = [0.0], encoder.model.encode_image
 
     def watched(pixels: Tensor) -> Tensor:
@@ -328,6 +329,7 @@ def audit(device: str) -> dict[str, Any]:
     rest = seconds[1]
     encoding = seconds[0] - rest
     return {
+        "model": model,
         "images": n,
         "first_seconds": seconds[0],
         "second_seconds": seconds[1],

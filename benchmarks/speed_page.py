@@ -69,7 +69,7 @@ def page(found: dict[str, Any]) -> str:
         "noise). The bare tower, images/s by batch size:",
         "",
         *_batch_tables(images["images_a_second_by_batch"]),
-        "## fvlfp audit clip (ViT-B/32)",
+        f"## fvlfp audit clip ({audit['model']})",
         f"{audit['images']} JPEG files, by the clock. First audit {audit['first_seconds']:.1f} s, of which",
         f"{audit['tower_seconds']:.1f} s inside the image tower's forward: {audit['share_of_encoding']:.3f}",
         f"of encoding, {audit['share_of_all']:.3f} of all. A second audit reads the cache and takes",
@@ -158,7 +158,7 @@ def targets(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
     )
     rows.append(
         (
-            f"audit clip: 95 % of everything, {audit['images']} images",
+            f"audit clip: 95 % of everything, {audit['images']} images, {audit['model']}",
             f"{100 * audit['share_of_all']:.1f} %",
             audit["share_of_all"] >= 0.95,
         )
