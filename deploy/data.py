@@ -13,8 +13,8 @@ import numpy as np
 
 from fvlfp.config import Config
 from fvlfp.data import toyfaces
-from fvlfp.data.partition import split_clients
 from fvlfp.data.table import Dataset
+from fvlfp.federation.rows import owners
 
 
 def make_data(folder: Path, cfg: Config) -> list[Path]:
@@ -25,15 +25,7 @@ def make_data(folder: Path, cfg: Config) -> list[Path]:
     faces = toyfaces.make(cfg.n, seed=cfg.seed, label=cfg.label)
     is_test = (faces.frame["split"] == "test").to_numpy()
     rows = np.flatnonzero(~is_test)
-    owner = split_clients(
-        faces.frame.iloc[rows],
-        clients=cfg.clients,
-        scheme=cfg.partition,
-        label=cfg.label,
-        groups=list(cfg.groups),
-        concentration=cfg.concentration,
-        seed=cfg.seed_for("partition"),
-    )
+    owner = owners(faces.frame.iloc[rows], cfg)
     tables = [_write(folder / f"node-{k}", faces.take(rows[owner == k])) for k in range(cfg.clients)]
     _write(folder / "audit", faces.take(np.flatnonzero(is_test)))
     server = folder / "server"

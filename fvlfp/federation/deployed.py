@@ -36,8 +36,8 @@ from fvlfp.federation.checkpoint import Checkpoints
 from fvlfp.federation.client import ClientData, Split
 from fvlfp.federation.messages import log
 from fvlfp.federation.result import write_result
-from fvlfp.federation.run import Prepared, Trained, codes, describe, own_rows
-from fvlfp.federation.subspace import final_projection
+from fvlfp.federation.rows import codes, own_rows
+from fvlfp.federation.run import Prepared, describe, trained_of
 from fvlfp.federation.task import Task
 
 #: Keys of a Config that each machine sets for itself; all others are agreed.
@@ -213,14 +213,7 @@ def _train(grid: Grid, run_config: Mapping[str, Any], folder: Path) -> None:
         resume=bool(run_config["resume"]),
         on_round=on_round,
     )
-    trained = Trained(
-        cfg=cfg,
-        prompts=state.tensors["prompts"],
-        projection=final_projection(state),
-        history=state.facts["history"],
-        candidates=state.facts["candidates"],
-        seconds=time.perf_counter() - started,
-    )
+    trained = trained_of(cfg, state, time.perf_counter() - started)
     write_result(folder, trained, {"fingerprint": site.fingerprint, **site.encoder.provenance})
 
 

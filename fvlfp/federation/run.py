@@ -24,18 +24,18 @@ from torch import Tensor
 
 from fvlfp.clip.encoder import Encoder, default_cache, features
 from fvlfp.config import Config
-from fvlfp.data.partition import split_clients
 from fvlfp.data.table import Dataset
 from fvlfp.dsop import Projection, no_projection
 from fvlfp.errors import InputError
 from fvlfp.federation.after import After, fit_after
 from fvlfp.federation.alone import history_row, merged, train_alone
 from fvlfp.federation.app import make_client_app, serve
-from fvlfp.federation.checkpoint import Checkpoints
+from fvlfp.federation.checkpoint import Checkpoints, State
 from fvlfp.federation.client import ClientData
 from fvlfp.federation.inference import predict as predict
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.objective import Split
+from fvlfp.federation.rows import codes, own_rows, owners, which_test
 from fvlfp.federation.stacked import TrainTogether
 from fvlfp.federation.subspace import final_projection
 from fvlfp.federation.task import Task
@@ -135,19 +135,11 @@ def prepare(
         torch.from_numpy(y).to(where),
         {name: torch.from_numpy(codes).to(where) for name, codes in g.items()},
     )
-    is_test = _test_rows(frame, cfg)
+    is_test = which_test(frame, cfg)
     rows = np.flatnonzero(~is_test)
     if not len(rows):
         raise InputError("no client has data: every row's split is 'test'")
-    owner = split_clients(
-        frame.iloc[rows],
-        clients=cfg.clients,
-        scheme=cfg.partition,
-        label=cfg.label,
-        groups=list(cfg.groups),
-        concentration=cfg.concentration,
-        seed=cfg.seed_for("partition"),
-    )
+    owner = owners(frame.iloc[rows], cfg)
     clients = [own_rows(everything, rows[owner == k], k, frame, cfg) for k in range(owner.max() + 1)]
     test = np.flatnonzero(is_test)
     provenance = {
@@ -218,15 +210,20 @@ def train(
             resume=resume,
             on_round=on_round,
         )
-    trained = Trained(
+    trained = trained_of(cfg, state, time.perf_counter() - started)
+    return trained if cfg.posthoc == "none" else with_posthoc(cfg, prepared, trained)
+
+
+def trained_of(cfg: Config, state: State, seconds: float) -> Trained:
+    """What `serve` ends with, as a finished run."""
+    return Trained(
         cfg=cfg,
         prompts=state.tensors["prompts"],
         projection=final_projection(state),
         history=state.facts["history"],
         candidates=state.facts["candidates"],
-        seconds=time.perf_counter() - started,
+        seconds=seconds,
     )
-    return trained if cfg.posthoc == "none" else with_posthoc(cfg, prepared, trained)
 
 
 def with_posthoc(cfg: Config, prepared: Prepared, trained: Trained) -> Trained:
@@ -289,38 +286,3 @@ def _check_columns(frame: pd.DataFrame, cfg: Config) -> None:
             near = difflib.get_close_matches(column, list(frame.columns), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(f"the table has no column {column!r}{hint}")
-
-
-def codes(frame: pd.DataFrame, column: str, values: list[str]) -> np.ndarray:
-    """(n,) int64: where each entry of the column stands in `values`.
-
-    Raises:
-        InputError: an entry is none of them.
-    """
-    codes = pd.Index(values).get_indexer(pd.Index(frame[column])).astype(np.int64)
-    bad = np.flatnonzero(codes < 0)
-    if len(bad):
-        value = frame[column].iloc[bad[0]]
-        raise InputError(
-            f"row {bad[0] + 2}: {column} = {value!r} has no words on the data card "
-            f"(it knows {', '.join(map(repr, values))}); {len(bad)} such rows"
-        )
-    return codes
-
-
-def _test_rows(frame: pd.DataFrame, cfg: Config) -> np.ndarray:
-    if "split" in frame:
-        return (frame["split"] == "test").to_numpy()
-    rng = np.random.default_rng(cfg.seed_for("split"))
-    return rng.permutation(np.arange(len(frame)) % 3 == 0)
-
-
-def own_rows(everything: Split, rows: np.ndarray, k: int, frame: pd.DataFrame, cfg: Config) -> ClientData:
-    """Client k: split its rows into train and val: the table's own, or a stratified-by-class draw."""
-    if "split" in frame and (frame["split"] == "val").any():
-        is_val = (frame["split"].iloc[rows] == "val").to_numpy()
-    else:
-        rng = np.random.default_rng(cfg.seed_for(f"client/{k}/val"))
-        is_val = np.zeros(len(rows), bool)
-        is_val[rng.permutation(len(rows))[: max(1, round(cfg.val_fraction * len(rows)))]] = True
-    return ClientData(k, everything.take(rows[~is_val]), everything.take(rows[is_val]))
