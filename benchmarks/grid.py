@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -42,8 +42,8 @@ KEPT = ("value", "low", "high", "reason", "p_value", "expected_null", "null_95",
 class GridTask:
     """title: for the page. source: "age", "gender" (FairFace tables) or "toy". settings: config keys.
 
-    toy: knobs of `toyfaces.make`. kind: "main" tasks meet every method, a "variant" only a few; `of` is
-    the task it varies.
+    toy: knobs of `toyfaces.make`. one_word: of each group's words on the data card, keep the first. kind:
+    "main" tasks meet every method, a "variant" only a few; `of` is the task it varies.
     """
 
     title: str
@@ -53,6 +53,7 @@ class GridTask:
     positive: str
     settings: dict[str, Any] = field(default_factory=dict)
     toy: dict[str, Any] = field(default_factory=dict)
+    one_word: bool = False
     kind: str = "main"
     of: str = ""
 
@@ -82,6 +83,13 @@ TASKS: dict[str, GridTask] = {
     "dirichlet-0.1": _variant("Dirichlet 0.1", concentration=0.1),
     "dirichlet-1": _variant("Dirichlet 1", concentration=1.0),
     "opposed": _variant("clients biased in opposite directions", partition="opposed"),
+    "one-word": GridTask(
+        "gender by perceived race, one word a group instead of several",
+        *("gender", "gender", "race", "Male"),
+        one_word=True,
+        kind="variant",
+        of="gender-race",
+    ),
 }
 
 #: the three components, each on or off; the corner without any is FedAvg, the one with all is the full method
@@ -95,22 +103,65 @@ CORNERS: dict[str, dict[str, Any]] = {
     "dsop-fpf": {"lambda_cf": 0.0},
     "fvlfp": {},
 }
+#: one setting changed at a time: name -> (the component alone, or FPF's clients; config keys)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cdfp-text": {"method": "cdfp", "cf_directions": "text"},
+    "cdfp-text-alpha-4": {"method": "cdfp", "cf_directions": "text", "alpha": 4.0},
+    "cdfp-image": {"method": "cdfp", "cf_directions": "image"},
+    "cdfp-words": {"method": "cdfp", "pairing": "words", "lambda_cf": 1.0},
+    "cdfp-layers": {"method": "cdfp", "pairing": "layers", "lambda_cf": 1.0},
+    "cdfp-lambda-1": {"method": "cdfp", "lambda_cf": 1.0},
+    "cdfp-lambda-20": {"method": "cdfp", "lambda_cf": 20.0},
+    "cdfp-alpha-1": {"method": "cdfp", "alpha": 1.0},
+    "cdfp-alpha-4": {"method": "cdfp", "alpha": 4.0},
+    "cdfp-depth-1": {"method": "cdfp", "depth": 1},
+    "cdfp-depth-4": {"method": "cdfp", "depth": 4},
+    "dsop-text": {"method": "dsop", "dsop": "text"},
+    "dsop-text-span": {"method": "dsop", "dsop": "text-span"},
+    "dsop-image": {"method": "dsop", "dsop": "image"},
+    "dsop-plain": {"method": "dsop", "recentre": False},
+    "dsop-inference": {"method": "dsop", "dsop_at": "inference"},
+    "dsop-fair-words": {"method": "dsop", "dsop_at": "inference", "dsop_words": "fair"},
+}
+FUSIONS: dict[str, dict[str, Any]] = {
+    "fpf-performance": {"method": "fpf", "beta": 4.0, "gamma": 0.0},
+    "fpf-gap": {"method": "fpf", "beta": 0.0, "gamma": 4.0},
+    "fpf-strong": {"method": "fpf", "beta": 4.0, "gamma": 20.0},
+    "fpf-ungated": {"method": "fpf", "fpf_margin": 0.0},
+    "fpf-uncapped": {"method": "fpf", "fpf_cap": 1e6, "gamma": 20.0},
+    "fpf-equal-clients": {"method": "fedavg", "fpf_a": 0.0},
+}
 #: method of the grid -> config keys
 SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"method": name} for name in METHODS},
     **CORNERS,
-    "fvlfp-labels": {"cf_directions": "image", "dsop": "image"},
+    **OPTIONS,
+    **FUSIONS,
 }
 #: rank and lambda looked for after training, on the FedAvg prompts
 POSTHOC = tuple(name for name, keys in METHODS.items() if "posthoc" in keys)
 #: projections among them: what the full method is asked to beat
 PROJECTIONS = tuple(name for name in POSTHOC if name != "thresholds")
-OURS = ("fvlfp", "fvlfp-labels")
-#: part of the grid -> (kind of task, methods)
-PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "main": ("main", (*(m for m in METHODS if m not in CORNERS or m == "fedavg"), *OURS)),
-    "ablation": ("main", tuple(CORNERS)),
-    "variants": ("variant", (*CORNERS, "fvlfp-labels")),
+#: the full method without any group label, with labels for choices on validation data, with labels throughout
+OURS = ("fvlfp-label-free", "fvlfp", "fvlfp-labels")
+
+
+class Part(NamedTuple):
+    """Every method on every task, for the seeds 0 ... seeds - 1."""
+
+    tasks: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: int = 5
+
+
+_MAIN = tuple(name for name, task in TASKS.items() if task.kind == "main")
+_VARIANTS = tuple(name for name, task in TASKS.items() if task.kind == "variant")
+PARTS: dict[str, Part] = {
+    "main": Part(_MAIN, (*(m for m in METHODS if m not in CORNERS or m == "fedavg"), "fvlfp")),
+    "ablation": Part(_MAIN, tuple(CORNERS)),
+    "variants": Part(_VARIANTS, (*CORNERS, "fvlfp-label-free", "fvlfp-labels")),
+    "options": Part(("age-gender", "gender-race"), tuple(OPTIONS), 3),
+    "fusions": Part(("age-gender", "clients-40", "opposed"), tuple(FUSIONS), 3),
 }
 
 
@@ -164,6 +215,8 @@ class Sources:
             groups = ["gender", "race"] if t.source == "age" else ["race"]
             self._tables[t.source] = read_table(tables[t.source], label=t.label, groups=groups)
         dataset = self._tables[t.source]
+        if t.one_word:
+            return with_one_word(dataset)
         return crossed(dataset) if t.group == "gender_race" else dataset
 
 
@@ -179,6 +232,15 @@ def crossed(dataset: Dataset) -> Dataset:
     attribute = Attribute(words, "{word}", "{word}, a {label}")
     card = dataclasses.replace(dataset.card, groups={**dataset.card.groups, "gender_race": attribute})
     return dataclasses.replace(dataset, frame=frame, card=card)
+
+
+def with_one_word(dataset: Dataset) -> Dataset:
+    """The same rows; every group is named by the first of its words only."""
+    groups = {
+        name: dataclasses.replace(group, words={g: words[:1] for g, words in group.words.items()})
+        for name, group in dataset.card.groups.items()
+    }
+    return dataclasses.replace(dataset, card=dataclasses.replace(dataset.card, groups=groups))
 
 
 def metrics_of(frame: pd.DataFrame, task: str, seed: int) -> dict[str, Any]:

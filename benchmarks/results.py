@@ -8,13 +8,15 @@ do: run anything (`benchmarks.run`).
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.frontier import SHOWN, draw
 from benchmarks.goal import verdicts
-from benchmarks.grid import CORNERS, DRAWS, OURS, PAIRED_DRAWS, PARTS, SETTINGS, TASKS
+from benchmarks.grid import CORNERS, DRAWS, FUSIONS, OPTIONS, OURS, PAIRED_DRAWS, PARTS, SETTINGS, TASKS
+from benchmarks.options import ceiling, counterfactuals, options
 from benchmarks.table import COLUMNS, ODDS, Cell, Grid, Mean, excess, main_effect, over_seeds, reduction
 
 PAGE = Path(__file__).parent / "RESULTS.md"
@@ -24,9 +26,11 @@ COMPONENTS = {"cdfp": "CDFP", "dsop": "DSOP", "fpf": "FPF"}
 
 def page(grid: Grid) -> str:
     """The whole page as Markdown."""
-    sections = [_head(grid), _goal(grid), _frontier(grid)]
-    sections += [_task(task, grid[task]) for task in TASKS if task in grid]
-    sections += [_ablation(grid), _cost(grid), _loses(grid), _absent(grid)]
+    named = grid.without({*OPTIONS, *FUSIONS})
+    sections = [_head(grid), _goal(named), _frontier(named)]
+    sections += [_task(task, named[task]) for task in TASKS if task in named]
+    sections += [_ablation(named), options(grid), counterfactuals(named), ceiling()]
+    sections += [_cost(named), _loses(named), _absent(grid)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -272,14 +276,12 @@ def _loses(grid: Grid) -> str:
 
 
 def _absent(grid: Grid) -> str:
-    seeds = sorted({cell["seed"] for cell in grid.cells()})
     lack = []
-    for part, (kind, methods) in PARTS.items():
-        for task in (t for t in TASKS if TASKS[t].kind == kind):
-            for method in methods:
-                there = {cell["seed"] for cell in grid.get(task, {}).get(method, [])}
-                if set(seeds) - there:
-                    lack.append((part, task, method, len(set(seeds) - there)))
+    for part in PARTS.values():
+        for task, method in itertools.product(part.tasks, part.methods):
+            there = {cell["seed"] for cell in grid.get(task, {}).get(method, [])}
+            if set(range(part.seeds)) - there:
+                lack.append((task, len(set(range(part.seeds)) - there)))
     lines = [
         "## What was not tried",
         "",
@@ -289,8 +291,8 @@ def _absent(grid: Grid) -> str:
         "`fvlfp/methods.py`, as our method does with one.",
     ]
     if lack:
-        n = sum(k for *_, k in lack)
-        tasks = _list(f"`{t}`" for t in dict.fromkeys(task for _, task, _, _ in lack))
+        n = sum(k for _, k in lack)
+        tasks = _list(f"`{t}`" for t in dict.fromkeys(task for task, _ in lack))
         lines.append(f"- {n} cells of the grid were not run, on {tasks}.")
     return "\n".join(lines)
 
@@ -301,8 +303,9 @@ def _ordered(methods: dict[str, list[Cell]]) -> list[str]:
 
 def _name(method: str) -> str:
     return {
-        "fvlfp": "**full method**",
-        "fvlfp-labels": "**full method, group labels**",
+        "fvlfp-label-free": "**full method, no group label**",
+        "fvlfp": "**full method, labels for choices**",
+        "fvlfp-labels": "**full method, labels in training**",
         "fedavg": "**fedavg**",
     }.get(method, f"`{method}`")
 
@@ -330,7 +333,7 @@ def main() -> None:
     grid = Grid.read()
     if not grid:
         raise SystemExit("no cells yet: run python -m benchmarks.run --all")
-    draw(grid, PAGE.parent / FIGURE)
+    draw(grid.without({*OPTIONS, *FUSIONS}), PAGE.parent / FIGURE)
     PAGE.write_text(page(grid), encoding="utf-8")
     print(PAGE)
 

@@ -1,7 +1,7 @@
 """Run cells of the results grid.
 
     [FVLFP_SHARED=DIR] python -m benchmarks.run --task T --method M --seed S
-    [FVLFP_SHARED=DIR] python -m benchmarks.run --all [--part main|ablation|variants] [--task T ...]
+    [FVLFP_SHARED=DIR] python -m benchmarks.run --all [--part PART ...] [--task T ...]
 
 The first prints one cell as JSON and writes it to its place, results/grid/T/M/S.json. The second runs what is
 missing, or was made with other settings, a cell a file: stop it at any time and call it again. DIR holds
@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fvlfp
+from benchmarks.counterfactual import measured
 from benchmarks.grid import (
     GRID,
     OURS,
@@ -58,8 +59,8 @@ class Seed:
     def __init__(self, sources: Sources, task: str, seed: int, **settings: Any) -> None:
         self.task, self.seed, self.settings, self.work = task, seed, settings, sources.work
         self.cfg = config_of(task, "fedavg", seed, **settings)
-        dataset = sources.dataset(task, self.cfg)
-        self.prepared = prepare(self.cfg, dataset=dataset, encoder=sources.encoder(task))
+        self.dataset, self.encoder = sources.dataset(task, self.cfg), sources.encoder(task)
+        self.prepared = prepare(self.cfg, dataset=self.dataset, encoder=self.encoder)
         self.fedavg = self._fedavg()
         self.before = predict(self.prepared, self.fedavg)
         self._posthoc: dict[str, pd.DataFrame] = {}
@@ -67,8 +68,9 @@ class Seed:
     def cell(self, method: str) -> dict[str, Any]:
         """Everything the page says about one method on this task and seed."""
         cfg = config_of(self.task, method, self.seed, **self.settings)
-        trained = self._train(method, cfg)
-        frame = predict(self.prepared, trained)
+        prepared = self._prepared(cfg)
+        trained = self._train(method, cfg, prepared)
+        frame = predict(prepared, trained)
         found = {
             "task": self.task,
             "method": method,
@@ -90,15 +92,23 @@ class Seed:
             }
         if cfg.pooling == "local":
             found["mean_client"] = mean_client(self.prepared, trained)
+        elif cfg.tune == "prompts" and cfg.posthoc == "none":
+            found["counterfactual"] = measured(prepared, cfg, trained)
         weights = self.prepared.provenance["weights_sha256"]
         return found | {"made_by": {**machine(), "source": source_digest(), "weights_sha256": weights}}
 
-    def _train(self, method: str, cfg: Config) -> Trained:
+    def _prepared(self, cfg: Config) -> Prepared:
+        """The same clients; the initial prompts are drawn again where `cfg` prompts more layers."""
+        if cfg.depth <= self.cfg.depth:
+            return self.prepared
+        return prepare(cfg, dataset=self.dataset, encoder=self.encoder)
+
+    def _train(self, method: str, cfg: Config, prepared: Prepared) -> Trained:
         if method == "fedavg":
             return self.fedavg
         if method in POSTHOC:
-            return with_posthoc(cfg, self.prepared, self.fedavg)
-        return train(cfg, self.prepared, progress=None)
+            return with_posthoc(cfg, prepared, self.fedavg)
+        return train(cfg, prepared, progress=None)
 
     def _after(self, method: str) -> pd.DataFrame:
         if method not in self._posthoc:
@@ -153,14 +163,13 @@ def missing(
     part: str, tasks: Iterable[str], seeds: int, root: Path = GRID, **settings: Any
 ) -> dict[tuple[str, int], list[str]]:
     """(task, seed) -> methods of one part of the grid without a cell of today's settings."""
-    kind, methods = PARTS[part]
+    wanted = PARTS[part]
     out: dict[tuple[str, int], list[str]] = {}
-    for seed in range(seeds):
-        for task in tasks:
-            if TASKS[task].kind == kind:
-                left = [m for m in methods if not is_done(task, m, seed, root, **settings)]
-                if left:
-                    out[task, seed] = left
+    for seed in range(min(seeds, wanted.seeds)):
+        for task in (t for t in tasks if t in wanted.tasks):
+            left = [m for m in wanted.methods if not is_done(task, m, seed, root, **settings)]
+            if left:
+                out[task, seed] = left
     return out
 
 
@@ -213,7 +222,7 @@ def main() -> None:
     parser.add_argument("--task", choices=TASKS, action="append")
     parser.add_argument("--method", choices=SETTINGS)
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--seeds", type=int, default=5, help="with --all: seeds 0 ... SEEDS - 1")
+    parser.add_argument("--seeds", type=int, default=5, help="with --all: at most this many seeds")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="images and FedAvg runs")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +38,11 @@ class Grid(dict[str, dict[str, list[Cell]]]):
             cell = json.loads(path.read_text())
             grid.setdefault(cell["task"], {}).setdefault(cell["method"], []).append(cell)
         return grid
+
+    def without(self, names: Container[str]) -> Grid:
+        """The same grid less these methods."""
+        left = {task: {m: c for m, c in methods.items() if m not in names} for task, methods in self.items()}
+        return Grid({task: methods for task, methods in left.items() if methods})
 
     def cells(self) -> list[Cell]:
         """All of them."""

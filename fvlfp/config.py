@@ -36,6 +36,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "dsop": ("text", "prompted", "text-span", "image"),
     "dsop_words": ("frozen", "fair"),
     "dsop_at": ("training", "inference"),
+    "groups_from": ("labels", "model"),
     "fpf_by": ("client", "server"),
     "pooling": ("federated", "central", "local"),
     "tune": ("prompts", "adapter"),
@@ -84,6 +85,7 @@ class Config:
     concentration: float = 0.3  # Dirichlet; small means unlike clients
     val_fraction: float = 0.2  # of every client's examples; choices are made on these alone
     min_cell: int = 5  # counts below stay home
+    groups_from: str = "labels"  # "model": clients go by the groups that the frozen model reads off an image
 
     # Prompts and local training.
     n_ctx: int = 4
@@ -220,6 +222,7 @@ class Config:
         """Where perceived-group labels are read, of `training`, `validation`, `inference`; [] is label-free.
 
         Training means examples that the model is fitted on, validation means choices and fusion weights.
+        With `groups_from = "model"` both go by what the frozen model reads off an image instead.
         """
         by_cdfp = self.lambda_cf > 0 and self.pairing == "image" and self.cf_directions == "image"
         by_dsop = self.lambda_dsop != 0 and self.dsop == "image"
@@ -231,7 +234,8 @@ class Config:
             "validation": chosen or fused or fitted or self.posthoc == "thresholds",
             "inference": self.posthoc == "thresholds",
         }
-        return [place for place, read in where.items() if read]
+        own = {"inference"} if self.groups_from == "model" else set(where)
+        return [place for place, read in where.items() if read and place in own]
 
     def to_dict(self) -> dict[str, Any]:
         """Every key, as JSON types."""

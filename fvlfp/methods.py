@@ -18,6 +18,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "dsop": {"lambda_cf": 0.0, "beta": 0.0, "gamma": 0.0},
     "fpf": {"lambda_cf": 0.0, "lambda_dsop": 0.0},
     "fvlfp": {},
+    # the same without any group label, and with labels wherever they can be used
+    "fvlfp-label-free": {"groups_from": "model"},
+    "fvlfp-labels": {"cf_directions": "image", "dsop": "image"},
     # no training, no federation, or no clients
     "zero-shot": _FEDAVG | {"rounds": 0},
     "local": _FEDAVG | {"pooling": "local"},

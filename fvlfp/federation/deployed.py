@@ -36,7 +36,7 @@ from fvlfp.federation.checkpoint import Checkpoints
 from fvlfp.federation.client import ClientData, Split
 from fvlfp.federation.messages import log
 from fvlfp.federation.result import write_result
-from fvlfp.federation.rows import codes, own_rows
+from fvlfp.federation.rows import codes, own_rows, with_groups
 from fvlfp.federation.run import Prepared, describe, trained_of
 from fvlfp.federation.task import Task
 
@@ -84,7 +84,8 @@ class Site:
     def client(self, number: int, dataset: Dataset, *, cache: Path | None = None) -> ClientData:
         """Client `number` from its own table: train and validation rows, drawn by named seed."""
         rows = np.arange(len(dataset))
-        return own_rows(self.split(dataset, cache=cache), rows, number, dataset.frame, self.cfg)
+        client = own_rows(self.split(dataset, cache=cache), rows, number, dataset.frame, self.cfg)
+        return with_groups(client, self.task, self.cfg)
 
     def held_out(self, dataset: Dataset) -> Prepared:
         """A table of test rows, for `predict`. No client comes with it."""

@@ -5,6 +5,8 @@ What this module does not do: it opens no image and encodes nothing; examples co
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 
@@ -13,6 +15,7 @@ from fvlfp.data.partition import split_clients
 from fvlfp.errors import InputError
 from fvlfp.federation.client import ClientData
 from fvlfp.federation.objective import Split
+from fvlfp.federation.task import Task
 
 
 def codes(frame: pd.DataFrame, column: str, values: list[str]) -> np.ndarray:
@@ -62,3 +65,20 @@ def own_rows(everything: Split, rows: np.ndarray, k: int, frame: pd.DataFrame, c
         is_val = np.zeros(len(rows), bool)
         is_val[rng.permutation(len(rows))[: max(1, round(cfg.val_fraction * len(rows)))]] = True
     return ClientData(k, everything.take(rows[~is_val]), everything.take(rows[is_val]))
+
+
+def with_groups(client: ClientData, task: Task, cfg: Config) -> ClientData:
+    """The client with the group of every example as `cfg.groups_from` says: as labelled, or as read.
+
+    `"model"` is the zero-shot guess of the frozen model, `argmax_g z E^T`, of train and validation rows
+    alike: whatever uses groups then runs without a label. A guess may be wrong, and wrong more often for
+    some groups than for others; audits always go by labels.
+    """
+
+    def read(split: Split) -> Split:
+        groups = {name: (split.z @ texts.T).argmax(1) for name, texts in task.group_texts.items()}
+        return dataclasses.replace(split, g=groups)
+
+    if cfg.groups_from == "labels":
+        return client
+    return ClientData(client.client, read(client.train), read(client.val))

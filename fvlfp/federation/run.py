@@ -35,7 +35,7 @@ from fvlfp.federation.client import ClientData
 from fvlfp.federation.inference import predict as predict
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.objective import Split
-from fvlfp.federation.rows import codes, own_rows, owners, which_test
+from fvlfp.federation.rows import codes, own_rows, owners, which_test, with_groups
 from fvlfp.federation.stacked import TrainTogether
 from fvlfp.federation.subspace import final_projection
 from fvlfp.federation.task import Task
@@ -178,14 +178,15 @@ def train(
             raise InputError(f"{key} differs from what was prepared: call prepare(cfg) again")
     if cfg.depth > len(prepared.task.initial):
         raise InputError("depth differs from what was prepared: call prepare(cfg) again")
+    by_partition = [with_groups(client, prepared.task, cfg) for client in prepared.clients]
+    if cfg.pooling == "central":
+        by_partition = [merged(by_partition)]
+    prepared = dataclasses.replace(prepared, clients=by_partition)
     if cfg.pooling == "local":
         return _train_alone(cfg, prepared, stacked=stacked, progress=progress)
-    if cfg.pooling == "central":
-        prepared = dataclasses.replace(prepared, clients=[merged(prepared.clients)])
     logging.getLogger("flwr").setLevel(logging.WARNING)
     task = prepared.task
     checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
-    by_partition = prepared.clients
 
     def load(context: Context) -> ClientData:
         return by_partition[int(context.node_config["partition-id"])]
@@ -229,7 +230,8 @@ def trained_of(cfg: Config, state: State, seconds: float) -> Trained:
 def with_posthoc(cfg: Config, prepared: Prepared, trained: Trained) -> Trained:
     """`trained` (FedAvg's) with what `cfg.posthoc` names on top; nothing is trained again."""
     started = time.perf_counter()
-    after = fit_after(cfg, prepared.task, prepared.clients, trained.prompts.to(prepared.task.initial.device))
+    clients = [with_groups(client, prepared.task, cfg) for client in prepared.clients]
+    after = fit_after(cfg, prepared.task, clients, trained.prompts.to(prepared.task.initial.device))
     seconds = trained.seconds + time.perf_counter() - started
     tried = after.facts.get("candidates", [])
     return dataclasses.replace(trained, cfg=cfg, after=after, candidates=tried, seconds=seconds)

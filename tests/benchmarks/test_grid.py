@@ -2,11 +2,24 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks import results
+from benchmarks.ceiling import heads
 from benchmarks.goal import verdicts
-from benchmarks.grid import CORNERS, OURS, PROJECTIONS, TASKS, Sources, cell_path, config_of, crossed
+from benchmarks.grid import (
+    CORNERS,
+    OURS,
+    PARTS,
+    PROJECTIONS,
+    TASKS,
+    Sources,
+    cell_path,
+    config_of,
+    crossed,
+    with_one_word,
+)
 from benchmarks.run import Seed, is_done, missing, run_missing, write_cell
 from benchmarks.table import ODDS, Grid, best_projection, excess, main_effect, over_seeds, reduction
 from fvlfp.data.table import Dataset
@@ -36,6 +49,7 @@ def made(task, method, seed, odds, accuracy=0.80, labels=()):
         "groups": 2 if task == "age-gender" else 7,
         "clients": [10, 90],
         "metrics": metrics,
+        "counterfactual": {"flip_rate": 0.25, "cosine_before": -0.5, "cosine_after": 0.125},
         "rank": 1,
         "lambda": 1.0,
         "parameters": 1024,
@@ -67,6 +81,7 @@ def folder(tmp_path):
                 on = off if name == "fvlfp" else {k: v for k, v in off.items() if k in name.split("-")}
                 write_cell(made(task, name, seed, 0.22 - sum(on.values()) + 0.001 * seed), tmp_path)
             write_cell(made(task, "fvlfp-labels", seed, 0.03, labels=["training"]), tmp_path)
+            write_cell(made(task, "cdfp-text", seed, 0.19), tmp_path)
             write_cell(made(task, "leace", seed, 0.10, labels=["training", "validation"]), tmp_path)
             write_cell(made(task, "text-projection", seed, 0.04, accuracy=0.60), tmp_path)
     return tmp_path
@@ -114,6 +129,11 @@ def test_the_page_says_what_the_cells_say(folder):
     assert "**CDFP** lowers the odds gap on `age-gender`, `gender-race`." in text
     assert "**FPF** cannot be told from no effect on" in text
     assert "cells of the grid were not run" in text
+    assert (
+        "| `cdfp-text` | cf_directions = text | 2 | 0.800 ± 0.000 | 0.710 ± 0.000 | 0.190 ± 0.000 |" in text
+    )
+    assert "| age by perceived gender | `cdfp` | 2 | 0.250 | -0.50 | +0.12 |" in text
+    assert text.count("`cdfp-text`") == 2  # an option stands in its own tables, not among the methods
     assert "None" not in text
     assert "nan" not in text
 
@@ -123,7 +143,9 @@ def test_a_worse_grid_is_told_as_worse(folder):
         write_cell(made("age-gender", "fvlfp", seed, 0.30, accuracy=0.75), folder)
     text = results.page(Grid.read(folder))
     assert "**missed**: -0.050 [-0.060, -0.040]" in text
-    assert "`age-gender`, **full method**: odds gap is worse than FedAvg's by 0.080" in text
+    assert (
+        "`age-gender`, **full method, labels for choices**: odds gap is worse than FedAvg's by 0.080" in text
+    )
     assert "lower, within a point of FedAvg's balanced accuracy: `leace` (0.100)" in text
 
 
@@ -142,6 +164,9 @@ def test_cells_on_drawn_faces_and_nothing_is_run_twice(tmp_path):
     ours = grid["toy-shape"]["fvlfp"][0]
     assert set(ours["against"]) == set(PROJECTIONS)
     assert ours["metrics"][ODDS]["expected_null"] > 0
+    assert 0 <= ours["counterfactual"]["flip_rate"] <= 1
+    assert -1 <= ours["counterfactual"]["cosine_after"] <= 1
+    assert "counterfactual" not in grid["toy-shape"]["leace"][0]
     assert len(json.dumps(ours)) < 12_000
     assert "parts of the goal" in results.page(grid)
     assert is_done("toy-shape", "fvlfp", 0, tmp_path / "grid", **SMALL)
@@ -155,9 +180,10 @@ def test_cells_on_drawn_faces_and_nothing_is_run_twice(tmp_path):
 
 
 def test_every_cell_of_the_grid_has_a_config():
-    for task, t in TASKS.items():
-        for method in (*CORNERS, "local", "leace", "fvlfp-labels"):
-            assert config_of(task, method, 3).groups == (t.group,)
+    for part in PARTS.values():
+        for task in part.tasks:
+            for method in part.methods:
+                assert config_of(task, method, 3).groups == (TASKS[task].group,)
     assert config_of("opposed", "fvlfp", 0).partition == "opposed"
     assert config_of("age-gender", "fvlfp-labels", 0).labels_read()[0] == "training"
     assert cell_path("opposed", "fvlfp", 0).parts[-3:] == ("opposed", "fvlfp", "0.json")
@@ -174,3 +200,17 @@ def test_crossed_groups_have_words():
     words = dataset.card.groups["gender_race"].words
     assert len(words) == len(GENDERS) * len(RACES)
     assert words["Female, Latino_Hispanic"] == ["latino woman", "latino hispanic woman"]
+    assert with_one_word(dataset).card.groups["race"].words["Latino_Hispanic"] == ["latino"]
+
+
+def test_a_head_per_group_closes_a_gap_that_one_head_cannot():
+    """Two groups whose classes differ along different axes: only a head that knows the group sees both."""
+    rng = np.random.default_rng(0)
+    y, g = rng.integers(0, 2, 3_000), rng.integers(0, 2, 3_000)
+    z = rng.normal(0, 0.05, (3_000, 4))
+    z[np.arange(3_000), g] += np.where(y == 1, 0.1, -0.1) * np.where(g == 1, -1, 1)
+    z[:, 0] += np.where(g == 1, 0.1 * (2 * y - 1), 0)  # misleads the one head on group 1
+    found = heads(z, y, g, seed=0)
+    assert found["a head per group"]["balanced_accuracy"] > found["one head"]["balanced_accuracy"]
+    assert found["a head per group"]["odds_gap"] < found["a head per group"]["by_chance"] + 0.05
+    assert found["one head"]["n"] == pytest.approx(1_000, rel=0.1)

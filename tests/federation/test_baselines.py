@@ -67,9 +67,8 @@ def test_label_free_reads_no_group_anywhere(planted, method):
 
 
 def test_what_reads_labels_says_so():
-    assert {"zero-shot", "local", "fedavg", "fedprox", "qfedavg", "fedclip", "ffdvp", "leace-prompted"} <= {
-        *LABEL_FREE
-    }
+    free = {"zero-shot", "local", "fedavg", "fedprox", "qfedavg", "fedclip", "ffdvp"}
+    assert free | {"leace-prompted", "fvlfp-label-free"} <= {*LABEL_FREE}
     said = {m: Config.make("smoke", m).labels_read() for m in METHODS if m not in LABEL_FREE}
     assert said["gaploss"] == said["reweight"] == ["training"]
     assert said["leace"] == said["probe-projection"] == ["training", "validation"]

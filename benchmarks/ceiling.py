@@ -1,0 +1,103 @@
+"""How far a linear head on the frozen embedding could go, even one that knows the group at inference.
+
+    FVLFP_SHARED=DIR python -m benchmarks.ceiling
+
+Three linear heads (logistic regression, classes weighted equally) on a development split of *training* rows
+(a third is held out by seed; no test row is read): one for everybody; one whose rows also weigh groups
+equally; and one *for each group*, which must be told the group at inference. If even the last leaves an odds
+gap, the image tower itself separates the classes less well for some groups, and no prompt, projection or
+fusion rule that keeps the accuracy of the others can close it. Writes `results/ceiling.json`, which
+`benchmarks.results` shows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from benchmarks.grid import TASKS, Sources, config_of
+from benchmarks.machine import machine
+from fvlfp.clip.encoder import default_cache, features
+from fvlfp.federation.rows import codes, which_test
+from fvlfp.fpf import balanced_accuracy, cell_recalls, recall_gap
+
+RESULT = Path(__file__).parent / "results" / "ceiling.json"
+SEEDS = range(5)
+HEADS = {
+    "one head": "one linear head for everybody",
+    "one head, cells equal": "one linear head, every class-group cell weighted equally",
+    "a head per group": "a linear head per group, told the group at inference",
+}
+
+
+def heads(z: np.ndarray, y: np.ndarray, g: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
+    """Head -> balanced accuracy, worst cell, odds gap, its value by chance, and balanced accuracy by group.
+
+    z (n, d), y (n,) of two classes, g (n,): split by `seed`, two thirds to fit, one to measure.
+    """
+    held = np.random.default_rng(seed).random(len(y)) < 1 / 3
+    fit = ~held
+    cell = y * (g.max() + 1) + g
+    equal = (1 / np.bincount(cell[fit], minlength=cell.max() + 1).clip(1))[cell]
+    said = {name: np.empty(held.sum(), int) for name in HEADS}
+
+    def head(rows: np.ndarray, weight: np.ndarray | None = None) -> LogisticRegression:
+        model = LogisticRegression(
+            C=10.0, max_iter=2_000, class_weight="balanced" if weight is None else None
+        )
+        return model.fit(z[rows] * 10, y[rows], None if weight is None else weight[rows] * len(weight))
+
+    said["one head"] = head(fit).predict(z[held] * 10)
+    said["one head, cells equal"] = head(fit, equal).predict(z[held] * 10)
+    for group in np.unique(g):
+        mine = g[held] == group
+        said["a head per group"][mine] = head(fit & (g == group)).predict(z[held][mine] * 10)
+    return {name: _told(y[held], predicted, g[held], seed) for name, predicted in said.items()}
+
+
+def _told(y: np.ndarray, predicted: np.ndarray, g: np.ndarray, seed: int) -> dict[str, Any]:
+    counts = np.zeros((2, 2, g.max() + 1))
+    np.add.at(counts, (y, predicted, g), 1)
+    totals = counts.sum(1).astype(int)
+    right = np.einsum("ccg->c", counts) / totals.sum(1)
+    chance = np.random.default_rng(seed).binomial(totals, right[:, None], (2_000, *totals.shape)) / totals
+    by_group = (np.einsum("ccg->cg", counts) / totals).mean(0)
+    return {
+        "n": int(counts.sum()),
+        "balanced_accuracy": balanced_accuracy(counts),
+        "worst_cell_recall": float(cell_recalls(counts).min()),
+        "odds_gap": recall_gap(counts),
+        "by_chance": float((chance.max(2) - chance.min(2)).max(1).mean()),
+        "balanced_accuracy_by_group": by_group.round(4).tolist(),
+    }
+
+
+def main() -> None:
+    """Every FairFace task, five seeds."""
+    torch.set_num_threads(1)
+    shared = os.environ.get("FVLFP_SHARED")
+    sources = Sources(Path(shared) if shared else None, Path("runs/benchmarks"))
+    found: dict[str, Any] = {}
+    for name in ("age-gender", "gender-race", "age-gender-race"):
+        t, cfg = TASKS[name], config_of(name, "fedavg", 0)
+        dataset = sources.dataset(name, cfg)
+        keep = ~which_test(dataset.frame, cfg)
+        frame = dataset.frame[keep].reset_index(drop=True)
+        images = [image for image, kept in zip(dataset.images, keep, strict=True) if kept]
+        z = features(sources.encoder(name), images, cache=default_cache())
+        y = codes(frame, t.label, list(dataset.card.classes[t.label]))
+        groups = list(dataset.card.groups[t.group].words)
+        g = codes(frame, t.group, groups)
+        found[name] = {"groups": groups, "seeds": [heads(z, y, g, seed) for seed in SEEDS]}
+        print(name, json.dumps(found[name]["seeds"][0]), flush=True)
+    RESULT.write_text(json.dumps({"machine": machine(), "tasks": found}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
