@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from fvlfp.errors import InputError
+from fvlfp.limits import RANGES
 from fvlfp.methods import METHODS
 
 #: What a profile changes; everything else keeps its default. `full` is the paper-sized run.
@@ -90,6 +91,8 @@ class Config:
     # Prompts and local training.
     n_ctx: int = 4
     depth: int = 2  # L: prompted layers of the text tower; 1 is CoOp's shallow prompt
+    vision_ctx: int = 0  # n_v: prompts of the image tower; 0: off, and images are encoded once, ever
+    vision_depth: int = 1  # L_v: prompted layers of the image tower
     rounds: int = 15
     local_epochs: int = 2
     batch: int = 64
@@ -157,7 +160,7 @@ class Config:
                 raise InputError(
                     f"{key} = {value!r} is not one of {', '.join(allowed)}{_near(value, allowed)}"
                 )
-        for key, low, high in _RANGES:
+        for key, low, high in RANGES:
             value = getattr(self, key)
             if not low <= value <= high:
                 raise InputError(f"{key} = {value} is outside [{low}, {high}]")
@@ -169,6 +172,12 @@ class Config:
             raise InputError("fpf_momentum needs fpf_by = 'server': a client keeps no history")
         if (self.dp_noise > 0) + (self.robust != "none") + (self.fusion == "qfedavg") > 1:
             raise InputError("dp_noise needs robust = 'none' and fusion other than 'qfedavg': a weighted sum")
+        needs = {"tune": "prompts", "posthoc": "none", "fusion": "fpf", "dp_noise": 0.0}
+        for key, value in needs.items() if self.vision_ctx else ():
+            if getattr(self, key) != value:
+                raise InputError(f"vision_ctx = {self.vision_ctx} needs {key} = {value!r}")
+        if self.vision_ctx and self.pooling == "local":
+            raise InputError("vision_ctx needs pooling = 'federated' or 'central'")
         if self.min_available > self.clients:
             raise InputError(f"min_available = {self.min_available}, but there are {self.clients} clients")
 
@@ -256,49 +265,6 @@ class Config:
 def seed_for(root: int, name: str) -> int:
     """The first 63 bits of sha256("root/name")."""
     return int.from_bytes(hashlib.sha256(f"{root}/{name}".encode()).digest()[:8], "big") >> 1
-
-
-_RANGES: tuple[tuple[str, float, float], ...] = (
-    ("seed", 0, 2**63 - 1),
-    ("n", 60, 10**7),
-    ("clients", 1, 100_000),
-    ("concentration", 1e-3, 1e6),
-    ("val_fraction", 0.05, 0.5),
-    ("min_cell", 0, 10**6),
-    ("n_ctx", 1, 64),
-    ("depth", 1, 64),
-    ("rounds", 0, 10**6),
-    ("local_epochs", 1, 10**4),
-    ("batch", 1, 10**6),
-    ("lr", 1e-8, 10.0),
-    ("lambda_cf", 0.0, 1e4),
-    ("alpha", 0.0, 100.0),
-    ("lambda_anchor", 0.0, 1e4),
-    ("lambda_gap", 0.0, 1e4),
-    ("rank", 0, 10**4),
-    ("lambda_dsop", -1.0, 1.0),
-    ("tolerance", 0.0, 1.0),
-    ("fpf_a", 0.0, 2.0),
-    ("beta", 0.0, 100.0),
-    ("gamma", 0.0, 100.0),
-    ("fpf_cap", 1.0, 1e6),
-    ("fpf_floor", 0.0, 1.0),
-    ("fpf_margin", 0.0, 1.0),
-    ("fpf_momentum", 0.0, 0.999),
-    ("lambda_prox", 0.0, 1e4),
-    ("lambda_uniform", 0.0, 1e4),
-    ("q", 0.0, 10.0),
-    ("lipschitz", 1e-6, 1e6),
-    ("fairfed_beta", 0.0, 100.0),
-    ("deadline", 0.1, 10**7),
-    ("min_available", 1, 100_000),
-    ("norm_bound", 0.0, 1e6),
-    ("max_examples", 0, 10**12),
-    ("liars", 0, 100_000),
-    ("dp_clip", 1e-6, 1e6),
-    ("dp_noise", 0.0, 1e6),
-    ("draws", 100, 10**6),
-)
 
 
 def _near(value: Any, known: Iterable[str]) -> str:

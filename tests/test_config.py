@@ -36,6 +36,7 @@ def test_file_and_words_give_the_same_config(tmp_path):
         ("recentre=maybe", "recentre = 'maybe' is not a valid bool"),
         ("rounds", "write key=value"),
         ("fpf_momentum=0.5", "fpf_momentum needs fpf_by = 'server'"),
+        ("vision_ctx=65", r"vision_ctx = 65 is outside \[0, 64\]"),
     ],
 )
 def test_bad_settings_name_the_key(word, message):
@@ -62,3 +63,9 @@ def test_digest_changes_with_any_option():
     cfg = Config()
     assert cfg.digest() == Config().digest()
     assert cfg.digest() != cfg.replace(alpha=2.5).digest()
+
+
+@pytest.mark.parametrize("method", ["fedclip", "local", "leace", "qfedavg"])
+def test_vision_prompts_refuse_what_they_cannot_go_with(method):
+    with pytest.raises(InputError, match="vision_ctx"):
+        Config.make(method=method, vision_ctx=4)

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "fvlfp"
 MAY_IMPORT = {
     "errors": set(),
     "methods": set(),
-    "config": {"methods"},
+    "limits": set(),
+    "config": {"methods", "limits"},
     "lesson": {"clip"},
     "tour": set(),
     "student": {"tour"},

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.prompts import TextTower, Tokens
+from fvlfp.clip.vision import ImageTower
 from fvlfp.config import Config
 from fvlfp.data.card import Card
 
@@ -35,6 +36,8 @@ class Task:
     initial: prompts (L, n_ctx, width) that say the card's first template.
     frozen_texts: (C, d) class embeddings under `initial`: the zero-shot classifier, and the anchor.
     group_texts: attribute -> E (G, d), unit mean embedding of each group's hand-written sentences.
+    image: the frozen image tower, and initial_vision: V (L_v, n_v, width_v) that training starts from; both
+    None without vision prompts.
     """
 
     text: TextTower
@@ -47,15 +50,22 @@ class Task:
     class_tokens: Tokens
     word_tokens: dict[str, tuple[Tokens, Tensor]]
     pair_tokens: dict[str, tuple[Tokens, Tensor]]
+    image: ImageTower | None = None
+    initial_vision: Tensor | None = None
 
     @classmethod
     def make(cls, encoder: Encoder, card: Card, cfg: Config) -> Task:
         """Tokenise and embed all words once.
 
         Raises:
-            InputError: the card lacks words for the label or an attribute, or a text is too long.
+            InputError: the card lacks words for the label or an attribute, or a text is too long; with vision
+                prompts, the image tower cannot take them, or not in so many layers.
         """
-        text = encoder.text
+        text, image, vision = encoder.text, None, None
+        if cfg.vision_ctx:
+            image = ImageTower(encoder.model, encoder.transform)
+            drawn = torch.Generator().manual_seed(cfg.seed_for("init/vision"))
+            vision = image.initial_prompts(n_ctx=cfg.vision_ctx, depth=cfg.vision_depth, generator=drawn)
         head, _, tail = card.templates[0].partition("{}")
         generator = torch.Generator().manual_seed(cfg.seed_for("init"))
         initial = text.initial_prompts(head.strip(), n_ctx=cfg.n_ctx, depth=cfg.depth, generator=generator)
@@ -102,6 +112,8 @@ class Task:
             class_tokens=class_tokens,
             word_tokens=word_tokens,
             pair_tokens=pair_tokens,
+            image=image,
+            initial_vision=vision,
         )
 
     def class_texts(self, prompts: Tensor) -> Tensor:

@@ -1,0 +1,108 @@
+"""The frozen image tower opened up so that prompts can be put into it.
+
+A vision prompt is one tensor `V` (L_v, n_v, width_v), as in VPT-deep (Jia et al. 2022) and MaPLe (Khattak et
+al. 2023): `V[0]` joins class token and patches in front of the first block, `V[1:]` replace these tokens at
+the input of deeper blocks.
+
+What this module does not do: it trains nothing; V is not computed from the text prompts, as MaPLe's is; and
+what it encodes cannot be cached, for a new V makes new embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from fvlfp.clip.block import Block
+from fvlfp.errors import InputError
+
+
+class ImageTower:
+    """The image tower `f` of an open_clip vision transformer, frozen.
+
+    It takes pixels as uint8 and begins with the last step of the model's transform, the normalisation. Its
+    output is read at the class token, so the last block is computed there only.
+
+    Raises:
+        InputError: for a tower that is no such transformer (a ResNet, a timm tower), or that reads its output
+            elsewhere: prompts would need other mechanics there.
+    """
+
+    def __init__(self, model: Any, transform: Callable[[Any], Tensor]) -> None:
+        visual = model.visual
+        steps = getattr(transform, "transforms", [None])
+        fits = (
+            getattr(visual, "pool_type", None) == "tok"
+            and getattr(visual, "attn_pool", None) is None
+            and all(
+                isinstance(getattr(block, "attn", None), nn.MultiheadAttention)
+                for block in visual.transformer.resblocks
+            )
+            and hasattr(steps[-1], "mean")
+        )
+        if not fits:
+            raise InputError(
+                "this model's image tower cannot take prompts (vision_ctx): it must be open_clip's own "
+                "vision transformer, read at the class token; a ResNet such as toyclip's is none"
+            )
+        self._visual = visual
+        self.blocks = [Block(block) for block in visual.transformer.resblocks]
+        self.width: int = visual.class_embedding.shape[0]
+        self._normalise = steps[-1]
+
+    def encode(self, pixels: Tensor, prompts: Tensor | None = None, *, recompute: bool = True) -> Tensor:
+        """Unit image embeddings (n, d) float32 of pixels (n, 3, H, W) uint8.
+
+        prompts: V (L_v, n_v, width_v), or None for the bare tower. recompute: where gradients are needed,
+        each block keeps its input only and is computed again in the backward pass. On a GPU the tower runs
+        in bfloat16; the norm is always taken in float32.
+        """
+        device = self._visual.class_embedding.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            x = self._tokens(pixels.to(device))
+            n_own = x.shape[1]
+            save = recompute and torch.is_grad_enabled() and prompts is not None and prompts.requires_grad
+            for layer, block in enumerate(self.blocks):
+                if prompts is not None and layer < len(prompts):
+                    x = torch.cat([x[:, :n_own], prompts[layer].to(x.dtype).expand(len(x), -1, -1)], 1)
+                read = 1 if layer + 1 == len(self.blocks) else x.shape[1]
+                if save:
+                    x = checkpoint(_through, block, x, read, use_reentrant=False, preserve_rng_state=False)
+                else:
+                    x = _through(block, x, read)
+            out = self._visual.ln_post(x[:, 0])
+            if self._visual.proj is not None:
+                out = out @ self._visual.proj
+        return F.normalize(out.float(), dim=-1)
+
+    @torch.no_grad()
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        """Class token and patches (n, 1 + N, width_v) at the input of the first block."""
+        visual = self._visual
+        patches = visual.conv1(self._normalise(pixels.float() / 255)).flatten(2).transpose(1, 2)
+        start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        return visual.ln_pre(torch.cat([start, patches], 1) + visual.positional_embedding.to(patches.dtype))
+
+    def initial_prompts(self, *, n_ctx: int, depth: int, generator: torch.Generator) -> Tensor:
+        """Small random V (depth, n_ctx, width_v), sd 0.02.
+
+        Unlike text prompts these start near nothing: any token more draws some attention, so round 0 is not
+        exactly the zero-shot classifier.
+
+        Raises:
+            InputError: depth beyond the tower's blocks.
+        """
+        if depth > len(self.blocks):
+            raise InputError(f"vision_depth = {depth}: this image tower has {len(self.blocks)} layers")
+        drawn = 0.02 * torch.randn(depth, n_ctx, self.width, generator=generator)
+        return drawn.to(self._visual.class_embedding.device)
+
+
+def _through(block: Block, x: Tensor, read: int) -> Tensor:
+    """One block's output at the first `read` of the tokens x."""
+    return block(x[:, :read], block.keys(x), None)
