@@ -43,7 +43,8 @@ class GridTask:
     """title: for the page. source: "age", "gender" (FairFace tables) or "toy". settings: config keys.
 
     toy: knobs of `toyfaces.make`. one_word: of each group's words on the data card, keep the first. kind:
-    "main" tasks meet every method, a "variant" only a few; `of` is the task it varies.
+    "main" tasks meet every method, a "variant" only a few, a "fusion" only those of FPF; `of` is the task
+    it varies.
     """
 
     title: str
@@ -61,8 +62,8 @@ class GridTask:
 _AGE = ("age", "age_40", "gender", "40+")
 
 
-def _variant(title: str, **settings: Any) -> GridTask:
-    return GridTask(f"age by perceived gender, {title}", *_AGE, settings, kind="variant", of="age-gender")
+def _variant(title: str, kind: str = "variant", **settings: Any) -> GridTask:
+    return GridTask(f"age by perceived gender, {title}", *_AGE, settings, kind=kind, of="age-gender")
 
 
 TASKS: dict[str, GridTask] = {
@@ -83,6 +84,10 @@ TASKS: dict[str, GridTask] = {
     "dirichlet-0.1": _variant("Dirichlet 0.1", concentration=0.1),
     "dirichlet-1": _variant("Dirichlet 1", concentration=1.0),
     "opposed": _variant("clients biased in opposite directions", partition="opposed"),
+    "one-group": _variant(
+        "clients of nearly one group each", "fusion", partition="group", concentration=0.05
+    ),
+    "sizes": _variant("clients of very different sizes", "fusion", partition="quantity", concentration=0.3),
     "one-word": GridTask(
         "gender by perceived race, one word a group instead of several",
         *("gender", "gender", "race", "Male"),
@@ -155,13 +160,14 @@ class Part(NamedTuple):
 
 
 _MAIN = tuple(name for name, task in TASKS.items() if task.kind == "main")
+_FUSED = ("age-gender", "clients-40", "opposed", *(n for n, task in TASKS.items() if task.kind == "fusion"))
 _VARIANTS = tuple(name for name, task in TASKS.items() if task.kind == "variant")
 PARTS: dict[str, Part] = {
     "main": Part(_MAIN, (*(m for m in METHODS if m not in CORNERS or m == "fedavg"), "fvlfp")),
     "ablation": Part(_MAIN, tuple(CORNERS)),
     "variants": Part(_VARIANTS, (*CORNERS, "fvlfp-label-free", "fvlfp-labels")),
     "options": Part(("age-gender", "gender-race"), tuple(OPTIONS), 3),
-    "fusions": Part(("age-gender", "clients-40", "opposed"), tuple(FUSIONS), 3),
+    "fusions": Part(_FUSED, ("fedavg", "fpf", *FUSIONS), 3),
 }
 
 

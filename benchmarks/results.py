@@ -28,7 +28,7 @@ def page(grid: Grid) -> str:
     """The whole page as Markdown."""
     named = grid.without({*OPTIONS, *FUSIONS})
     sections = [_head(grid), _goal(named), _frontier(named)]
-    sections += [_task(task, named[task]) for task in TASKS if task in named]
+    sections += [_task(task, named[task]) for task in TASKS if task in named and TASKS[task].kind != "fusion"]
     sections += [_ablation(named), options(grid), counterfactuals(named), ceiling()]
     sections += [_cost(named), _loses(named), _absent(grid)]
     return "\n\n".join(section for section in sections if section) + "\n"
