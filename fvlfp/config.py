@@ -114,7 +114,7 @@ class Config:
     rank: int = 0
     lambda_dsop: float = -1.0
     recentre: bool = True
-    tolerance: float = 0.02  # accuracy over class-by-group cells (validation) that a projection may cost
+    tolerance: float = 0.01  # accuracy over class-by-group cells (validation) that a projection may cost
 
     # FPF: w ∝ n^a exp(beta (perf - mean) - gamma (disp - mean)).
     fpf_a: float = 1.0

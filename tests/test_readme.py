@@ -99,12 +99,16 @@ def somebody(tmp_path, monkeypatch, tiny_files) -> dict[str, str]:
     )
     (tmp_path / "my.card.toml").write_text(card.to_toml(), encoding="utf-8")
     (tmp_path / "lessons").mkdir()
-    settings = new_code_cell("profile = seed = device = out = ''", metadata={"tags": ["parameters"]})
+    names = "profile = ''\nseed = 0\nout = ''\ndevice = ''"
+    settings = new_code_cell(names, metadata={"tags": ["parameters"]})
     exercise = new_code_cell("### BEGIN SOLUTION: one: a number\none = 1\n### END SOLUTION")
     lesson = new_notebook(cells=[settings, exercise])
     lesson.metadata["language_info"] = {"name": "python"}
+    lesson.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(lesson, tmp_path / "lessons" / "00_start_here.ipynb")
     monkeypatch.setattr("fvlfp.tour.NOTEBOOKS", tmp_path / "lessons")
+    grid = re.search(r"^```toml\n(.*?)^```", README, re.S | re.M)
+    (tmp_path / "grid.toml").write_text(grid[1], encoding="utf-8")
     config, weights = tiny_files
     return {
         "ViT-B-16": f"tiny-test-clip --model-config {config}",
