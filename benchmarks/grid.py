@@ -165,7 +165,7 @@ _VARIANTS = tuple(name for name, task in TASKS.items() if task.kind == "variant"
 PARTS: dict[str, Part] = {
     "main": Part(_MAIN, (*(m for m in METHODS if m not in CORNERS or m == "fedavg"), "fvlfp")),
     "ablation": Part(_MAIN, tuple(CORNERS)),
-    "variants": Part(_VARIANTS, (*CORNERS, "fvlfp-label-free", "fvlfp-labels")),
+    "variants": Part(_VARIANTS, ("fedavg", "cdfp", "dsop", "fpf", *OURS), 3),
     "options": Part(("age-gender", "gender-race"), tuple(OPTIONS), 3),
     "fusions": Part(_FUSED, ("fedavg", "fpf", *FUSIONS), 3),
 }

@@ -79,6 +79,18 @@ def _goal(grid: Grid) -> str:
             if any(cells):
                 told = [f"{'hit' if v.hit else '**missed**'}: {v.told}" if v else "not run" for v in cells]
                 lines.append(f"| {goal} | {TASKS[task].title} | " + " | ".join(told) + " |")
+    if hits < len(found):
+        lines += [
+            "",
+            "Tried against the misses, on a development split of training rows first: every direction, "
+            "pairing, "
+            "strength and depth of CDFP and every subspace of DSOP ([below](#one-option-at-a-time)); "
+            "class-conditional and oblique (LEACE) projections; a loss with class-group cells weighted "
+            "equally; "
+            "labels that the model reads itself, for choices and in training. What linear heads can reach at "
+            "all, even told the group, stands under [How far could anything go "
+            "here](#how-far-could-anything-go-here).",
+        ]
     return "\n".join(lines)
 
 
