@@ -50,7 +50,8 @@ class Soak:
 
     def tell(self, fault: str, happened: str, lost: str, message: str) -> None:
         """One row of the table."""
-        row = {"fault": fault, "happened": happened, "lost": lost, "message": " ".join(message.split())[:300]}
+        message = " ".join(message.replace(str(self.folder), "DIR").split())[:300]
+        row = {"fault": fault, "happened": happened, "lost": lost, "message": message}
         self.rows.append(row)
         print(json.dumps(row), flush=True)
 
@@ -282,7 +283,7 @@ def killed_train(soak: Soak) -> None:
     )
     lost = "nothing: prompts and predictions are equal byte for byte" if same else "RESULTS DIFFER"
     soak.tell(f"SIGKILL of `fvlfp train` at {kills} random moments", "resumed each time", lost,
-              done.stdout.splitlines()[-1].replace(str(soak.folder), "DIR"))  # fmt: skip
+              done.stdout.splitlines()[-1])  # fmt: skip
 
 
 def full_disk(soak: Soak) -> None:
@@ -297,7 +298,7 @@ def full_disk(soak: Soak) -> None:
     )
     happened = "the run stopped; it was resumed when there was room"
     soak.tell("no room on the disk for the checkpoint of round 3", happened, same,
-              stopped.removeprefix("stopped: ").replace(str(soak.folder), "DIR"))  # fmt: skip
+              stopped.removeprefix("stopped: "))  # fmt: skip
 
 
 def full_disk_here(out: Path) -> None:
