@@ -240,6 +240,10 @@ class Trial:
         """Where a process of the trial listens."""
         return int(self._known()[name]["port"])
 
+    def lives(self, name: str) -> bool:
+        """Whether a process of the trial still runs."""
+        return self._known()[name]["pid"] in self.processes()
+
     def processes(self) -> list[int]:
         """Every living process of this trial, children's children too, by its environment (Linux)."""
         mark = f"FVLFP_TRIAL={self.folder}".encode()
@@ -299,7 +303,7 @@ class Trial:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
-            if self._known()[name]["pid"] not in self.processes():
+            if not self.lives(name):
                 break
             time.sleep(0.2)
         raise RuntimeError(f"{name} does not come up:\n{self.log(name)[-2000:]}")
