@@ -27,9 +27,11 @@ from benchmarks.fairface import RESULTS, metrics_of
 from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
 from fvlfp.federation.app import make_client_app, serve
+from fvlfp.federation.client import ClientData
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.messages import arrays_of, number, read_arrays
 from fvlfp.federation.run import Prepared, Trained, predict, prepare
+from fvlfp.federation.stacked import TrainTogether
 from fvlfp.federation.subspace import final_projection
 
 #: rule -> (what it is, config)
@@ -86,11 +88,16 @@ def run_once(prepared: Prepared, cfg: Config, kind: str, bad: int) -> dict[str, 
     """Train with `bad` clients of this kind; metrics on the test rows, and what was refused."""
     clients = prepared.clients
     who = np.random.default_rng(cfg.seed_for("bad")).permutation(len(clients))[:bad].tolist()
-    honest = make_client_app(lambda c: clients[int(c.node_config["partition-id"])], prepared.task, cfg)
+
+    def load(context: Context) -> ClientData:
+        return clients[int(context.node_config["partition-id"])]
+
+    together = TrainTogether(load, prepared.task, cfg)
+    honest = make_client_app(load, prepared.task, cfg, trainer=together.trainer)
     app = Bad(honest, kind, frozenset(who), cfg)
     started = time.perf_counter()
     with in_this_process():
-        state = serve(LocalGrid(app, len(clients)), prepared.task, cfg)
+        state = serve(LocalGrid(app, len(clients), together=together), prepared.task, cfg)
     history = state.facts["history"]
     trained = Trained(cfg, state.tensors["prompts"], final_projection(state), history, [], 0.0)
     common = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes"}
