@@ -52,7 +52,7 @@ def in_process(trial: Trial) -> Trained:
     return read_result(Path(str(words["server"])) / "prompts.safetensors")
 
 
-def simulated(trial: Trial, *, seconds: float = 280.0) -> Trained:
+def simulated(trial: Trial, *, seconds: float = 900.0) -> Trained:
     """The trial's run on Flower's simulation engine (Ray), through a SuperLink of its own on the loopback."""
     words = _run_config(trial, "simulation")
     other = Trial(trial.folder / "simulation")
@@ -115,7 +115,7 @@ def difference(a: Trained, b: Trained) -> dict[str, Any]:
 ENGINES = {
     "in process": "the same apps, the nodes' tables, a Grid in this process",
     "simulation engine": "the same apps, the nodes' tables, Flower's simulation engine (ray)",
-    "one table": "`fvlfp train`: all rows in one table, encoded together, clients in memory",
+    "one table": "as `fvlfp train`: all rows in one table, encoded together; one client after another",
 }
 
 

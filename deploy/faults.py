@@ -173,7 +173,7 @@ def strangers(soak: Soak) -> None:
         soak.tell("a SuperNode's clock is an hour ahead", "not run", "", f"{FAKETIME} is not here")
     for name in ("foreign", "nobody", "stranger", "twin", "words", "clock"):
         if name != "clock" or FAKETIME.exists():
-            trial.kill(name)
+            trial.kill(name, signal.SIGTERM)  # so that it says goodbye, and the next run does not ask it
 
 
 def killed_run(soak: Soak) -> None:

@@ -232,9 +232,9 @@ class Trial:
                 time.sleep(0.2)
         raise RuntimeError(f"processes {self.processes()} of {self.folder} do not end")
 
-    def kill(self, name: str) -> None:
-        """SIGKILL one process, as a power cut would; its own children notice and end."""
-        send(self._known()[name]["pid"], signal.SIGKILL)
+    def kill(self, name: str, sign: signal.Signals = signal.SIGKILL) -> None:
+        """End one process as a power cut would, or as `sign` does; its own children notice and end."""
+        send(self._known()[name]["pid"], sign)
 
     def port(self, name: str) -> int:
         """Where a process of the trial listens."""
