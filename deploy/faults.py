@@ -353,7 +353,8 @@ def page(results: dict[str, Any]) -> str:
         "",
         "Written by `python -m deploy.faults`; do not edit. SuperLink, three SuperNodes, TLS and node keys "
         "on the loopback of one machine; FedAvg, three rounds, deadline 150 s. Acknowledged is what "
-        "the server has said in its log: a round is said after its checkpoint is on the disk.",
+        "the server has said in its log: a round is said after its checkpoint is on the disk. Rows may come "
+        "from several calls; other work ran on the machine.",
         "",
         f"Machine: {where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}.",
         "",
