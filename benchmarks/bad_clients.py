@@ -11,9 +11,10 @@ drawn by the seed.
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import logging
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from benchmarks.fairface import RESULTS, metrics_of
-from benchmarks.machine import machine
+from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
 from fvlfp.federation.app import make_client_app, serve
+from fvlfp.federation.client import ClientData
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
-from fvlfp.federation.messages import arrays_of, read_arrays
+from fvlfp.federation.messages import arrays_of, number, read_arrays
 from fvlfp.federation.run import Prepared, Trained, predict, prepare
+from fvlfp.federation.stacked import TrainTogether
 from fvlfp.federation.subspace import final_projection
 
 #: rule -> (what it is, config)
@@ -68,8 +71,9 @@ class Bad(ClientApp):
         sent = read_arrays(message.content, "arrays")["prompts"]
         prompts = read_arrays(reply.content, "arrays")["prompts"]
         if self.kind == "broken":
-            seed = self.cfg.seed_for(f"broken/{client}/{message.metadata.message_id}")
-            prompts = torch.randn(prompts.shape, generator=torch.Generator().manual_seed(seed))
+            round_ = int(number(message.content.config_records["config"], "server-round"))
+            noise = torch.Generator().manual_seed(self.cfg.seed_for(f"broken/{client}/round/{round_}"))
+            prompts = torch.randn(prompts.shape, generator=noise)
         else:
             prompts = sent - (prompts - sent)
             n = int(report["num-examples"]) * (100 if self.kind == "inflated" else 1)
@@ -84,11 +88,16 @@ def run_once(prepared: Prepared, cfg: Config, kind: str, bad: int) -> dict[str, 
     """Train with `bad` clients of this kind; metrics on the test rows, and what was refused."""
     clients = prepared.clients
     who = np.random.default_rng(cfg.seed_for("bad")).permutation(len(clients))[:bad].tolist()
-    honest = make_client_app(lambda c: clients[int(c.node_config["partition-id"])], prepared.task, cfg)
+
+    def load(context: Context) -> ClientData:
+        return clients[int(context.node_config["partition-id"])]
+
+    together = TrainTogether(load, prepared.task, cfg)
+    honest = make_client_app(load, prepared.task, cfg, trainer=together.trainer)
     app = Bad(honest, kind, frozenset(who), cfg)
     started = time.perf_counter()
     with in_this_process():
-        state = serve(LocalGrid(app, len(clients)), prepared.task, cfg)
+        state = serve(LocalGrid(app, len(clients), together=together), prepared.task, cfg)
     history = state.facts["history"]
     trained = Trained(cfg, state.tensors["prompts"], final_projection(state), history, [], 0.0)
     common = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes"}
@@ -105,13 +114,8 @@ def run_once(prepared: Prepared, cfg: Config, kind: str, bad: int) -> dict[str, 
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     where = results["machine"]
-    every = sorted({key.split("|")[-1] for key in results["runs"]})
-    complete = {
-        kind: [
-            seed
-            for seed in every
-            if all(f"{kind}|{n}|{rule}|{seed}" in results["runs"] for k, n, rule in cases() if k == kind)
-        ]
+    seeds_of = {
+        kind: complete(results, [f"{k}|{bad}|{rule}" for k, bad, rule in cases() if k == kind])
         for kind in KINDS
     }
     lines = [
@@ -134,16 +138,11 @@ def page(results: dict[str, Any]) -> str:
         "|---|--:|---|---|---|---|---|",
     ]
     for kind, bad, rule in cases():
-        seeds = complete[kind]
+        seeds = seeds_of[kind]
         if not seeds:
             continue
         runs = [results["runs"][f"{kind}|{bad}|{rule}|{seed}"] for seed in seeds]
-        cells = []
-        for key in ("balanced_accuracy", "equalized_odds_difference_worst"):
-            values = [run[key]["value"] for run in runs]
-            first = runs[0][key]
-            spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-            cells.append(f"{np.mean(values):.3f} ± {spread:.3f} [{first['low']:.3f}, {first['high']:.3f}]")
+        cells = [over_seeds(runs, m) for m in ("balanced_accuracy", "equalized_odds_difference_worst")]
         refused = f"{sum(r['refused'] for r in runs)}, {sum(r['refused honest'] for r in runs)}"
         lines.append(f"| {kind} | {bad} | {rule} | {', '.join(seeds)} | {' | '.join(cells)} | {refused} |")
     return "\n".join(lines) + "\n"
@@ -155,6 +154,18 @@ def cases() -> list[tuple[str, int, str]]:
     return out + [(kind, bad, rule) for kind in list(KINDS)[1:] for bad in (1, 3) for rule in RULES]
 
 
+def runs_of(seed: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Every case of one seed; faces are drawn for the first that runs."""
+    prepared = functools.cache(lambda: prepare(Config.make("lesson", seed=seed, device="cpu")))
+    for kind, bad, rule in cases():
+
+        def run(kind: str = kind, bad: int = bad, rule: str = rule) -> dict[str, Any]:
+            cfg = Config.make("lesson", seed=seed, device="cpu", liars=max(bad, 1), **RULES[rule])
+            return run_once(prepared(), cfg, kind, bad)
+
+        yield f"{kind}|{bad}|{rule}|{seed}", run
+
+
 def main() -> None:
     """Run what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -162,18 +173,8 @@ def main() -> None:
     args = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.WARNING)
     logging.getLogger("fvlfp").setLevel(logging.ERROR)
-    path = RESULTS / "bad_clients.json"
-    results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"runs": {}}
-    results["machine"] = machine()
-    for seed in range(args.seeds):
-        prepared = prepare(Config.make("lesson", seed=seed, device="cpu"))
-        for kind, bad, rule in cases():
-            key = f"{kind}|{bad}|{rule}|{seed}"
-            if key not in results["runs"]:
-                cfg = Config.make("lesson", seed=seed, device="cpu", liars=max(bad, 1), **RULES[rule])
-                results["runs"][key] = run_once(prepared, cfg, kind, bad)
-                path.write_text(json.dumps(results, indent=1) + "\n")
-                print(key, results["runs"][key]["seconds"], flush=True)
+    cases = (case for seed in range(args.seeds) for case in runs_of(seed))
+    results = run_missing(RESULTS / "bad_clients.json", cases)
     (RESULTS / "bad_clients.md").write_text(page(results))
     print(RESULTS / "bad_clients.md")
 

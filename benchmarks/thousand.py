@@ -1,13 +1,14 @@
 """A thousand simulated clients, five rounds, one process: time and memory, round by round.
 
-    python -m benchmarks.thousand
+    python -m benchmarks.thousand [--rounds 5]
 
 Built-in data: 15,000 drawn faces, ten rows a client, the full method on Flower's apps and the Grid in this
-process. Writes `benchmarks/results/thousand.json` and `thousand.md`.
+process. Adds the run to `benchmarks/results/thousand.json` and writes `thousand.md`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from itertools import pairwise
@@ -51,9 +52,10 @@ def measure(clients: int = 1000, rounds: int = 5, n: int = 15_000) -> dict[str, 
 
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown."""
-    where, run = results["machine"], results["run"]
+    where, run = results["machine"], results["runs"]["5"]
     memory = run["after each round"]
     rows = zip(run["answered"], memory, run["seconds a round"], strict=True)
+    longer = [(int(n), other["after each round"]) for n, other in results["runs"].items() if n != "5"]
     return "\n".join(
         [
             "# A thousand clients in one process",
@@ -65,8 +67,13 @@ def page(results: dict[str, Any]) -> str:
             "Other work ran on it: the seconds are an upper bound.",
             "",
             f"Before training {run['before training']:.0f} MiB are in memory, the encoded data among them. "
-            f"From round 1 to round {len(memory)} memory changes by {memory[-1] - memory[0]:+.1f} MiB. All "
+            f"From round 1 to round 5 memory changes by {memory[-1] - memory[0]:+.1f} MiB. All "
             f"clients together send {run['bytes sent by all clients a round'] / 2**20:.1f} MiB a round.",
+            *(
+                f"A run of {n} rounds: {m[-1] - m[0]:+.1f} MiB from round 1 to round {n}, of these "
+                f"{m[-1] - m[n // 2 - 1]:+.1f} in its second half."
+                for n, m in longer
+            ),
             "",
             "| round | clients that answered | memory, MiB | seconds |",
             "|--:|--:|--:|--:|",
@@ -78,8 +85,13 @@ def page(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, then write JSON and page."""
-    results = {"machine": machine(), "run": measure()}
-    (RESULTS / "thousand.json").write_text(json.dumps(results, indent=1) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    path = RESULTS / "thousand.json"
+    runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
+    results = {"machine": machine(), "runs": runs | {str(args.rounds): measure(rounds=args.rounds)}}
+    path.write_text(json.dumps(results, indent=1) + "\n")
     (RESULTS / "thousand.md").write_text(page(results))
     print(RESULTS / "thousand.md")
 

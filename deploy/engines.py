@@ -3,8 +3,9 @@
     python -m deploy.engines runs/trial [--no-simulation]
 
 Needs a trial that has run (`python -m deploy.trial all runs/trial`), and for the simulation engine the
-package ray (`pip install "flwr[simulation]"`), which nothing else here needs. Writes `DIR/engines.json` and
-prints, for every engine, whether the global prompts are the deployment's bit for bit.
+package ray (`pip install "flwr[simulation]"`), which nothing else here needs. Prints, for every engine,
+whether the global prompts are the deployment's bit for bit, or the largest difference, and writes
+`benchmarks/results/engines.json` and `engines.md`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import shutil
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,12 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from benchmarks.fairface import RESULTS
+from benchmarks.machine import machine
 from deploy.trial import Trial, free_port
 from fvlfp.config import Config
 from fvlfp.data.card import Card
+from fvlfp.data.table import read_table
 from fvlfp.federation.deployed import Site, open_node, run_config_of, run_server
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.result import read_result
@@ -47,7 +52,7 @@ def in_process(trial: Trial) -> Trained:
     return read_result(Path(str(words["server"])) / "prompts.safetensors")
 
 
-def simulated(trial: Trial, *, seconds: float = 280.0) -> Trained:
+def simulated(trial: Trial, *, seconds: float = 900.0) -> Trained:
     """The trial's run on Flower's simulation engine (Ray), through a SuperLink of its own on the loopback."""
     words = _run_config(trial, "simulation")
     other = Trial(trial.folder / "simulation")
@@ -72,6 +77,18 @@ def one_table(trial: Trial) -> Trained:
     return train(cfg, prepare(cfg), stacked=False, progress=None)
 
 
+def feature_difference(trial: Trial) -> float:
+    """The largest difference of a training feature: a node's table encoded alone, and within one table."""
+    cfg = Config.make(**trial.cfg.to_dict())
+    largest = 0.0
+    for whole in prepare(cfg).clients:
+        table = trial.folder / f"node-{whole.client}" / "faces.csv"
+        dataset = read_table(table, label=cfg.label, groups=cfg.groups)
+        alone = Site.open(cfg, dataset.card).client(whole.client, dataset)
+        largest = max(largest, float((alone.train.z - whole.train.z).abs().max()))
+    return largest
+
+
 def _run_config(trial: Trial, engine: str) -> dict[str, str | bool]:
     server = trial.folder / engine / "server"
     shutil.rmtree(server, ignore_errors=True)
@@ -94,6 +111,48 @@ def difference(a: Trained, b: Trained) -> dict[str, Any]:
     }
 
 
+#: engine -> what it is
+ENGINES = {
+    "in process": "the same apps, the nodes' tables, a Grid in this process",
+    "simulation engine": "the same apps, the nodes' tables, Flower's simulation engine (ray)",
+    "one table": "as `fvlfp train`: all rows in one table, encoded together; one client after another",
+}
+
+
+def page(found: dict[str, Any]) -> str:
+    """What was found, as Markdown."""
+    where = found["machine"]
+    lines = [
+        "# One answer from every engine",
+        "",
+        "Written by `python -m deploy.engines`; do not edit. The trial's config and seed (smoke profile, "
+        f"full method, {found['clients']} clients, {found['rounds']} rounds) on SuperLink and SuperNodes, "
+        "and on other engines: are the global prompts and the subspace those of the deployment?",
+        "",
+        f"Machine: {where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}"
+        f"{', ray ' + found['ray'] if found['ray'] else ''}.",
+        "",
+        "| engine | what it is | equal bit for bit | largest difference | largest number in a prompt |",
+        "|---|---|---|--:|--:|",
+    ]
+    for name, what in ENGINES.items():
+        if name in found["engines"]:
+            row = found["engines"][name]
+            same = "yes" if row["bit for bit"] else "no"
+            difference, largest = row["largest difference of a prompt"], row["largest prompt"]
+            lines.append(f"| {name} | {what} | {same} | {difference:.2g} | {largest:.2f} |")
+        else:
+            lines.append(f"| {name} | {what} | not run | | |")
+    lines += [
+        "",
+        "One table differs because its features do, by at most "
+        f"{found['largest difference of a feature']:.2g}: a convolution rounds by what else is in its batch, "
+        "and where a client encodes its own table a batch ends with that table. Read from the nodes' tables, "
+        "the same apps give the same bits.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Run what is asked for and compare with the deployment's result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -105,16 +164,25 @@ def main() -> None:
     if not path.exists():
         sys.exit(f"{path} is not there: python -m deploy.trial all {args.folder}")
     deployed = read_result(path)
-    engines = {"in process": in_process, "one table in process": one_table}
+    engines = {"in process": in_process, "one table": one_table}
     if not args.no_simulation:
         engines["simulation engine"] = simulated
-    found = {}
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "ray": None if args.no_simulation else version("ray"),
+        "clients": trial.cfg.clients,
+        "rounds": trial.cfg.rounds,
+        "largest difference of a feature": feature_difference(trial),
+        "engines": {},
+    }
     for name, engine in engines.items():
         started = time.perf_counter()
-        found[name] = difference(engine(trial), deployed)
-        found[name]["seconds"] = round(time.perf_counter() - started, 1)
-        print(f"{name} against the deployment: {json.dumps(found[name])}", flush=True)
-    (trial.folder / "engines.json").write_text(json.dumps(found, indent=1) + "\n")
+        row = difference(engine(trial), deployed) | {"seconds": round(time.perf_counter() - started, 1)}
+        found["engines"][name] = row
+        print(f"{name} against the deployment: {json.dumps(row)}", flush=True)
+    (RESULTS / "engines.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "engines.md").write_text(page(found))
+    print(RESULTS / "engines.md")
 
 
 if __name__ == "__main__":

@@ -232,13 +232,17 @@ class Trial:
                 time.sleep(0.2)
         raise RuntimeError(f"processes {self.processes()} of {self.folder} do not end")
 
-    def kill(self, name: str) -> None:
-        """SIGKILL one process, as a power cut would; its own children notice and end."""
-        send(self._known()[name]["pid"], signal.SIGKILL)
+    def kill(self, name: str, sign: signal.Signals = signal.SIGKILL) -> None:
+        """End one process as a power cut would, or as `sign` does; its own children notice and end."""
+        send(self._known()[name]["pid"], sign)
 
     def port(self, name: str) -> int:
         """Where a process of the trial listens."""
         return int(self._known()[name]["port"])
+
+    def lives(self, name: str) -> bool:
+        """Whether a process of the trial still runs."""
+        return self._known()[name]["pid"] in self.processes()
 
     def processes(self) -> list[int]:
         """Every living process of this trial, children's children too, by its environment (Linux)."""
@@ -299,7 +303,7 @@ class Trial:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     return
-            if self._known()[name]["pid"] not in self.processes():
+            if not self.lives(name):
                 break
             time.sleep(0.2)
         raise RuntimeError(f"{name} does not come up:\n{self.log(name)[-2000:]}")

@@ -187,13 +187,22 @@ def too_long(
     return good, refused
 
 
-def silent(asked: Iterable[int], replies: Iterable[Message], deadline: float) -> dict[int, str]:
-    """Nodes that were asked and did not answer in time (each logged)."""
-    answered = {reply.metadata.src_node_id for reply in replies}
-    late = {node: f"failed: no answer within {deadline:g} s" for node in asked if node not in answered}
-    for node, reason in late.items():
-        log.warning("client node %d %s", node, reason)
-    return late
+def answers(
+    asked: Iterable[int], replies: Iterable[Message], deadline: float
+) -> tuple[list[Message], dict[int, str]]:
+    """The replies of nodes that were asked, and why there is none from the others (each logged).
+
+    A SuperLink answers in its own name for a node that it has lost: its words are then the reason.
+    """
+    replies, asked = list(replies), set(asked)
+    mine = [reply for reply in replies if reply.metadata.src_node_id in asked]
+    others = [reply for reply in replies if reply.metadata.src_node_id not in asked]
+    said = {str(reply.error.reason) for reply in others if reply.has_error()}
+    reason = "; ".join(sorted(said)) or f"no answer within {deadline:g} s"
+    silent = sorted(asked - {reply.metadata.src_node_id for reply in mine})
+    for node in silent:
+        log.warning("client node %d failed: %s", node, reason)
+    return mine, dict.fromkeys(silent, f"failed: {reason}")
 
 
 def enough(good: list[Message], refused: dict[int, str], needed: int) -> None:

@@ -14,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fvlfp.federation.checks import Check, accept, enough, silent
+from fvlfp.federation.checks import Check, accept, answers, enough
 
 log = logging.getLogger("fvlfp")
 
@@ -66,8 +66,7 @@ def ask(
     """
     nodes = sorted(grid.get_node_ids())
     messages = [Message(content, dst_node_id=node, message_type=message_type) for node in nodes]
-    replies = list(grid.send_and_receive(messages, timeout=deadline))
-    late = silent(nodes, replies, deadline)
+    replies, late = answers(nodes, grid.send_and_receive(messages, timeout=deadline), deadline)
     good, refused = accept(replies, check)
     enough(good, late | refused, needed)
     return good

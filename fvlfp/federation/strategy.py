@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, Mult
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.federation.checks import accept, enough, expects, report_of, silent, too_long
+from fvlfp.federation.checks import accept, answers, enough, expects, report_of, too_long
 from fvlfp.federation.messages import arrays_of, number, on_wire, payload_bytes, read_arrays
 from fvlfp.federation.privacy import add_noise, noise_seed, noise_std
 from fvlfp.fpf import Fusion, defined, fusion_weights, mean_known
@@ -193,7 +193,7 @@ class FairFusion(FedAvg):
                 content, self.fusion, own_weight=by_client, most=cfg.max_examples, more=self.more
             )
 
-        late = silent(self.asked, replies, cfg.deadline)
+        replies, late = answers(self.asked, replies, cfg.deadline)
         good, refused = accept(replies, check)
         clip = cfg.dp_clip if cfg.dp_noise > 0 else None
         good, too_far = too_long(good, sent, bound=cfg.norm_bound, clip=clip)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord
 from flwr.clientapp import ClientApp
 
 from fvlfp.config import Config
@@ -185,6 +185,28 @@ def test_a_silent_client_is_named_after_the_deadline(planted, caplog):
         state = serve(Slow(app, 4), planted.task, cfg)
     assert set(Slow.asked_to_wait) == {7.0}
     assert state.facts["history"][0]["reasons"] == ["node 3 failed: no answer within 7 s"]
+
+
+def test_a_lost_client_is_named_with_the_superlinks_reason(planted):
+    """A SuperLink answers for a node that it has lost, with an error that names itself as the source."""
+    keep = {k: getattr(planted.cfg, k) for k in ("groups", "clients", "batch", "device")}
+    cfg = Config.make("smoke", "fvlfp", rounds=1, **keep)
+    app = make_client_app(lambda c: planted.clients[int(c.node_config["partition-id"])], planted.task, cfg)
+
+    class Lost(LocalGrid):
+        def send_and_receive(self, messages, *, timeout=None):
+            replies = super().send_and_receive(messages, timeout=timeout)
+            for reply in replies:
+                if reply.metadata.src_node_id == BAD + 1:
+                    lost = Message(Error(code=6, reason="Node Unavailable"), reply_to=reply)
+                    lost.metadata.__dict__["_src_node_id"] = 999
+                    yield lost
+                else:
+                    yield reply
+
+    with in_this_process():
+        row = serve(Lost(app, 4), planted.task, cfg).facts["history"][0]
+    assert (row["clients"], row["reasons"]) == (3, ["node 3 failed: Node Unavailable"])
 
 
 @pytest.mark.parametrize("robust", ["krum", "multi-krum", "trimmed-mean", "median"])

@@ -74,6 +74,15 @@ def test_means_for_the_next_round_are_sums_too(planted, recorded):
         assert sum(known) / len(known) == pytest.approx(trained.history[0][name], abs=1e-12)
 
 
+def test_flower_still_has_no_secure_aggregation_for_messages():
+    """What deploy/README.md says of upstream. When this fails, FPF can go under Flower's own masks."""
+    import flwr.clientapp.mod
+    import flwr.serverapp.strategy
+
+    for module in (flwr.clientapp.mod, flwr.serverapp.strategy):
+        assert not [name for name in vars(module) if "secagg" in name.lower() or "secure" in name.lower()]
+
+
 def test_small_counts_stay_home(planted, recorded):
     cfg = config(planted, "dsop", rounds=1, min_cell=9, cf_directions="image", dsop="image")
     train(cfg, planted, progress=None)
