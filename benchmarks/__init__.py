@@ -1,1 +1,5 @@
-"""What produces every number that the README or a results page states."""
+"""What produced every number of this project: scripts, and beside them their results."""
+
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.fairface import RESULTS, load_encoder, shared_folder
+from benchmarks import RESULTS
 from benchmarks.machine import machine
+from benchmarks.shared import load_encoder, shared_folder
 from data_prep.fairface import convert
 from fvlfp.audit import Audit, audit, write_audit
 from fvlfp.audit.probes import leakage

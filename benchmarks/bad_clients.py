@@ -23,7 +23,8 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from benchmarks.fairface import RESULTS, metrics_of
+from benchmarks import RESULTS
+from benchmarks.grid import metrics_of
 from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
 from fvlfp.federation.app import make_client_app, serve
@@ -100,11 +101,10 @@ def run_once(prepared: Prepared, cfg: Config, kind: str, bad: int) -> dict[str, 
         state = serve(LocalGrid(app, len(clients), together=together), prepared.task, cfg)
     history = state.facts["history"]
     trained = Trained(cfg, state.tensors["prompts"], final_projection(state), history, [], 0.0)
-    common = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes"}
     frame = predict(prepared, trained)
     refused = [node - 1 for row in history for node in row["failed"]]
     return {
-        **metrics_of(frame, "shape", common | {"seed": cfg.seed}),
+        **metrics_of(frame, "toy-shape", cfg.seed),
         "refused": sum(k in who for k in refused),
         "refused honest": sum(k not in who for k in refused),
         "seconds": round(time.perf_counter() - started, 1),

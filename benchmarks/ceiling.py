@@ -13,7 +13,6 @@ fusion rule that keeps the accuracy of the others can close it. Writes `results/
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +80,7 @@ def _told(y: np.ndarray, predicted: np.ndarray, g: np.ndarray, seed: int) -> dic
 def main() -> None:
     """Every FairFace task, five seeds."""
     torch.set_num_threads(1)
-    shared = os.environ.get("FVLFP_SHARED")
-    sources = Sources(Path(shared) if shared else None, Path("runs/benchmarks"))
+    sources = Sources(Path("runs/benchmarks"))
     found: dict[str, Any] = {}
     for name in ("age-gender", "gender-race", "age-gender-race"):
         t, cfg = TASKS[name], config_of(name, "fedavg", 0)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from benchmarks.shared import load_encoder, shared_folder
 from data_prep.fairface import convert
 from fvlfp.audit import audit, compare
 from fvlfp.clip.encoder import Encoder
@@ -188,8 +189,8 @@ def cell_path(task: str, method: str, seed: int, root: Path = GRID) -> Path:
 class Sources:
     """Encoders and tables, each read once a process."""
 
-    def __init__(self, shared: Path | None, work: Path) -> None:
-        self.shared, self.work = shared, work
+    def __init__(self, work: Path) -> None:
+        self.work = work
         self._encoders: dict[str, Encoder] = {}
         self._tables: dict[str, Dataset] = {}
 
@@ -197,16 +198,8 @@ class Sources:
         """FaceCLIP-64, or the built-in model for drawn faces."""
         name = "toyclip" if TASKS[task].source == "toy" else "FaceCLIP-64"
         if name not in self._encoders:
-            folder = (self.shared or Path()) / "models" / "faceclip64"
-            self._encoders[name] = (
-                Encoder.load()
-                if name == "toyclip"
-                else Encoder.load(
-                    name,
-                    pretrained=str(folder / "faceclip64_fp16.safetensors"),
-                    model_config=folder / "FaceCLIP-64.json",
-                )
-            )
+            real = name != "toyclip"
+            self._encoders[name] = load_encoder(shared_folder()) if real else Encoder.load()
         return self._encoders[name]
 
     def dataset(self, task: str, cfg: Config) -> Dataset:
@@ -215,9 +208,8 @@ class Sources:
         if t.source == "toy":
             return toyfaces.make(cfg.n, seed=cfg.seed, label=t.label, **t.toy)
         if t.source not in self._tables:
-            if self.shared is None:
-                raise SystemExit("set FVLFP_SHARED to the folder with data/fairface and models/faceclip64")
-            tables = convert(self.shared / "data" / "fairface", self.work / "fairface", tasks=(t.source,))
+            faces = shared_folder() / "data" / "fairface"
+            tables = convert(faces, self.work / "fairface", tasks=(t.source,))
             groups = ["gender", "race"] if t.source == "age" else ["race"]
             self._tables[t.source] = read_table(tables[t.source], label=t.label, groups=groups)
         dataset = self._tables[t.source]

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fairface import RESULTS, metrics_of
+from benchmarks import RESULTS
+from benchmarks.grid import metrics_of
 from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
 from fvlfp.federation.privacy import epsilon
@@ -39,10 +40,9 @@ def config(seed: int, method: str = "fedavg", noise: float | None = None) -> Con
 def run_once(prepared: Prepared, cfg: Config) -> dict[str, Any]:
     """Train; metrics on the test rows, and the largest share of one client, round by round."""
     trained = train(cfg, prepared, progress=None)
-    common = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes"}
     frame = predict(prepared, trained)
     return {
-        **metrics_of(frame, "shape", common | {"seed": cfg.seed}),
+        **metrics_of(frame, "toy-shape", cfg.seed),
         "largest_share": [row["largest_weight"] for row in trained.history],
         "seconds": round(trained.seconds, 1),
     }

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -226,8 +225,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="images and FedAvg runs")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    shared = os.environ.get("FVLFP_SHARED")
-    sources = Sources(Path(shared) if shared else None, args.work)
+    sources = Sources(args.work)
     if args.all:
         for part in args.part or PARTS:
             todo = missing(part, args.task or TASKS, args.seeds)

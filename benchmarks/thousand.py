@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fairface import RESULTS
+from benchmarks import RESULTS
 from benchmarks.machine import machine
 from fvlfp.config import Config
 from fvlfp.federation.run import prepare, train

@@ -23,7 +23,7 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from benchmarks.fairface import RESULTS
+from benchmarks import RESULTS
 from benchmarks.machine import machine
 from deploy.trial import Trial, free_port
 from fvlfp.config import Config

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.fairface import RESULTS
+from benchmarks import RESULTS
 from benchmarks.machine import machine
 from deploy.keys import make_keys, make_node_key
 from deploy.trial import Trial, send
