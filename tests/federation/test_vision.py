@@ -1,18 +1,23 @@
 """Federated runs with prompts in the image tower: what is trained, what travels, what is kept."""
 
 import dataclasses
+import json
 import re
 
 import numpy as np
 import pytest
 import torch
+from flwr.clientapp import ClientApp
 
+from deploy.data import make_data
 from fvlfp.clip.pixels import read_pixels
 from fvlfp.config import Config
 from fvlfp.data import toyfaces
+from fvlfp.data.card import Card
 from fvlfp.errors import InputError
 from fvlfp.federation import app as apps
-from fvlfp.federation.local_grid import LocalGrid
+from fvlfp.federation.deployed import Site, open_node, run_config_of, run_server
+from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.memory import estimate
 from fvlfp.federation.messages import payload_bytes, read_arrays
 from fvlfp.federation.objective import batch_loss, batches, plan, row_weights
@@ -224,3 +229,43 @@ def test_memory_counts_the_image_tower(encoder, prepared):
     inputs = 4 * 32 * (5 + 2) * 32 * 2  # batch, tokens, width, blocks
     assert more > inputs
     assert more < 30 * inputs
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "toyclip"}, "image tower cannot take prompts"),
+        ({"vision_depth": 3}, "vision_depth = 3: this image tower has 2 layers"),
+    ],
+    ids=["resnet", "deep"],
+)
+def test_towers_that_cannot_are_refused_before_any_picture_is_read(
+    faces, encoder, tmp_path, changes, message
+):
+    own = {} if "model" in changes else {"encoder": encoder}
+    with pytest.raises(InputError, match=message):
+        prepare(config(**changes), dataset=faces, cache=tmp_path, **own)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_node_of_a_deployment_embeds_its_own_pictures(tiny_files, tmp_path):
+    own = {"model_config": str(tiny_files[0]), "pretrained": str(tiny_files[1]), "device": "cpu"}
+    cfg = config(clients=2, n=120, rounds=1, **own)
+    make_data(tmp_path, cfg)
+    server = tmp_path / "server"
+    (server / "server.json").write_text(json.dumps(own))
+    site = Site.open(cfg, Card.read(server / "words.toml"))
+    words = run_config_of(site, server=str(server), resume=False)
+
+    class Nodes(ClientApp):
+        def __call__(self, message, context):
+            k = context.node_config["partition-id"]
+            node = {"client": k, "data": str(tmp_path / f"node-{k}" / "faces.csv"), **own}
+            return open_node(words, node)(message, context)
+
+    with in_this_process():
+        run_server(LocalGrid(Nodes(), 2), words)
+    trained = read_result(server / "prompts.safetensors")
+    assert trained.vision.shape == (2, 2, 32)
+    assert not torch.equal(trained.vision, site.task.initial_vision)
+    assert len(list(tmp_path.glob("node-*/features/pixels-*.npy"))) == 2
