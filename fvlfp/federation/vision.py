@@ -6,7 +6,8 @@ subspace and CDFP's directions are made (before training), and the group that th
 picture. The projection, and the counterfactuals, act on the live embedding.
 
 What this module does not do: it trains no clients at once (an image tower is at work for one client as it
-is), and V is fused as P is, by the same weights.
+is), and it lets no direction or subspace follow V: on drawn faces V undid what they gain
+(benchmarks/results/vision.md). V is fused as P is, by the same weights.
 """
 
 from __future__ import annotations
