@@ -84,10 +84,12 @@ def contrastive(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
     return -(share * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
-def train(n: int, epochs: float, batch: int, rate: float) -> torch.nn.Module:
-    """Draw, caption, train; returns the float32 model in eval mode."""
+def train(
+    n: int, epochs: float, batch: int, rate: float, config: dict[str, object] = CONFIG
+) -> torch.nn.Module:
+    """Draw, caption, train a model of `config`; returns the float32 model in eval mode."""
     torch.manual_seed(SEED)
-    model = open_clip.CLIP(**CONFIG)
+    model = open_clip.CLIP(**config)
     model.visual.to(memory_format=torch.channels_last)  # a third faster on a CPU
     data = toyfaces.make(n, seed=SEED, correlation=BIAS, test_correlation=BIAS, difficulty=DIFFICULTY)
     rows = data.frame.to_dict("records")

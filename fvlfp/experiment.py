@@ -20,6 +20,7 @@ from fvlfp.errors import InputError
 from fvlfp.federation.checkpoint import write_atomically
 from fvlfp.federation.result import write_result
 from fvlfp.federation.run import Prepared, Trained, load_data, predict, prepare, train
+from fvlfp.federation.vision import initial_vision
 
 
 def run_and_audit(
@@ -109,7 +110,9 @@ def audit_pair(
 def describe_run(prepared: Prepared, cfg: Config) -> str:
     """What is about to happen, in three lines, before it takes time."""
     sizes = sorted(len(client.train) for client in prepared.clients)
-    prompts = prepared.task.initial.numel()
+    prompts = prepared.task.initial.numel() + sum(
+        t.numel() for t in initial_vision(prepared.task, cfg).values()
+    )
     return (
         f"{len(sizes)} clients with {sizes[0]} to {sizes[-1]} training rows (partition: {cfg.partition}), "
         f"{len(prepared.test)} test rows\n"

@@ -214,8 +214,13 @@ def _cache_file(encoder: Encoder, images: Sequence[Any], part: range, cache: Pat
     made_of = encoder.provenance
     key = hashlib.sha256(f"{made_of['weights_sha256']}{made_of['transform']}{encoder.device.type}".encode())
     for i in part:
-        key.update(images.digest(i) if hasattr(images, "digest") else images[i].tobytes())
+        key.update(picture_digest(images, i))
     return cache / f"{key.hexdigest()}.npy"
+
+
+def picture_digest(images: Sequence[Any], i: int) -> bytes:
+    """Changes with picture i: a sha256 of it as it is stored, or its pixels."""
+    return images.digest(i) if hasattr(images, "digest") else images[i].tobytes()
 
 
 def _read(path: Path | None, n: int) -> np.ndarray | None:

@@ -52,7 +52,8 @@ class ImageTower:
             )
         self._visual = visual
         self.blocks = [Block(block) for block in visual.transformer.resblocks]
-        self.width: int = visual.class_embedding.shape[0]
+        self.tokens, self.width = visual.positional_embedding.shape  # class token and patches
+        self.image_size: tuple[int, int] = visual.image_size
         self._normalise = steps[-1]
 
     def encode(self, pixels: Tensor, prompts: Tensor | None = None, *, recompute: bool = True) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fvlfp.clip.pixels import Pixels
 from fvlfp.config import Config
 from fvlfp.federation.adapter import initial
 from fvlfp.federation.client import ClientData, Job, local_train
@@ -52,6 +53,7 @@ def merged(clients: list[ClientData]) -> ClientData:
             torch.cat([s.z for s in splits]),
             torch.cat([s.y for s in splits]),
             {name: torch.cat([s.g[name] for s in splits]) for name in splits[0].g},
+            Pixels.join(pixels) if (pixels := [s.pixels for s in splits if s.pixels]) else None,
         )
 
     return ClientData(0, together([c.train for c in clients]), together([c.val for c in clients]))

@@ -3,7 +3,8 @@
 1. `query.moments` (only if a subspace or counterfactual directions must come from images): class-by-group
    feature sums and counts, no image embedding.
 2. `evaluate`: validation counts for each candidate (rank, lambda) of DSOP, "off" among them.
-3. `train`, once a round: prompts out; prompts, a fusion weight and a report back.
+3. `train`, once a round: prompts out (of the text tower, and of the image tower where it has any); prompts, a
+   fusion weight and a report back.
 
 What leaves a client is exactly what the replies below hold. The server never sees an image, a feature of a
 single image, or a label.
@@ -33,10 +34,12 @@ from fvlfp.federation.rules import extra_report, strategy_for
 from fvlfp.federation.strategy import fusion_of
 from fvlfp.federation.subspace import ask_subspace, choose_projection
 from fvlfp.federation.task import Task
+from fvlfp.federation.vision import initial_vision, seen, vision_train
 from fvlfp.fpf import GAP_PRIOR, balanced_accuracy, client_weight, defined, recall_gap
 
-#: A train message's content and the client's data -> new prompts, their class texts, the mean training loss.
-Trainer = Callable[[RecordDict, ClientData], tuple[Tensor, Tensor, float]]
+#: A train message's content and the client's data -> what was trained by name (`prompts`, and `vision` where
+#: the image tower is prompted), the class texts, the mean training loss.
+Trainer = Callable[[RecordDict, ClientData], tuple[dict[str, Tensor], Tensor, float]]
 
 
 def make_client_app(
@@ -66,11 +69,13 @@ def make_client_app(
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         data, content = load(context), message.content
-        texts = task.class_texts(read_arrays(content, "arrays")["prompts"]).detach()
+        received = read_arrays(content, "arrays")
+        texts = task.class_texts(received["prompts"]).detach()
+        own = seen(data.val, task, received.get("vision"))
         projection = _projection(read_arrays(content, "subspace"), task)
         arrays: dict[str, Tensor] = {}
         for i, (rank, lam) in enumerate(read_arrays(content, "candidates")["rank-lambda"].tolist()):
-            val = data.val.project(projection.to_rank(int(rank), lam))
+            val = own.project(projection.to_rank(int(rank), lam))
             for name, counts in confusion(val, texts, n_groups).items():
                 arrays[f"{i}/{name}"] = torch.from_numpy(suppress(counts, cfg.min_cell))
         return reply_with(message, arrays, {"client": data.client})
@@ -81,12 +86,12 @@ def make_client_app(
         config = content.config_records["config"]
         received = read_arrays(content, "arrays")["prompts"]
         projection = _projection(read_arrays(content, "subspace"), task)
-        prompts, texts, loss = trainer(content, data)
+        trained, texts, loss = trainer(content, data)
         if cfg.dp_noise > 0:
-            prompts = clip_update(prompts, received, cfg.dp_clip)
-            texts = task.class_texts(prompts).detach() if cfg.tune == "prompts" else texts
-        val = data.val.project(projection)
-        z = adapt(val.z, prompts).detach() if cfg.tune == "adapter" else val.z
+            trained["prompts"] = clip_update(trained["prompts"], received, cfg.dp_clip)
+            texts = task.class_texts(trained["prompts"]).detach() if cfg.tune == "prompts" else texts
+        val = seen(data.val, task, trained.get("vision")).project(projection)
+        z = adapt(val.z, trained["prompts"]).detach() if cfg.tune == "adapter" else val.z
         counts = confusion(Split(z, val.y, val.g), texts, n_groups)
         perf = balanced_accuracy(next(iter(counts.values())), min_cell=cfg.min_cell)
         gaps = [recall_gap(c, min_cell=cfg.min_cell, prior=GAP_PRIOR) for c in counts.values()]
@@ -108,7 +113,7 @@ def make_client_app(
             "client": data.client,
             **extra_report(cfg, task, data, received),
         }
-        return reply_with(message, {"prompts": prompts}, report)
+        return reply_with(message, trained, report)
 
     return app
 
@@ -127,8 +132,9 @@ def serve(
     on_round: called with each round's history row.
 
     Returns:
-        State: tensors `prompts`, `basis` (d, r), `mu` (d,) and `directions/<attribute>`; facts `history`,
-        `rank`, `lambda`, `candidates` (every (rank, lambda) tried on validation, with its numbers).
+        State: tensors `prompts`, `vision` (where the image tower is prompted), `basis` (d, r), `mu` (d,) and
+        `directions/<attribute>`; facts `history`, `rank`, `lambda`, `candidates` (every (rank, lambda) tried
+        on validation, with its numbers).
 
     Raises:
         RuntimeError: fewer than `min_available` clients gave a usable answer.
@@ -136,7 +142,8 @@ def serve(
     """
     state = checkpoints.load() if checkpoints and resume else None
     if state is None:
-        state = State({"prompts": initial(task, cfg)}, {"round": 0, "history": []})
+        start = {"prompts": initial(task, cfg), **initial_vision(task, cfg)}
+        state = State(start, {"round": 0, "history": []})
         ask_subspace(grid, task, cfg, state)
         if cfg.dsop_at == "training":
             choose_projection(grid, task, cfg, state)
@@ -155,7 +162,7 @@ def serve(
     def after_round(round_: int, arrays: ArrayRecord) -> None:
         if round_ == 0:
             return  # Flower calls once before the first round
-        state.tensors["prompts"] = read_arrays(arrays)["prompts"].to(task.initial.device)
+        state.tensors |= {name: t.to(task.initial.device) for name, t in read_arrays(arrays).items()}
         row = strategy.history[-1]
         facts = {"history": [*state.facts["history"], row], "means": list(strategy.means)}
         state.facts |= {**facts, "weights": strategy.previous, "round": done + round_}
@@ -166,7 +173,7 @@ def serve(
     if done < cfg.rounds:
         strategy.start(
             grid,
-            arrays_of({"prompts": state.tensors["prompts"]}),
+            arrays_of(state.trained),
             num_rounds=cfg.rounds - done,
             timeout=cfg.deadline,
             evaluate_fn=after_round,
@@ -190,11 +197,24 @@ def _shared(state: State, *, in_training: bool) -> dict[str, Tensor]:
 def one_by_one(task: Task, cfg: Config) -> Trainer:
     """The trainer of a client on its own."""
 
-    def train(content: RecordDict, data: ClientData) -> tuple[Tensor, Tensor, float]:
+    def train(content: RecordDict, data: ClientData) -> tuple[dict[str, Tensor], Tensor, float]:
         prompts, examples, directions, seed_name = job_of(content, data, task, cfg)
+        if cfg.vision_ctx:
+            trained, vision, loss = vision_train(
+                prompts,
+                read_arrays(content, "arrays")["vision"],
+                examples,
+                task,
+                cfg,
+                projection=_projection(read_arrays(content, "subspace"), task),
+                directions=directions,
+                seed_name=seed_name,
+            )
+            return {"prompts": trained, "vision": vision}, task.class_texts(trained), loss
         tune = local_train if cfg.tune == "prompts" else adapter_train
         trained, loss = tune(prompts, examples, task, cfg, directions=directions, seed_name=seed_name)
-        return trained, task.class_texts(trained) if cfg.tune == "prompts" else task.frozen_texts, loss
+        texts = task.class_texts(trained) if cfg.tune == "prompts" else task.frozen_texts
+        return {"prompts": trained}, texts, loss
 
     return train
 

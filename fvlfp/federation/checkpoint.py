@@ -28,10 +28,15 @@ log = logging.getLogger("fvlfp")
 
 @dataclass
 class State:
-    """tensors: `prompts`, and `basis`, `mu`, `directions/<attribute>` where used; facts: JSON values."""
+    """tensors: `prompts`, and where used `vision`, `basis`, `mu`, `directions/<attribute>`; facts: JSON."""
 
     tensors: dict[str, Tensor]
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """What clients train and send: `prompts`, and `vision` where the image tower is prompted."""
+        return {name: self.tensors[name] for name in ("prompts", "vision") if name in self.tensors}
 
 
 class Checkpoints:

@@ -157,16 +157,16 @@ def counts_of(content: RecordDict) -> str | None:
 
 
 def too_long(
-    replies: list[Message], sent: np.ndarray, *, bound: float, clip: float | None = None
+    replies: list[Message], sent: dict[str, np.ndarray], *, bound: float, clip: float | None = None
 ) -> tuple[list[Message], dict[int, str]]:
     """Leave out updates longer than `bound` times the round's median length; needs three to judge.
 
-    sent: the prompts they started from. bound: 0 switches it off. clip: under differential privacy no update
-    may be longer than this, whatever the others do.
+    sent: the arrays they started from, by name; the length is that of all their numbers together. bound: 0
+    switches it off. clip: under differential privacy no update may be longer, whatever the others do.
     """
     length = [
-        float(np.linalg.norm(reply.content.array_records["arrays"]["prompts"].numpy() - sent))
-        for reply in replies
+        math.hypot(*(np.linalg.norm(arrays[name].numpy() - start) for name, start in sent.items()))
+        for arrays in (reply.content.array_records["arrays"] for reply in replies)
     ]
     limit = bound * median(length) if bound > 0 and len(length) >= 3 else math.inf
     good: list[Message] = []

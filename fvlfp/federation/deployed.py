@@ -27,6 +27,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fvlfp.clip.encoder import Encoder, features
+from fvlfp.clip.pixels import read_pixels
 from fvlfp.config import Config
 from fvlfp.data.card import Card
 from fvlfp.data.table import Dataset, read_table
@@ -74,12 +75,13 @@ class Site:
         """All rows of a table, encoded. cache: where this machine keeps its features."""
         frame, where = dataset.frame.reset_index(drop=True), self.encoder.device
         z = torch.from_numpy(features(self.encoder, dataset.images, cache=cache)).to(where)
+        pixels = read_pixels(self.encoder, dataset.images, cache=cache) if self.cfg.vision_ctx else None
         y = torch.from_numpy(codes(frame, self.cfg.label, self.task.classes)).to(where)
         g = {
             name: torch.from_numpy(codes(frame, name, values)).to(where)
             for name, values in self.task.groups.items()
         }
-        return Split(z, y, g)
+        return Split(z, y, g, pixels)
 
     def client(self, number: int, dataset: Dataset, *, cache: Path | None = None) -> ClientData:
         """Client `number` from its own table: train and validation rows, drawn by named seed."""

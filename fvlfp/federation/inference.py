@@ -16,6 +16,7 @@ from torch import Tensor
 from fvlfp.dsop import Projection
 from fvlfp.federation.adapter import readout
 from fvlfp.federation.after import by_thresholds
+from fvlfp.federation.vision import seen
 
 if TYPE_CHECKING:
     from fvlfp.federation.run import Prepared, Trained
@@ -29,7 +30,8 @@ def predict(prepared: Prepared, trained: Trained | None = None) -> pd.DataFrame:
     read: only image embeddings and class words go in. With `pooling = "local"` every row is judged by the
     model of one client, drawn with probability n_k / sum n: rates are then those of a client drawn by size.
     """
-    task, z = prepared.task, prepared.test.z
+    task = prepared.task
+    z = seen(prepared.test, task, None if trained is None else trained.vision).z
     if trained is None:
         probability = (task.scale * z @ task.frozen_texts.T).softmax(-1)
     elif trained.cfg.pooling == "local":
@@ -51,7 +53,10 @@ def predict(prepared: Prepared, trained: Trained | None = None) -> pd.DataFrame:
 
 
 def class_probabilities(prepared: Prepared, trained: Trained, z: Tensor) -> Tensor:
-    """(n, C) probabilities for image embeddings z (n, d), by one global model."""
+    """(n, C) probabilities for image embeddings z (n, d), by one global model.
+
+    z: with that model's vision prompts, where it has any.
+    """
     task, device = prepared.task, z.device
     p = trained.projection
     z = Projection(p.basis.to(device), p.mu.to(device), p.lam)(z)

@@ -10,7 +10,7 @@ What this module does not do: it updates no prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fvlfp import cdfp, rivals
+from fvlfp.clip.pixels import Pixels
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.federation.task import Said, Task
@@ -27,11 +28,15 @@ from fvlfp.federation.task import Said, Task
 
 @dataclass(frozen=True)
 class Split:
-    """Encoded examples: z (n, d) unit rows, y (n,) class indices, g: attribute -> (n,) group indices."""
+    """Encoded examples: z (n, d) unit rows, y (n,) class indices, g: attribute -> (n,) group indices.
+
+    pixels: the n pictures, where the image tower is prompted and embeds them anew.
+    """
 
     z: Tensor
     y: Tensor
     g: dict[str, Tensor]
+    pixels: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -39,11 +44,12 @@ class Split:
     def take(self, rows: np.ndarray) -> Split:
         """The examples at `rows`."""
         index = torch.as_tensor(rows, device=self.z.device)
-        return Split(self.z[index], self.y[index], {k: v[index] for k, v in self.g.items()})
+        pixels = self.pixels and self.pixels.take(rows)
+        return Split(self.z[index], self.y[index], {k: v[index] for k, v in self.g.items()}, pixels)
 
     def project(self, projection: Projection) -> Split:
         """The same examples after DSOP."""
-        return Split(projection(self.z), self.y, self.g)
+        return Split(projection(self.z), self.y, self.g, self.pixels)
 
 
 class Plan(NamedTuple):
@@ -122,13 +128,18 @@ def says_words(cfg: Config) -> bool:
     return cfg.lambda_uniform > 0
 
 
-def batches(data: Split, weights: Tensor, plan: Plan, size: int) -> Iterator[Batch]:
-    """The client's batches of `size` (the last of an epoch may be smaller), in the plan's order."""
+def batches(
+    data: Split, weights: Tensor, plan: Plan, size: int, *, see: Callable[[Tensor], Tensor] | None = None
+) -> Iterator[Batch]:
+    """The client's batches of `size` (the last of an epoch may be smaller), in the plan's order.
+
+    see: makes z (n, d) of row numbers (n,) when their batch comes; by default it is there already.
+    """
     for epoch in range(len(plan.rows)):
         for at in torch.arange(len(data), device=data.z.device).split(size):
             rows = plan.rows[epoch, at]
             yield Batch(
-                data.z[rows],
+                data.z[rows] if see is None else see(rows),
                 data.y[rows],
                 {name: groups[rows] for name, groups in data.g.items()},
                 weights[rows],

@@ -35,6 +35,7 @@ def write_result(folder: Path, trained: Trained, provenance: dict[str, Any]) -> 
         "prompts": trained.prompts.cpu().contiguous(),
         "basis": trained.projection.basis.cpu().contiguous(),
         "mu": trained.projection.mu.cpu().contiguous(),
+        **({} if trained.vision is None else {"vision": trained.vision.cpu().contiguous()}),
         **({} if trained.after is None else trained.after.tensors()),
     }
     folder.mkdir(parents=True, exist_ok=True)  # where nothing was sent there are no checkpoints
@@ -53,6 +54,7 @@ def read_result(path: Path) -> Trained:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])
             tensors = {key: file.get_tensor(key) for key in ("prompts", "basis", "mu")}
+            vision = file.get_tensor("vision") if "vision" in file.keys() else None  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no finished run: {error}") from None
     return Trained(
@@ -62,4 +64,5 @@ def read_result(path: Path) -> Trained:
         history=facts["history"],
         candidates=facts["candidates"],
         seconds=math.nan,
+        vision=vision,
     )

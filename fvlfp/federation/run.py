@@ -1,7 +1,7 @@
 """A whole run in this process: data to features, clients, training, predictions on the test rows.
 
-`prepare` encodes every image once; `train` sees the clients only, never a test row; `predict` is the only
-function that reads them.
+`prepare` encodes every image once, and keeps pixels for vision prompts, which encode anew; `train` sees the
+clients only, never a test row; `predict` is the only function that reads them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from flwr.app import Context
 from torch import Tensor
 
 from fvlfp.clip.encoder import Encoder, default_cache, features
+from fvlfp.clip.pixels import read_pixels
 from fvlfp.config import Config
 from fvlfp.data.table import Dataset
 from fvlfp.dsop import Projection, no_projection
@@ -64,7 +65,7 @@ class Trained:
     candidates: the (rank, lambda) pairs tried on validation data. seconds: wall time of training.
     after: what a post-hoc baseline does on top. With `pooling = "local"` prompts are (K, L, n_ctx,
     width), one of each of K clients, and `sizes` their training rows; with `tune = "adapter"` they are
-    FedCLIP's adapter.
+    FedCLIP's adapter. vision: (L_v, n_v, width_v), prompts of the image tower, or None.
     """
 
     cfg: Config
@@ -75,10 +76,11 @@ class Trained:
     seconds: float
     after: After | None = None
     sizes: tuple[int, ...] = ()
+    vision: Tensor | None = None
 
 
 #: What `prepare` builds in and `train` can no longer change. A seed may differ: same clients, new training.
-_PREPARED_WITH = ("data", "label", "groups", "model", "n_ctx")
+_PREPARED_WITH = ("data", "label", "groups", "model", "n_ctx", "vision_ctx")
 
 
 def load_data(cfg: Config, *, skip_bad: bool = False) -> Dataset:
@@ -127,6 +129,7 @@ def prepare(
 
     started = time.perf_counter()
     z = features(encoder, dataset.images, cache=cache or default_cache(), quiet=quiet)
+    pixels = read_pixels(encoder, dataset.images, cache=cache or default_cache()) if cfg.vision_ctx else None
     seconds = time.perf_counter() - started
 
     where = encoder.device
@@ -134,6 +137,7 @@ def prepare(
         torch.from_numpy(z).to(where),
         torch.from_numpy(y).to(where),
         {name: torch.from_numpy(codes).to(where) for name, codes in g.items()},
+        pixels,
     )
     is_test = which_test(frame, cfg)
     rows = np.flatnonzero(~is_test)
@@ -166,7 +170,8 @@ def train(
     cfg: may differ from `prepared.cfg` in method, components and rounds, not in data, model or clients.
     out: a folder for a checkpoint after every round; with `resume` the run goes on from the newest one and
     ends with the same bits as a straight run. stacked: all clients as one batch (`fvlfp.federation.stacked`),
-    or one after another: the same up to float32 sums. progress: gets one line a round.
+    or one after another, as vision prompts always are: the same up to float32 sums. progress: gets one line a
+    round.
     Clients alone (`pooling = "local"`) keep no checkpoint.
 
     Raises:
@@ -178,6 +183,8 @@ def train(
             raise InputError(f"{key} differs from what was prepared: call prepare(cfg) again")
     if cfg.depth > len(prepared.task.initial):
         raise InputError("depth differs from what was prepared: call prepare(cfg) again")
+    if cfg.vision_ctx and cfg.vision_depth > prepared.cfg.vision_depth:
+        raise InputError("vision_depth differs from what was prepared: call prepare(cfg) again")
     by_partition = [with_groups(client, prepared.task, cfg) for client in prepared.clients]
     if cfg.pooling == "central":
         by_partition = [merged(by_partition)]
@@ -191,7 +198,9 @@ def train(
     def load(context: Context) -> ClientData:
         return by_partition[int(context.node_config["partition-id"])]
 
-    together = TrainTogether(load, task, cfg) if stacked and cfg.tune == "prompts" else None
+    together = (
+        TrainTogether(load, task, cfg) if stacked and cfg.tune == "prompts" and not cfg.vision_ctx else None
+    )
     app = make_client_app(load, task, cfg, trainer=together.trainer if together else None)
     started = last = time.perf_counter()
 
@@ -220,6 +229,7 @@ def trained_of(cfg: Config, state: State, seconds: float) -> Trained:
     return Trained(
         cfg=cfg,
         prompts=state.tensors["prompts"],
+        vision=state.tensors.get("vision"),
         projection=final_projection(state),
         history=state.facts["history"],
         candidates=state.facts["candidates"],

@@ -5,7 +5,8 @@ all: its state is elementwise, so every client has its own. Batches, draws and l
 `fvlfp.federation.objective`; short batches are filled up with rows that count for nothing. Each result
 equals that of `client.local_train`, the readable reference, within the tolerance of float32 sums (tested).
 
-What this module does not do: it changes no result beyond that tolerance, and nothing travels through it.
+What this module does not do: it changes no result beyond that tolerance, nothing travels through it, and it
+takes text prompts only: clients with vision prompts train one after another (`fvlfp.federation.vision`).
 """
 
 from __future__ import annotations
@@ -61,10 +62,12 @@ class TrainTogether:
             found = []
         self._found = dict(zip(jobs, found, strict=False))
 
-    def trainer(self, content: RecordDict, data: ClientData) -> tuple[Tensor, Tensor, float]:
+    def trainer(self, content: RecordDict, data: ClientData) -> tuple[dict[str, Tensor], Tensor, float]:
         """The result of the client whose turn it is, trained alone if no stack holds it."""
-        found = self._found.pop(data.client, None)
-        return self._alone(content, data) if found is None else found
+        if data.client not in self._found:
+            return self._alone(content, data)
+        prompts, texts, loss = self._found.pop(data.client)
+        return {"prompts": prompts}, texts, loss
 
 
 def train_stacked(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor, Tensor, float]]:

@@ -70,9 +70,9 @@ class FairFusion(FedAvg):
     first_round: rounds done before this start, when a run is resumed.
     means: last round's (perf, disp), broadcast so that a client can compute its own weight.
 
-    Messages to clients: `arrays` (prompts), `config` (round, means), and `shared`. Replies: `arrays`, and
-    `metrics` with num-examples, weight, perf, disp, loss, client. Replies are summed in the order of client
-    numbers, whatever order they arrive in.
+    Messages to clients: `arrays` (prompts of the text tower, and of the image tower where it has any),
+    `config` (round, means), and `shared`. Replies: `arrays`, and `metrics` with num-examples, weight, perf,
+    disp, loss, client. Replies are summed in the order of client numbers, whatever order they arrive in.
     """
 
     #: How the names of further numbers in a reply begin, for the rules that ask for some.
@@ -184,8 +184,8 @@ class FairFusion(FedAvg):
 
     def _usable(self, replies: list[Message]) -> tuple[list[Message], dict[int, str]]:
         """The replies this round counts with, and why the others are left out."""
-        cfg, (sent,) = self.cfg, self.sent.to_numpy_ndarrays()
-        shape = expects({"prompts": (sent.shape, str(sent.dtype))})
+        cfg, sent = self.cfg, {name: array.numpy() for name, array in self.sent.items()}
+        shape = expects({name: (array.shape, str(array.dtype)) for name, array in sent.items()})
         by_client = cfg.fpf_by == "client"
 
         def check(content: RecordDict) -> str | None:

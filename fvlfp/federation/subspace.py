@@ -131,7 +131,7 @@ def _try_on_validation(
 ) -> list[dict[str, Any]]:
     content = RecordDict(
         {
-            "arrays": arrays_of({"prompts": state.tensors["prompts"]}),
+            "arrays": arrays_of(state.trained),
             "subspace": arrays_of(
                 {"basis": state.tensors["basis"], "mu": state.tensors["mu"], "lambda": torch.ones(1)}
             ),
