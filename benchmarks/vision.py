@@ -239,8 +239,8 @@ def _drawn_page(found: dict[str, Any]) -> list[str]:
     if min(changes("fvlfp", "equalized_odds_difference_worst")) > 0:
         lines += [
             "",
-            "With vision prompts the full method's gap grew in every seed. A likely reason, not tested",
-            "here: its directions and subspace are the frozen tower's, and V turns embeddings away from them.",
+            "With vision prompts the full method's gap grew in every seed. A likely reason, not",
+            "tested here: its directions and subspace are the frozen tower's, and V turns away from them.",
         ]
     return [*lines, "", "A small world and few seeds: this says nothing about photographs.", ""]
 
