@@ -195,7 +195,7 @@ def _memory_page(found: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"**{len(saved)} clients at batch 64 in 16 GB: {'met' if last < LIMIT / 1e9 else 'missed'}**, "
-        f"{last:.2f} GB. {_ten(saved)}",
+        f"{last:.2f} GB. {_ten(saved)}".rstrip(),
         "What a client needs for itself are its prompts, their gradients and Adam's two moments, and these",
         "end with its turn; one tower serves all. Recomputing makes a step "
         f"{step / kept['seconds']:.2f} x as long.",
@@ -247,7 +247,7 @@ def _drawn_page(found: dict[str, Any]) -> list[str]:
         lines += [
             "",
             "With vision prompts the full method's gap grew in every seed. A likely reason, not tested here:",
-            "its directions and subspace are those of the frozen tower, and V turns embeddings away from them.",
+            "its directions and subspace are the frozen tower's, and V turns embeddings away from them.",
         ]
     return [*lines, "", "A small world and few seeds: this says nothing about photographs.", ""]
 
