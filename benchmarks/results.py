@@ -297,8 +297,10 @@ def _absent(grid: Grid) -> str:
     lines = [
         "## What was not tried",
         "",
-        "- Any released CLIP, any second data set of faces, more than one attribute at once, vision prompts, "
-        "clients that lie or drop out, differential privacy.",
+        "- Any released CLIP, any second data set of faces, more than one attribute at once. Elsewhere: "
+        "[vision "
+        "prompts](results/vision.md), [clients that lie](results/bad_clients.md), "
+        "[privacy](results/private.md).",
         "- A search for every baseline's best setting on every task: each runs with the one setting of "
         "`fvlfp/methods.py`, as our method does with one.",
     ]
