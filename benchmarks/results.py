@@ -86,7 +86,8 @@ def _goal(grid: Grid) -> str:
         lines += [
             "",
             "Tried against the misses on a development split of training rows: class-conditional and oblique "
-            "(LEACE) projections, a loss with class-group cells weighted equally, groups that the model reads "
+            "(LEACE) projections, a loss with class-group cells weighted equally, groups that the model "
+            "reads "
             "itself, other rules for choosing the rank. The options of each component are shown "
             "[below](#one-option-at-a-time) on test rows; no default was changed by them. What linear heads "
             "can reach at all, even told the group, stands under [How far could anything go "
