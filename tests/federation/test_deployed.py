@@ -10,6 +10,7 @@ from deploy.data import make_data
 from deploy.keys import make_keys
 from fvlfp.config import Config
 from fvlfp.data.card import Card
+from fvlfp.data.table import read_table
 from fvlfp.errors import InputError
 from fvlfp.federation.deployed import (
     OF_ONE_MACHINE,
@@ -81,6 +82,20 @@ def test_a_node_reads_its_own_folder_only(trial, tmp_path):
             open_node(words, node(folder, 0))
     finally:
         (tmp_path / "gone").rename(folder / "node-0")
+
+
+def test_a_node_goes_by_the_groups_that_the_model_reads(trial, tmp_path):
+    folder, site, _ = trial
+    cfg = site.cfg.replace(groups_from="model")
+    dataset = read_table(folder / "node-0" / "faces.csv", label=cfg.label, groups=cfg.groups)
+    read = Site(cfg, site.encoder, site.task, "").client(0, dataset, cache=tmp_path)
+    told = site.client(0, dataset, cache=tmp_path)
+    for mine, labelled in ((read.train, told.train), (read.val, told.val)):
+        guess = (mine.z @ site.task.group_texts["shape"].T).argmax(1)
+        assert torch.equal(mine.g["shape"], guess)
+        assert torch.equal(mine.z, labelled.z)
+        assert torch.equal(mine.y, labelled.y)
+    assert not torch.equal(read.train.g["shape"], told.train.g["shape"]), "a guess is not a label"
 
 
 @pytest.mark.parametrize(
