@@ -38,7 +38,30 @@ def options(grid: Grid) -> str:
         "is the default. Columns as above; a flip is a test row whose class changes when its embedding is "
         "moved from its group to another (see the next section)."
     )
-    return "\n\n".join([head, *blocks])
+    return "\n\n".join([head, *blocks, _fpf_said(grid)]).rstrip()
+
+
+def _fpf_said(grid: Grid) -> str:
+    """Where FPF alone differs from weights by size, measured by FedAvg's own spread over seeds."""
+    told: dict[str, list[str]] = {
+        "lower": [],
+        "higher": [],
+        "no further away than FedAvg's seeds lie apart": [],
+    }
+    for task in PARTS["fusions"].tasks:
+        gaps = [
+            over_seeds([c for c in grid.get(task, {}).get(m, []) if c["seed"] < PARTS["fusions"].seeds], ODDS)
+            for m in ("fpf", "fedavg")
+        ]
+        if gaps[0] and gaps[1]:
+            change = gaps[0].value - gaps[1].value
+            words = list(told)
+            word = words[2] if abs(change) <= gaps[1].sd else words[0] if change < 0 else words[1]
+            told[word].append(f"`{task}` ({change:+.3f})")
+    parts = [f"{word}: {', '.join(where)}" for word, where in told.items() if where]
+    return (
+        f"FPF alone against weights by size, mean odds gap over seeds: {'; '.join(parts)}." if parts else ""
+    )
 
 
 def _table(task: str, methods: dict[str, list[Cell]], bases: tuple[str, ...], names: dict[str, Any]) -> str:
