@@ -121,7 +121,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cdfp-alpha-1": {"method": "cdfp", "alpha": 1.0},
     "cdfp-alpha-4": {"method": "cdfp", "alpha": 4.0},
     "cdfp-depth-1": {"method": "cdfp", "depth": 1},
-    "cdfp-depth-4": {"method": "cdfp", "depth": 4},
     "dsop-text": {"method": "dsop", "dsop": "text"},
     "dsop-text-span": {"method": "dsop", "dsop": "text-span"},
     "dsop-image": {"method": "dsop", "dsop": "image"},

@@ -58,8 +58,8 @@ class Seed:
     def __init__(self, sources: Sources, task: str, seed: int, **settings: Any) -> None:
         self.task, self.seed, self.settings, self.work = task, seed, settings, sources.work
         self.cfg = config_of(task, "fedavg", seed, **settings)
-        self.dataset, self.encoder = sources.dataset(task, self.cfg), sources.encoder(task)
-        self.prepared = prepare(self.cfg, dataset=self.dataset, encoder=self.encoder)
+        dataset, encoder = sources.dataset(task, self.cfg), sources.encoder(task)
+        self.prepared = prepare(self.cfg, dataset=dataset, encoder=encoder)
         self.fedavg = self._fedavg()
         self.before = predict(self.prepared, self.fedavg)
         self._posthoc: dict[str, pd.DataFrame] = {}
@@ -67,9 +67,8 @@ class Seed:
     def cell(self, method: str) -> dict[str, Any]:
         """Everything the page says about one method on this task and seed."""
         cfg = config_of(self.task, method, self.seed, **self.settings)
-        prepared = self._prepared(cfg)
-        trained = self._train(method, cfg, prepared)
-        frame = predict(prepared, trained)
+        trained = self._train(method, cfg)
+        frame = predict(self.prepared, trained)
         found = {
             "task": self.task,
             "method": method,
@@ -92,22 +91,16 @@ class Seed:
         if cfg.pooling == "local":
             found["mean_client"] = mean_client(self.prepared, trained)
         elif cfg.tune == "prompts" and cfg.posthoc == "none":
-            found["counterfactual"] = measured(prepared, cfg, trained)
+            found["counterfactual"] = measured(self.prepared, cfg, trained)
         weights = self.prepared.provenance["weights_sha256"]
         return found | {"made_by": {**machine(), "source": source_digest(), "weights_sha256": weights}}
 
-    def _prepared(self, cfg: Config) -> Prepared:
-        """The same clients; the initial prompts are drawn again where `cfg` prompts more layers."""
-        if cfg.depth <= self.cfg.depth:
-            return self.prepared
-        return prepare(cfg, dataset=self.dataset, encoder=self.encoder)
-
-    def _train(self, method: str, cfg: Config, prepared: Prepared) -> Trained:
+    def _train(self, method: str, cfg: Config) -> Trained:
         if method == "fedavg":
             return self.fedavg
         if method in POSTHOC:
-            return with_posthoc(cfg, prepared, self.fedavg)
-        return train(cfg, prepared, progress=None)
+            return with_posthoc(cfg, self.prepared, self.fedavg)
+        return train(cfg, self.prepared, progress=None)
 
     def _after(self, method: str) -> pd.DataFrame:
         if method not in self._posthoc:
