@@ -54,10 +54,10 @@ def picture(cells: dict[str, dict[str, Any]], faces: Dataset, path: Path) -> Non
     below.axvline(chance, color="black", linestyle="--", linewidth=1)
     below.text(chance, 2.55, " chance alone stays left of here (95 %)", fontsize=9, va="center")
     below.set_ylim(-0.6, 2.8)
-    for y, cell in enumerate(cells.values()):
+    for y, (cell, gap) in enumerate(zip(cells.values(), gaps, strict=True)):
         accuracy = cell["metrics"]["balanced_accuracy"]["value"]
-        below.text(0.003, y, f"balanced accuracy {accuracy:.3f}", va="center", fontsize=10,
-                   bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2})  # fmt: skip
+        below.text(gap["high"] + 0.004, y, f"balanced accuracy {accuracy:.3f}", va="center", fontsize=10)
+    below.set_xlim(0, max(gap["high"] for gap in gaps) * 1.35)
     below.invert_yaxis()
     n = next(iter(cells.values()))["n_test"]
     below.set_xlabel(f"odds gap between round and square faces (worst of TPR and FPR, n = {n})")
