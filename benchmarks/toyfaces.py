@@ -2,15 +2,13 @@
 
     python -m benchmarks.toyfaces
 
-The numbers are cells of the results grid (task `toy-shape`, seed 0), which stand in RESULTS.md too.
+The numbers are those of RESULTS.md, task `toy-shape`: means over seeds, ends of the intervals averaged.
 What this module does not do: it trains nothing.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -19,12 +17,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 
-from benchmarks.grid import GRID, cell_path
-from benchmarks.table import ODDS
+from benchmarks import RESULTS
+from benchmarks.table import ODDS, Cell, Grid, over_seeds
 from fvlfp.data import toyfaces
 from fvlfp.data.table import Dataset
 
-PICTURE = GRID.parent / "toyfaces.png"
+PICTURE = RESULTS / "toyfaces.png"
 #: method of the grid -> its name in the picture
 SHOWN = {
     "zero-shot": "zero-shot",
@@ -33,8 +31,13 @@ SHOWN = {
 }
 
 
-def picture(cells: dict[str, dict[str, Any]], faces: Dataset, path: Path) -> None:
+def picture(methods: dict[str, list[Cell]], faces: Dataset, path: Path) -> None:
     """A strip of toy faces over the odds gap of each method, with its 95 % sampling interval."""
+    shown = [
+        (name, over_seeds(cells, ODDS), over_seeds(cells, "balanced_accuracy"))
+        for name, cells in methods.items()
+    ]
+    bars = [(name, gap, accuracy) for name, gap, accuracy in shown if gap and accuracy]
     sns.set_theme(style="whitegrid", context="notebook")
     figure, (top, below) = plt.subplots(2, 1, figsize=(8, 5), height_ratios=[1, 1.5], layout="constrained")
     rows = np.flatnonzero((faces.frame["split"] == "test").to_numpy())[:20]
@@ -42,32 +45,34 @@ def picture(cells: dict[str, dict[str, Any]], faces: Dataset, path: Path) -> Non
     top.imshow(np.vstack(strip), interpolation="nearest")
     top.set_title("Drawn faces: is it smiling?", loc="left", fontsize=12)
     top.axis("off")
-    names = list(cells)
-    gaps = [cell["metrics"][ODDS] for cell in cells.values()]
-    values = np.array([gap["value"] for gap in gaps])
-    errors = np.array([[max(0, g["value"] - g["low"]), max(0, g["high"] - g["value"])] for g in gaps]).T
-    colours = sns.color_palette("colorblind", len(names))
-    bars = below.barh(names, values, xerr=errors, color=colours, edgecolor="black", capsize=4)
-    for bar, hatch in zip(bars, ["//", "..", ""], strict=True):
+    gaps = [gap for _, gap, _ in bars]
+    errors = np.array([[max(0, g.value - g.low), max(0, g.high - g.value)] for g in gaps]).T
+    colours = sns.color_palette("colorblind", len(bars))
+    drawn = below.barh([name for name, *_ in bars], [g.value for g in gaps], xerr=errors, color=colours,
+                       edgecolor="black", capsize=4)  # fmt: skip
+    for bar, hatch in zip(drawn, ["//", "..", ""], strict=True):
         bar.set_hatch(hatch)
-    chance = gaps[names.index("FedAvg prompts")]["null_95"]
+    cells = methods[SHOWN["fedavg"]]
+    chance = float(np.mean([cell["metrics"][ODDS]["null_95"] for cell in cells]))
     below.axvline(chance, color="black", linestyle="--", linewidth=1)
     below.text(chance, 2.55, " chance alone stays left of here (95 %)", fontsize=9, va="center")
     below.set_ylim(-0.6, 2.8)
-    for y, (cell, gap) in enumerate(zip(cells.values(), gaps, strict=True)):
-        accuracy = cell["metrics"]["balanced_accuracy"]["value"]
-        below.text(gap["high"] + 0.004, y, f"balanced accuracy {accuracy:.3f}", va="center", fontsize=10)
-    below.set_xlim(0, max(gap["high"] for gap in gaps) * 1.35)
+    for y, (_, gap, accuracy) in enumerate(bars):
+        below.text(gap.high + 0.004, y, f"balanced accuracy {accuracy.value:.3f}", va="center", fontsize=10)
+    below.set_xlim(0, max(gap.high for gap in gaps) * 1.35)
     below.invert_yaxis()
-    n = next(iter(cells.values()))["n_test"]
-    below.set_xlabel(f"odds gap between round and square faces (worst of TPR and FPR, n = {n})")
+    below.set_xlabel(
+        "odds gap between round and square faces (worst of TPR and FPR),\n"
+        f"mean of {len(cells)} seeds, n = {cells[0]['n_test']:,} each"
+    )
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
 def main() -> None:
     """Read the cells, draw."""
-    found = {name: json.loads(cell_path("toy-shape", m, 0).read_text()) for m, name in SHOWN.items()}
+    grid = Grid.read()["toy-shape"]
+    found = {name: grid[method] for method, name in SHOWN.items()}
     picture(found, toyfaces.make(60, seed=0), PICTURE)
     print(PICTURE)
 
