@@ -59,7 +59,7 @@ def picture(methods: dict[str, list[Cell]], faces: Dataset, path: Path) -> None:
     below.set_ylim(-0.6, 2.8)
     for y, (_, gap, accuracy) in enumerate(bars):
         below.text(gap.high + 0.004, y, f"balanced accuracy {accuracy.value:.3f}", va="center", fontsize=10)
-    below.set_xlim(0, max(gap.high for gap in gaps) * 1.35)
+    below.set_xlim(0, max(gap.high for gap in gaps) * 1.45)
     below.invert_yaxis()
     below.set_xlabel(
         "odds gap between round and square faces (worst of TPR and FPR),\n"
