@@ -69,7 +69,9 @@ def _goal(grid: Grid) -> str:
         "",
         f"Against FedAvg prompts with class-balanced cross-entropy, {hits} of {len(found)} parts of the goal "
         f"are hit and {len(found) - hits} missed: {counts}. A part is judged on the mean over seeds, or "
-        "on every seed where it says so.",
+        "on every seed where it says so; an interval that includes 0 does not undo a hit, so read it. The "
+        "best "
+        "free projection is picked on test rows, in its favour.",
         "",
         "| | task | " + " | ".join(_name(m) for m in OURS) + " |",
         "|---|---|" + "---|" * len(OURS),
