@@ -25,6 +25,7 @@ from flwr.clientapp import ClientApp
 
 from benchmarks import RESULTS
 from benchmarks.grid import metrics_of
+from benchmarks.machine import named
 from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
 from fvlfp.federation.app import make_client_app, serve
@@ -132,7 +133,7 @@ def page(results: dict[str, Any]) -> str:
         "longer than 10 times the round's median; what else is refused stands in "
         "`fvlfp/federation/checks.py`.",
         "",
-        f"Machine: {where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}.",
+        f"Machine: {named(where)}.",
         "",
         "| clients | bad of 10 | rule | seeds | balanced accuracy | odds gap (worst) | refused bad, honest |",
         "|---|--:|---|---|---|---|---|",

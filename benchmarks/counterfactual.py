@@ -17,8 +17,9 @@ from torch import Tensor
 
 from fvlfp import cdfp, dsop
 from fvlfp.config import Config
+from fvlfp.federation.alone import merged
 from fvlfp.federation.client import client_moments
-from fvlfp.federation.objective import Split, row_weights
+from fvlfp.federation.objective import row_weights
 from fvlfp.federation.run import Prepared, Trained
 from fvlfp.federation.task import Task
 
@@ -50,21 +51,19 @@ def flip_rate(prepared: Prepared, trained: Trained) -> float:
 def gradient_cosine(prepared: Prepared, cfg: Config, prompts: Tensor) -> float:
     """Cosine between the gradients of CDFP's term and of the cross-entropy, at `prompts`.
 
-    Below 0 they pull apart. On the first rows of all clients, with the directions and pairs of `cfg`
+    Below 0 they pull apart. On rows drawn from all clients, with the directions and pairs of `cfg`
     (pairing="image").
     """
     task = prepared.task
     name = next(iter(task.groups))
-    parts = [client.train for client in prepared.clients]
-    z = torch.cat([p.z for p in parts])
-    pick = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))[:ROWS]
-    data = Split(z, torch.cat([p.y for p in parts]), {name: torch.cat([p.g[name] for p in parts])})
-    data = data.take(pick.numpy())
+    everything = merged(prepared.clients).train
+    pick = torch.randperm(len(everything), generator=torch.Generator().manual_seed(0))[:ROWS]
+    data = everything.take(pick.numpy())
     weights = row_weights(data, task, cfg)
     if cfg.cf_directions == "image":
         source, d = data.g[name], _label_directions(prepared)
     else:
-        source = (data.z @ task.group_texts[name].T).argmax(1)
+        source = task.read_groups(data.z)[name]
         d = _directions(prepared, cfg)
     target = cdfp.other_group(source, len(task.groups[name]), torch.Generator().manual_seed(1))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 
 def machine() -> dict[str, str | int]:
@@ -24,3 +26,8 @@ def machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("fvlfp", "torch", "open_clip_torch", "flwr", "numpy")},
     }
+
+
+def named(where: Mapping[str, Any]) -> str:
+    """What `machine()` told, for a page: processor, cores, and the two versions that matter most."""
+    return f"{where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}"

@@ -27,7 +27,7 @@ def options(grid: Grid) -> str:
     blocks: list[str] = []
     for part, bases, names in parts:
         for task in PARTS[part].tasks:
-            methods = grid.get(task, {})
+            methods = _seeds_of(part, grid.get(task, {}))
             if any(name in methods for name in names):
                 blocks.append(_table(task, methods, ("fedavg", *bases), names))
     if not blocks:
@@ -41,6 +41,12 @@ def options(grid: Grid) -> str:
     return "\n\n".join([head, *blocks, _fpf_said(grid)]).rstrip()
 
 
+def _seeds_of(part: str, methods: dict[str, list[Cell]]) -> dict[str, list[Cell]]:
+    """The cells of the part's own seeds: methods of other parts may have run with more."""
+    most = PARTS[part].seeds
+    return {name: [c for c in cells if c["seed"] < most] for name, cells in methods.items()}
+
+
 def _fpf_said(grid: Grid) -> str:
     """Where FPF alone differs from weights by size, measured by FedAvg's own spread over seeds."""
     told: dict[str, list[str]] = {
@@ -49,10 +55,8 @@ def _fpf_said(grid: Grid) -> str:
         "no further away than FedAvg's seeds lie apart": [],
     }
     for task in PARTS["fusions"].tasks:
-        gaps = [
-            over_seeds([c for c in grid.get(task, {}).get(m, []) if c["seed"] < PARTS["fusions"].seeds], ODDS)
-            for m in ("fpf", "fedavg")
-        ]
+        methods = _seeds_of("fusions", grid.get(task, {}))
+        gaps = [over_seeds(methods.get(m, []), ODDS) for m in ("fpf", "fedavg")]
         if gaps[0] and gaps[1]:
             change = gaps[0].value - gaps[1].value
             words = list(told)
@@ -71,10 +75,9 @@ def _table(task: str, methods: dict[str, list[Cell]], bases: tuple[str, ...], na
         "| | changed | seeds | balanced accuracy | worst cell | odds gap | excess | flips |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    most = PARTS["options"].seeds
-    fedavg = [cell for cell in methods.get("fedavg", []) if cell["seed"] < most]
+    fedavg = methods.get("fedavg")
     for name in (*bases, *names):
-        cells = [cell for cell in methods.get(name, []) if cell["seed"] < most]
+        cells = methods.get(name)
         if not cells:
             continue
         told = []

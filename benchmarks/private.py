@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import RESULTS
 from benchmarks.grid import metrics_of
+from benchmarks.machine import named
 from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
 from fvlfp.federation.privacy import epsilon
@@ -66,7 +67,7 @@ def page(results: dict[str, Any]) -> str:
         "their own validation rows after training, so they tell more: with FPF the same epsilon promises "
         "less.",
         "",
-        f"Machine: {where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}.",
+        f"Machine: {named(where)}.",
         "",
         "| method | noise multiplier | epsilon | largest share | balanced accuracy | odds gap (worst) |",
         "|---|--:|--:|--:|---|---|",

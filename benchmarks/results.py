@@ -16,6 +16,7 @@ import numpy as np
 from benchmarks.frontier import SHOWN, draw
 from benchmarks.goal import verdicts
 from benchmarks.grid import CORNERS, DRAWS, FUSIONS, OPTIONS, OURS, PAIRED_DRAWS, PARTS, SETTINGS, TASKS
+from benchmarks.machine import named
 from benchmarks.options import ceiling, counterfactuals, options
 from benchmarks.table import COLUMNS, ODDS, Cell, Grid, Mean, excess, main_effect, over_seeds, reduction
 
@@ -37,7 +38,7 @@ def page(grid: Grid) -> str:
 def _head(grid: Grid) -> str:
     cells = grid.cells()
     made = [cell["made_by"] for cell in cells]
-    where = sorted({f"{m['cpu']}, {m['cores']} cores, torch {m['torch']}, flwr {m['flwr']}" for m in made})
+    where = sorted({named(m) for m in made})
     seeds = sorted({cell["seed"] for cell in cells})
     sources = {m["source"] for m in made}
     minutes = sum(cell["seconds"] for cell in cells) / 60

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import RESULTS
-from benchmarks.machine import machine
+from benchmarks.machine import machine, named
 from fvlfp.config import Config
 from fvlfp.federation.run import prepare, train
 
@@ -63,8 +63,7 @@ def page(results: dict[str, Any]) -> str:
             "Written by `python -m benchmarks.thousand`; do not edit. Built-in data, full method, ten rows a "
             "client, every client in every round. Round 1 includes the clients' sums and counts for DSOP.",
             "",
-            f"Machine: {where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}. "
-            "Other work ran on it: the seconds are an upper bound.",
+            f"Machine: {named(where)}. Other work ran on it: the seconds are an upper bound.",
             "",
             f"Before training {run['before training']:.0f} MiB are in memory, the encoded data among them. "
             f"From round 1 to round 5 memory changes by {memory[-1] - memory[0]:+.1f} MiB. All "

@@ -24,7 +24,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from benchmarks import RESULTS
-from benchmarks.machine import machine
+from benchmarks.machine import machine, named
 from deploy.trial import Trial, free_port
 from fvlfp.config import Config
 from fvlfp.data.card import Card
@@ -129,8 +129,7 @@ def page(found: dict[str, Any]) -> str:
         f"full method, {found['clients']} clients, {found['rounds']} rounds) on SuperLink and SuperNodes, "
         "and on other engines: are the global prompts and the subspace those of the deployment?",
         "",
-        f"Machine: {where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}"
-        f"{', ray ' + found['ray'] if found['ray'] else ''}.",
+        f"Machine: {named(where)}{', ray ' + found['ray'] if found['ray'] else ''}.",
         "",
         "| engine | what it is | equal bit for bit | largest difference | largest number in a prompt |",
         "|---|---|---|--:|--:|",

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks import RESULTS
-from benchmarks.machine import machine
+from benchmarks.machine import machine, named
 from deploy.keys import make_keys, make_node_key
 from deploy.trial import Trial, send
 from fvlfp.federation.result import read_result
@@ -356,7 +356,7 @@ def page(results: dict[str, Any]) -> str:
         "the server has said in its log: a round is said after its checkpoint is on the disk. Rows may come "
         "from several calls; other work ran on the machine.",
         "",
-        f"Machine: {where['cpu']}, {where['cores']} cores, torch {where['torch']}, flwr {where['flwr']}.",
+        f"Machine: {named(where)}.",
         "",
         "| fault | what happened | what was lost | message seen |",
         "|---|---|---|---|",

@@ -5,7 +5,9 @@ What this module does not do: it sends nothing. What leaves a client is decided 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -51,20 +53,39 @@ def local_train(
     data: already projected where DSOP acts in training. directions: attribute -> D (G, d) for
     pairing="image". seed_name: names the generators, so the result depends on nothing but the arguments.
     """
-    params = prompts.detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([params], lr=cfg.lr)
+    (new,), loss = tune([prompts], data, task, cfg, directions=directions, seed_name=seed_name)
+    return new, loss
+
+
+def tune(
+    start: list[Tensor],
+    data: Split,
+    task: Task,
+    cfg: Config,
+    *,
+    directions: dict[str, Tensor],
+    seed_name: str,
+    see: Callable[[list[Tensor], Tensor], Tensor] | None = None,
+) -> tuple[list[Tensor], float]:
+    """`local_train` for text prompts `start[0]`, and whatever else `start` holds.
+
+    see: z (n, d) of row numbers (n,), embedded with the current parameters; None takes the rows of `data.z`.
+    """
+    params = [t.detach().clone().requires_grad_() for t in start]
+    optimiser = torch.optim.Adam(params, lr=cfg.lr)
     weights, drawn = row_weights(data, task, cfg), plan(data, task, cfg, seed_name)
-    total = torch.zeros((), device=prompts.device)
-    for batch in batches(data, weights, drawn, cfg.batch):
-        said = task.say(params, pairs=says_pairs(cfg), words=says_words(cfg))
+    total = torch.zeros((), device=start[0].device)
+    live = partial(see, params) if see else None
+    for batch in batches(data, weights, drawn, cfg.batch, see=live):
+        said = task.say(params[0], pairs=says_pairs(cfg), words=says_words(cfg))
         loss = batch_loss(said, batch, task, cfg, directions)
         if cfg.lambda_prox > 0:
-            loss = loss + cfg.lambda_prox * rivals.proximal(params, prompts)
+            loss = loss + cfg.lambda_prox * sum(map(rivals.proximal, params, start))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         total += loss.detach() * len(batch.y)
-    return params.detach(), float(total) / (len(data) * cfg.local_epochs)
+    return [t.detach() for t in params], float(total) / (len(data) * cfg.local_epochs)
 
 
 @torch.no_grad()

@@ -105,7 +105,7 @@ def _sources(data: Split, task: Task, cfg: Config) -> dict[str, Tensor]:
         return {}
     if cfg.cf_directions == "image":
         return data.g
-    return {name: (data.z @ texts.T).argmax(1) for name, texts in task.group_texts.items()}
+    return task.read_groups(data.z)
 
 
 def row_weights(data: Split, task: Task, cfg: Config) -> Tensor:

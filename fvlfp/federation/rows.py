@@ -76,8 +76,7 @@ def with_groups(client: ClientData, task: Task, cfg: Config) -> ClientData:
     """
 
     def read(split: Split) -> Split:
-        groups = {name: (split.z @ texts.T).argmax(1) for name, texts in task.group_texts.items()}
-        return dataclasses.replace(split, g=groups)
+        return dataclasses.replace(split, g=task.read_groups(split.z))
 
     if cfg.groups_from == "labels":
         return client

@@ -141,6 +141,10 @@ class Task:
             by_layer[name] = [_means(s[..., rows, :], cell, n_cells).unflatten(-2, shape) for s in states]
         return Said(texts[..., : len(self.classes), :], named, by_layer, group_words)
 
+    def read_groups(self, z: Tensor) -> dict[str, Tensor]:
+        """Attribute -> (n,) the group that the frozen model reads off each embedding: `argmax_g z E^T`."""
+        return {name: (z @ texts.T).argmax(1) for name, texts in self.group_texts.items()}
+
     def fair_group_texts(self, prompts: Tensor) -> dict[str, Tensor]:
         """`group_texts`, but said by the learned prompts instead of the hand-written templates."""
         out = {}

@@ -15,12 +15,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fvlfp import rivals
 from fvlfp.clip.encoder import BATCH
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.errors import InputError
-from fvlfp.federation.objective import Split, batch_loss, batches, plan, row_weights, says_pairs, says_words
+from fvlfp.federation.client import tune
+from fvlfp.federation.objective import Split
 from fvlfp.federation.task import Task
 
 
@@ -65,23 +65,12 @@ def vision_train(
     """
     image, pixels = task.image, data.pixels
     assert image is not None and pixels is not None
-    start = [prompts, vision.to(prompts.device)]
-    params = [t.detach().clone().requires_grad_() for t in start]
-    optimiser = torch.optim.Adam(params, lr=cfg.lr)
-    weights, drawn = row_weights(data, task, cfg), plan(data, task, cfg, seed_name)
-    total = torch.zeros((), device=prompts.device)
 
-    def see(rows: Tensor) -> Tensor:
+    def see(params: list[Tensor], rows: Tensor) -> Tensor:
         return projection(image.encode(pixels[rows], params[1]))
 
-    for batch in batches(data, weights, drawn, cfg.batch, see=see):
-        said = task.say(params[0], pairs=says_pairs(cfg), words=says_words(cfg))
-        loss = batch_loss(said, batch, task, cfg, directions)
-        if cfg.lambda_prox > 0:
-            loss = loss + cfg.lambda_prox * sum(map(rivals.proximal, params, start))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        total += loss.detach() * len(batch.y)
-    new_prompts, new_vision = (t.detach() for t in params)
-    return new_prompts, new_vision, float(total) / (len(data) * cfg.local_epochs)
+    start = [prompts, vision.to(prompts.device)]
+    (new_prompts, new_vision), loss = tune(
+        start, data, task, cfg, directions=directions, seed_name=seed_name, see=see
+    )
+    return new_prompts, new_vision, loss
