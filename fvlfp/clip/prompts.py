@@ -142,7 +142,8 @@ class TextTower:
         if prompts is None:  # no context, in no layer
             prompts = self._position.new_zeros(len(self.blocks), 0, self.width)
         lead = prompts.shape[:-3]
-        deep = prompts.reshape(lead.numel(), *prompts.shape[-3:]).to(self._position.dtype)
+        # Prompts out of a message lie on the CPU: they follow the tower, device and dtype alike.
+        deep = prompts.reshape(lead.numel(), *prompts.shape[-3:]).to(self._position)
         n_prompts, depth, n_before = len(deep), deep.shape[1], 1 + deep.shape[2]
         n_texts, total = tokens.ids.shape
         rows = torch.arange(n_texts, device=self.device).repeat(n_prompts)
