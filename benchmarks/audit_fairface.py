@@ -24,11 +24,11 @@ from benchmarks.machine import machine
 from benchmarks.shared import load_encoder, shared_folder
 from data_prep.fairface import convert
 from fvlfp.audit import Audit, audit, write_audit
-from fvlfp.audit.probes import leakage
-from fvlfp.audit.retrieval import audit_retrieval
+from fvlfp.audit.clip.probes import leakage
+from fvlfp.audit.clip.retrieval import audit_retrieval
 from fvlfp.clip.encoder import Encoder, features
 from fvlfp.data.table import Dataset, read_table
-from fvlfp.zero_shot import zero_shot
+from fvlfp.runs.zero_shot import zero_shot
 
 TASKS = {"gender": ("gender", ["race"], "Male"), "age": ("age_40", ["gender", "race"], "40+")}
 K = 500

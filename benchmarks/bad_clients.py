@@ -29,12 +29,12 @@ from benchmarks.machine import named
 from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
 from fvlfp.federation.app import make_client_app, serve
-from fvlfp.federation.client import ClientData
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
-from fvlfp.federation.messages import arrays_of, number, read_arrays
-from fvlfp.federation.run import Prepared, Trained, predict, prepare
-from fvlfp.federation.stacked import TrainTogether
+from fvlfp.federation.protocol import arrays_of, number, read_arrays
 from fvlfp.federation.subspace import final_projection
+from fvlfp.federation.together import TrainTogether
+from fvlfp.runs.train import Prepared, Trained, predict, prepare
+from fvlfp.training.local import ClientData
 
 #: rule -> (what it is, config)
 RULES: dict[str, dict[str, Any]] = {
@@ -131,7 +131,7 @@ def page(results: dict[str, Any]) -> str:
         "",
         "Krum and trimmed mean are told how many liars there are. All but the first rule refuse updates "
         "longer than 10 times the round's median; what else is refused stands in "
-        "`fvlfp/federation/checks.py`.",
+        "`fvlfp/federation/trust.py`.",
         "",
         f"Machine: {named(where)}.",
         "",

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from fvlfp import cdfp, dsop
 from fvlfp.config import Config
-from fvlfp.federation.alone import merged
-from fvlfp.federation.client import client_moments
-from fvlfp.federation.objective import row_weights
-from fvlfp.federation.run import Prepared, Trained
-from fvlfp.federation.task import Task
+from fvlfp.runs.train import Prepared, Trained
+from fvlfp.training.alone import merged
+from fvlfp.training.local import client_moments
+from fvlfp.training.loss import row_weights
+from fvlfp.training.task import Task
 
 #: training rows whose gradients are compared
 ROWS = 2_000

@@ -23,8 +23,8 @@ from fvlfp.config import Config
 from fvlfp.data import toyfaces
 from fvlfp.data.card import Attribute
 from fvlfp.data.table import Dataset, read_table
-from fvlfp.federation.run import Prepared, Trained
 from fvlfp.methods import METHODS
+from fvlfp.runs.train import Prepared, Trained
 
 GRID = Path(__file__).parent / "results" / "grid"
 #: resampling draws of the audit and of the paired comparison

@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from fvlfp.audit import metrics
-from fvlfp.audit.counts import Counts
-from fvlfp.audit.families import families, joints
-from fvlfp.audit.gaps import TESTED_AS
-from fvlfp.audit.intervals import holm
-from fvlfp.audit.paired import change
-from fvlfp.audit.resampling import Family, infer
+from fvlfp.audit.stats import metrics
+from fvlfp.audit.stats.counts import Counts
+from fvlfp.audit.stats.families import families, joints
+from fvlfp.audit.stats.gaps import TESTED_AS
+from fvlfp.audit.stats.intervals import holm
+from fvlfp.audit.stats.paired import change
+from fvlfp.audit.stats.resampling import Family, infer
 
 DRAWS = 200
 STEP = 100

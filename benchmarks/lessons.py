@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
-from fvlfp.tour import lessons
+from fvlfp.course.tour import lessons
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TEACHING = RESULTS.parent.parent / "TEACHING.md"
-ONE = "from pathlib import Path; from fvlfp.tour import run_lesson; import sys; "
+ONE = "from pathlib import Path; from fvlfp.course.tour import run_lesson; import sys; "
 ONE += "run_lesson(Path(sys.argv[1]), Path(sys.argv[2]), profile=sys.argv[3], seed=0, device='cpu')"
 
 

@@ -23,7 +23,7 @@ from benchmarks.machine import named
 from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
 from fvlfp.federation.privacy import epsilon
-from fvlfp.federation.run import Prepared, predict, prepare, train
+from fvlfp.runs.train import Prepared, predict, prepare, train
 
 CLIENTS, ROUNDS, CLIP, DELTA = 60, 8, 0.5, 1e-3
 #: noise multipliers; None is no clipping and no noise

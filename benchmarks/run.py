@@ -47,9 +47,9 @@ from benchmarks.machine import machine
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.federation.checkpoint import write_atomically
-from fvlfp.federation.client import confusion
-from fvlfp.federation.run import Prepared, Trained, predict, prepare, train, with_posthoc
 from fvlfp.fpf import balanced_accuracy, cell_recalls, recall_gap
+from fvlfp.runs.train import Prepared, Trained, predict, prepare, train, with_posthoc
+from fvlfp.training.local import confusion
 
 
 class Seed:

@@ -39,13 +39,13 @@ from fvlfp.config import Config
 from fvlfp.data import toyfaces
 from fvlfp.data.card import Attribute, Card
 from fvlfp.data.table import Dataset, Files
-from fvlfp.federation.client import ClientData, Job, local_train
-from fvlfp.federation.messages import arrays_of, payload_bytes
-from fvlfp.federation.objective import Split, plan
-from fvlfp.federation.run import Prepared, Trained, train
-from fvlfp.federation.stacked import train_stacked
-from fvlfp.federation.task import Task
-from fvlfp.zero_shot import audit_clip
+from fvlfp.federation.protocol import arrays_of, payload_bytes
+from fvlfp.runs.train import Prepared, Trained, train
+from fvlfp.runs.zero_shot import audit_clip
+from fvlfp.training.local import ClientData, Job, local_train
+from fvlfp.training.loss import Split, plan
+from fvlfp.training.stacked import train_stacked
+from fvlfp.training.task import Task
 
 RESULTS = Path(__file__).parent / "results"
 PLAIN = {"lambda_anchor": 0.0, "depth": 1, "class_balanced": False, "local_epochs": 1}

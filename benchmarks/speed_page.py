@@ -114,7 +114,7 @@ def page(found: dict[str, Any]) -> str:
         *(f"| {clients} | {mb:,.0f} |" for clients, mb in found["memory"].items()),
         "",
         "0 clients is the process with the model alone. Activations of a stack are bounded by",
-        "`fvlfp.federation.stacked.MOST_BYTES` (1 GiB), however many clients there are.",
+        "`fvlfp.training.stacked.MOST_BYTES` (1 GiB), however many clients there are.",
         "",
         "## Not measured",
         "No GPU was at hand: `python -m benchmarks.speed --device cuda` is written to run these parts on",

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks import RESULTS
 from benchmarks.machine import machine, named
 from fvlfp.config import Config
-from fvlfp.federation.run import prepare, train
+from fvlfp.runs.train import prepare, train
 
 
 def resident() -> float:

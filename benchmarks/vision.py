@@ -36,16 +36,16 @@ from benchmarks.machine import machine
 from benchmarks.speed import random_clip
 from benchmarks.table import COLUMNS
 from fvlfp.clip.encoder import Encoder, default_cache
+from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.pixels import Pixels
-from fvlfp.clip.vision import ImageTower
 from fvlfp.config import Config
 from fvlfp.data import toyfaces
 from fvlfp.dsop import no_projection
-from fvlfp.federation.client import local_train
-from fvlfp.federation.objective import Split
-from fvlfp.federation.run import predict, prepare, train
-from fvlfp.federation.task import Task
-from fvlfp.federation.vision import vision_train
+from fvlfp.runs.train import predict, prepare, train
+from fvlfp.training.local import local_train
+from fvlfp.training.loss import Split
+from fvlfp.training.task import Task
+from fvlfp.training.vision import vision_train
 
 WAYS = {
     "text": "text prompts alone, embeddings cached",

@@ -14,7 +14,7 @@ import numpy as np
 from fvlfp.config import Config
 from fvlfp.data import toyfaces
 from fvlfp.data.table import Dataset
-from fvlfp.federation.rows import owners
+from fvlfp.training.examples import owners
 
 
 def make_data(folder: Path, cfg: Config) -> list[Path]:

@@ -29,10 +29,10 @@ from deploy.trial import Trial, free_port
 from fvlfp.config import Config
 from fvlfp.data.card import Card
 from fvlfp.data.table import read_table
-from fvlfp.federation.deployed import Site, open_node, run_config_of, run_server
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
-from fvlfp.federation.result import read_result
-from fvlfp.federation.run import Trained, prepare, train
+from fvlfp.runs.deployment import Site, open_node, run_config_of, run_server
+from fvlfp.runs.save import read_result
+from fvlfp.runs.train import Trained, prepare, train
 
 
 def in_process(trial: Trial) -> Trained:

@@ -32,7 +32,7 @@ from benchmarks import RESULTS
 from benchmarks.machine import machine, named
 from deploy.keys import make_keys, make_node_key
 from deploy.trial import Trial, send
-from fvlfp.federation.result import read_result
+from fvlfp.runs.save import read_result
 
 SETTINGS = {"method": "fedavg", "n": 900, "rounds": 3, "deadline": 150.0, "min_available": 2}
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
@@ -309,7 +309,7 @@ def full_disk(soak: Soak) -> None:
 def full_disk_here(out: Path) -> None:
     """The part of `full_disk` that runs in a process of its own, because the limit is the process's."""
     from fvlfp.config import Config
-    from fvlfp.federation.run import prepare, train
+    from fvlfp.runs.train import prepare, train
 
     cfg = Config.make("smoke", "fedavg", rounds=4, device="cpu")
     prepared = prepare(cfg, cache=out / "features")

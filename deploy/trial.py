@@ -73,8 +73,8 @@ class Trial:
     def memory(self) -> str:
         """What the largest client will need, before anything is started."""
         from fvlfp.data.table import read_table
-        from fvlfp.federation.deployed import Site
-        from fvlfp.federation.memory import estimate
+        from fvlfp.runs.deployment import Site
+        from fvlfp.training.memory import estimate
 
         tables = [self.folder / f"node-{k}" / "faces.csv" for k in range(self.cfg.clients)]
         largest = max(tables, key=lambda table: table.stat().st_size)
@@ -153,7 +153,7 @@ class Trial:
     def submit(self, *, resume: bool = False) -> int:
         """`flwr run`; returns Flower's run id."""
         from fvlfp.data.card import Card
-        from fvlfp.federation.deployed import Site, run_config_of
+        from fvlfp.runs.deployment import Site, run_config_of
 
         server = self.folder / "server"
         site = Site.open(self.cfg, Card.read(server / "words.toml"))
@@ -202,9 +202,9 @@ class Trial:
     def audit(self) -> Path:
         """Predict the held-out table with the run's result, zero-shot beside it; returns the report."""
         from fvlfp.data.table import read_table
-        from fvlfp.experiment import audit_runs
-        from fvlfp.federation.deployed import Site
-        from fvlfp.federation.result import read_result
+        from fvlfp.runs.deployment import Site
+        from fvlfp.runs.experiment import audit_runs
+        from fvlfp.runs.save import read_result
 
         dataset = read_table(
             self.folder / "audit" / "faces.csv", label=self.cfg.label, groups=self.cfg.groups

@@ -27,7 +27,7 @@ from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 
 import fvlfp.audit
-from fvlfp.tour import NOTEBOOKS, lessons
+from fvlfp.course.tour import NOTEBOOKS, lessons
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ("README", "METHOD", "TEACHING", "ETHICS", "CONTRIBUTING", "CHANGELOG")

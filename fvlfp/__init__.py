@@ -25,10 +25,10 @@ _HOME = {
     "features": "fvlfp.clip.encoder",
     "Projection": "fvlfp.dsop",
     "fusion_weights": "fvlfp.fpf",
-    "prepare": "fvlfp.federation.run",
-    "train": "fvlfp.federation.run",
-    "check": "fvlfp.lesson",
-    "record": "fvlfp.lesson",
+    "prepare": "fvlfp.runs.train",
+    "train": "fvlfp.runs.train",
+    "check": "fvlfp.course.lesson",
+    "record": "fvlfp.course.lesson",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -70,7 +70,7 @@ def tour(
     Example: fvlfp tour --profile smoke --out runs/tour
     """
     from fvlfp.config import Config
-    from fvlfp.tour import tour as run
+    from fvlfp.course.tour import tour as run
 
     Config.make(profile, seed=seed, device=device)  # refuse a bad word before the first lesson
     report = run(out, profile=profile, seed=seed, device=device, say=typer.echo)
@@ -93,7 +93,7 @@ def train(
     Example: fvlfp train --set method=fvlfp --set label=smiling --set groups=shape,tint --out runs/smile
     """
     from fvlfp.config import Config
-    from fvlfp.experiment import run_and_audit
+    from fvlfp.runs.experiment import run_and_audit
 
     report = run_and_audit(
         Config.read(config, settings or ()), out, resume=resume, skip_bad=skip_bad, say=typer.echo
@@ -194,7 +194,7 @@ def audit_clip(
     """
     from fvlfp.clip.encoder import Encoder
     from fvlfp.data.table import read_table
-    from fvlfp.zero_shot import audit_clip as run
+    from fvlfp.runs.zero_shot import audit_clip as run
 
     dataset = read_table(table, label=label, groups=group, prompts=prompts, skip_bad=skip_bad)
     for line in dataset.skipped:
@@ -264,8 +264,8 @@ def sweep(
     Example: fvlfp sweep grid.toml --out runs/sweep --workers 2, with grid.toml: lesson = "06",
     a line [grid] and below it seed = [0, 1, 2]
     """
-    from fvlfp.sweep.grid import read_grid
-    from fvlfp.sweep.run import sweep as run
+    from fvlfp.course.sweep.grid import read_grid
+    from fvlfp.course.sweep.runner import sweep as run
 
     page, failed = run(read_grid(grid), out, workers=workers)
     typer.echo(f"index: {page}")
@@ -281,7 +281,7 @@ def student(out: Out = Path("student")) -> None:
 
     Example: fvlfp student --out student
     """
-    from fvlfp.student import write_student_copies
+    from fvlfp.course.student import write_student_copies
 
     made = write_student_copies(out)
     typer.echo(f"{len(made)} lessons without solutions in {out}")
@@ -297,7 +297,7 @@ def grade(
 
     Example: fvlfp grade my_class --out grades.csv
     """
-    from fvlfp.grade import grades
+    from fvlfp.course.grade import grades
 
     table = grades(folder)
     table.to_csv(out, index=False)

@@ -6,7 +6,7 @@
 - `leace`: least-squares concept erasure (Belrose et al., NeurIPS 2023), oblique; group labels, or soft
   readings.
 
-What this module does not do: it chooses nothing (see `fvlfp.federation.after`), and only linear traces of a
+What this module does not do: it chooses nothing (see `fvlfp.training.after`), and only linear traces of a
 group are removed.
 """
 

@@ -5,7 +5,7 @@
 - `cell_weights`: reweighing (Kamiran and Calders 2012), so that every class-by-group cell counts equally;
 - `fairfed_weights`: FairFed (Ezzeldin et al., AAAI 2023), eq. 6.
 
-q-FedAvg is in `fvlfp.federation.rules`, FedCLIP in `fvlfp.federation.adapter`. What this module does not do:
+q-FedAvg is in `fvlfp.federation.rules`, FedCLIP in `fvlfp.training.adapter`. What this module does not do:
 it trains nothing and knows no client.
 """
 

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from fvlfp.clip.encoder import Encoder
 from fvlfp.config import Config
 from fvlfp.data.card import Attribute, Card
-from fvlfp.federation.client import ClientData, Split
-from fvlfp.federation.run import Prepared
-from fvlfp.federation.task import Task
+from fvlfp.runs.train import Prepared
+from fvlfp.training.local import ClientData, Split
+from fvlfp.training.task import Task
 
 torch.set_num_threads(1)
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from fvlfp import __version__
 from fvlfp.cli import app
 from fvlfp.data import toyfaces
-from fvlfp.federation import run as fvlfp_run
+from fvlfp.runs import train as fvlfp_run
 
 RUNNER = CliRunner()
 

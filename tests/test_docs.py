@@ -13,7 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from docs.build import with_alt_texts, with_mathml, write_lesson
-from fvlfp.tour import lessons
+from fvlfp.course.tour import lessons
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = [path for path in (ROOT / "fvlfp").rglob("*.py") if ">>> " in path.read_text(encoding="utf-8")]

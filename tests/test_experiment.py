@@ -10,8 +10,8 @@ import pytest
 from fvlfp.audit import compare
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.experiment import run_and_audit
-from fvlfp.federation.run import predict, prepare, train
+from fvlfp.runs.experiment import run_and_audit
+from fvlfp.runs.train import predict, prepare, train
 
 
 def test_the_full_method_lowers_the_odds_gap_of_fedavg(tmp_path):

@@ -7,10 +7,10 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from typer.testing import CliRunner
 
 from fvlfp.cli import app
+from fvlfp.course.grade import grades
+from fvlfp.course.student import student_copy, write_student_copies
+from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError
-from fvlfp.grade import grades
-from fvlfp.student import student_copy, write_student_copies
-from fvlfp.tour import lessons
 
 EXERCISE = (
     "a = 1\n### BEGIN SOLUTION: b: one more\nb = 2\n### END SOLUTION\ncheck('b', b, a + 1, hint='a + 1')"

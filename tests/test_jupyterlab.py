@@ -22,7 +22,7 @@ import nbformat
 import pytest
 from PIL import Image
 
-from fvlfp.tour import lessons
+from fvlfp.course.tour import lessons
 
 LESSONS = lessons()
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from fvlfp.course.lesson import NotYet, check, environment, exercise, record
+from fvlfp.course.student import without_solution, write_student_copies
 from fvlfp.errors import InputError
-from fvlfp.lesson import NotYet, check, environment, exercise, record
-from fvlfp.student import without_solution, write_student_copies
 
 
 def test_check_says_yes(capsys):

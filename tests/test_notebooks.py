@@ -13,8 +13,8 @@ import nbformat
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from fvlfp.student import student_copy, without_solution
-from fvlfp.tour import NOTEBOOKS, lessons, run_lesson
+from fvlfp.course.student import student_copy, without_solution
+from fvlfp.course.tour import NOTEBOOKS, lessons, run_lesson
 
 GOLDEN = Path(__file__).parent / "golden"
 LESSONS = lessons()

@@ -106,7 +106,7 @@ def somebody(tmp_path, monkeypatch, tiny_files) -> dict[str, str]:
     lesson.metadata["language_info"] = {"name": "python"}
     lesson.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(lesson, tmp_path / "lessons" / "00_start_here.ipynb")
-    monkeypatch.setattr("fvlfp.tour.NOTEBOOKS", tmp_path / "lessons")
+    monkeypatch.setattr("fvlfp.course.tour.NOTEBOOKS", tmp_path / "lessons")
     grid = re.search(r"^```toml\n(.*?)^```", README, re.S | re.M)
     (tmp_path / "grid.toml").write_text(grid[1], encoding="utf-8")
     config, weights = tiny_files

@@ -6,7 +6,7 @@ Needs no torch and no flwr. `audit` judges one model, `compare` two models on th
 
 from fvlfp.audit.assess import audit
 from fvlfp.audit.compare import Comparison, compare
-from fvlfp.audit.report import write_audit, write_comparison
-from fvlfp.audit.result import Audit
+from fvlfp.audit.document import Audit
+from fvlfp.audit.report.write import write_audit, write_comparison
 
 __all__ = ["Audit", "Comparison", "audit", "compare", "write_audit", "write_comparison"]

@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 
 from fvlfp import __version__
-from fvlfp.audit import metrics
-from fvlfp.audit.counts import Columns, Counts, encode, require_column
-from fvlfp.audit.families import families
-from fvlfp.audit.gaps import gap_entries
-from fvlfp.audit.intervals import holm, smallest_rate
-from fvlfp.audit.rates import SMALL, blocks, number, numbers
-from fvlfp.audit.result import SCHEMA, Audit
-from fvlfp.audit.scores import read_scores, score_entry, sweep
-from fvlfp.audit.sensitivity import label_noise
+from fvlfp.audit.document import SCHEMA, Audit
+from fvlfp.audit.stats import metrics
+from fvlfp.audit.stats.counts import Columns, Counts, encode, require_column
+from fvlfp.audit.stats.families import families
+from fvlfp.audit.stats.gaps import gap_entries
+from fvlfp.audit.stats.intervals import holm, smallest_rate
+from fvlfp.audit.stats.rates import SMALL, blocks, number, numbers
+from fvlfp.audit.stats.scores import read_scores, score_entry, sweep
+from fvlfp.audit.stats.sensitivity import label_noise
 from fvlfp.errors import InputError
 
 

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fvlfp.audit import metrics
 from fvlfp.audit.assess import with_versions
-from fvlfp.audit.counts import FIRST_ROW, Columns, Counts, encode, require_column
-from fvlfp.audit.families import families, joints
-from fvlfp.audit.gaps import TESTED_AS
-from fvlfp.audit.intervals import holm
-from fvlfp.audit.paired import Change, change, mean_change, rate_change, residuals
-from fvlfp.audit.rates import number
-from fvlfp.audit.resampling import affordable
-from fvlfp.audit.result import SCHEMA
+from fvlfp.audit.document import SCHEMA
+from fvlfp.audit.stats import metrics
+from fvlfp.audit.stats.counts import FIRST_ROW, Columns, Counts, encode, require_column
+from fvlfp.audit.stats.families import families, joints
+from fvlfp.audit.stats.gaps import TESTED_AS
+from fvlfp.audit.stats.intervals import holm
+from fvlfp.audit.stats.paired import Change, change, mean_change, rate_change, residuals
+from fvlfp.audit.stats.rates import number
+from fvlfp.audit.stats.resampling import affordable
 from fvlfp.errors import InputError
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fvlfp.audit.counts import FIRST_ROW, require_column
+from fvlfp.audit.stats.counts import FIRST_ROW, require_column
 from fvlfp.errors import InputError
 
 CHUNK = 500_000  # rows of a CSV parsed at once

@@ -3,7 +3,7 @@
 A causal text tower needs the output of a token only where somebody reads it. With keys and queries apart,
 the context of a prompt is computed once for all its class texts, and the last block at one token a text.
 
-What this module does not do: it trains nothing, and it knows nothing of prompts; see `fvlfp.clip.prompts`.
+What this module does not do: it trains nothing, and it knows nothing of prompts; see `fvlfp.clip.text_tower`.
 """
 
 from __future__ import annotations

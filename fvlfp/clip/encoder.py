@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from fvlfp.clip.prompts import TextTower
+from fvlfp.clip.text_tower import TextTower
 from fvlfp.errors import InputError
 
 #: The built-in model, trained on drawn faces by data_prep/tiny_clip.py.

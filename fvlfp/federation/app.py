@@ -24,18 +24,18 @@ from torch import Tensor
 from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
-from fvlfp.federation.adapter import adapt, adapter_train, initial
 from fvlfp.federation.checkpoint import Checkpoints, State
-from fvlfp.federation.client import ClientData, Job, client_moments, confusion, local_train, suppress
-from fvlfp.federation.messages import arrays_of, number, on_wire, read_arrays, reply_with
-from fvlfp.federation.objective import Split
 from fvlfp.federation.privacy import clip_update
+from fvlfp.federation.protocol import arrays_of, number, on_wire, read_arrays, reply_with
 from fvlfp.federation.rules import extra_report, strategy_for
 from fvlfp.federation.strategy import fusion_of
 from fvlfp.federation.subspace import ask_subspace, choose_projection
-from fvlfp.federation.task import Task
-from fvlfp.federation.vision import initial_vision, seen, vision_train
 from fvlfp.fpf import GAP_PRIOR, balanced_accuracy, client_weight, defined, recall_gap
+from fvlfp.training.adapter import adapt, adapter_train, initial
+from fvlfp.training.local import ClientData, Job, client_moments, confusion, local_train, suppress
+from fvlfp.training.loss import Split
+from fvlfp.training.task import Task
+from fvlfp.training.vision import initial_vision, seen, vision_train
 
 #: A train message's content and the client's data -> what was trained by name (`prompts`, and `vision` where
 #: the image tower is prompted), the class texts, the mean training loss.
@@ -47,7 +47,7 @@ def make_client_app(
 ) -> ClientApp:
     """A ClientApp for whoever can `load` one client's data from Flower's Context.
 
-    trainer: how a client trains; None is `local_train` on its own, see also `fvlfp.federation.stacked`.
+    trainer: how a client trains; None is `local_train` on its own, see also `fvlfp.training.stacked`.
     """
     trainer = trainer or one_by_one(task, cfg)
     app = ClientApp()

@@ -18,12 +18,12 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from torch import Tensor
 
 from fvlfp.config import Config
-from fvlfp.federation.client import ClientData, confusion, suppress
-from fvlfp.federation.messages import arrays_of, number, read_arrays
-from fvlfp.federation.objective import row_weights
+from fvlfp.federation.protocol import arrays_of, number, read_arrays
 from fvlfp.federation.strategy import FairFusion
-from fvlfp.federation.task import Task
 from fvlfp.rivals import fairfed_distance, fairfed_weights
+from fvlfp.training.local import ClientData, confusion, suppress
+from fvlfp.training.loss import row_weights
+from fvlfp.training.task import Task
 
 
 @torch.no_grad()

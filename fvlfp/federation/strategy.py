@@ -2,7 +2,7 @@
 
 With a = 1 and beta = gamma = 0 every weight is n_k, and the class is FedAvg bit for bit.
 
-What this module does not do: it takes no reply unread, see `fvlfp.federation.checks`; but a plausible lie
+What this module does not do: it takes no reply unread, see `fvlfp.federation.trust`; but a plausible lie
 passes, see there and `fvlfp.fpf`.
 """
 
@@ -17,9 +17,9 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, Mult
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.federation.checks import accept, answers, enough, expects, report_of, too_long
-from fvlfp.federation.messages import arrays_of, number, on_wire, payload_bytes, read_arrays
 from fvlfp.federation.privacy import add_noise, noise_seed, noise_std
+from fvlfp.federation.protocol import arrays_of, number, on_wire, payload_bytes, read_arrays
+from fvlfp.federation.trust import accept, answers, enough, expects, report_of, too_long
 from fvlfp.fpf import Fusion, defined, fusion_weights, mean_known
 
 

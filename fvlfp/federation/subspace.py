@@ -17,11 +17,11 @@ from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.federation.checkpoint import State
-from fvlfp.federation.checks import Shapes, counts_of, expects, moments_of
-from fvlfp.federation.client import needs_group_labels
-from fvlfp.federation.messages import arrays_of, ask, read_arrays
-from fvlfp.federation.task import Task
+from fvlfp.federation.protocol import arrays_of, ask, read_arrays
+from fvlfp.federation.trust import Shapes, counts_of, expects, moments_of
 from fvlfp.fpf import cell_recalls, recall_gap
+from fvlfp.training.local import needs_group_labels
+from fvlfp.training.task import Task
 
 MOMENTS = f"{MessageType.QUERY}.moments"
 

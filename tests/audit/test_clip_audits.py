@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fvlfp.audit import plots
-from fvlfp.audit.embeddings import modality_gap, overlap, picture
-from fvlfp.audit.probes import CLIP_PAPER, associations, flip_rate, leakage
-from fvlfp.audit.retrieval import audit_retrieval, max_skew, ndkl, target_shares
+from fvlfp.audit.clip.embeddings import modality_gap, overlap, picture
+from fvlfp.audit.clip.probes import CLIP_PAPER, associations, flip_rate, leakage
+from fvlfp.audit.clip.retrieval import audit_retrieval, max_skew, ndkl, target_shares
+from fvlfp.audit.report import plots
 from fvlfp.errors import InputError
 
 

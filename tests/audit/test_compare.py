@@ -6,11 +6,11 @@ import pytest
 from scipy import stats
 
 from fvlfp.audit import compare
-from fvlfp.audit.counts import Counts
-from fvlfp.audit.families import families
-from fvlfp.audit.gaps import TESTED_AS
-from fvlfp.audit.intervals import holm
-from fvlfp.audit.paired import change, mean_change, rate_change
+from fvlfp.audit.stats.counts import Counts
+from fvlfp.audit.stats.families import families
+from fvlfp.audit.stats.gaps import TESTED_AS
+from fvlfp.audit.stats.intervals import holm
+from fvlfp.audit.stats.paired import change, mean_change, rate_change
 from fvlfp.errors import InputError
 
 KW = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes", "draws": 300}

@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fvlfp.audit import audit, page
-from fvlfp.audit.embedding_audit import Words, audit_embedding
-from fvlfp.audit.embeddings import counterfactual, group_means, overlap, plane, subspace
+from fvlfp.audit import audit
+from fvlfp.audit.clip.embedding_audit import Words, audit_embedding
+from fvlfp.audit.clip.embeddings import counterfactual, group_means, overlap, plane, subspace
+from fvlfp.audit.report import page
 from fvlfp.errors import InputError
 
 

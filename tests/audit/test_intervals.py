@@ -6,11 +6,11 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from fvlfp.audit import intervals
-from fvlfp.audit.counts import Counts
-from fvlfp.audit.families import families
-from fvlfp.audit.metrics import spread
-from fvlfp.audit.resampling import Family, infer, null
+from fvlfp.audit.stats import intervals
+from fvlfp.audit.stats.counts import Counts
+from fvlfp.audit.stats.families import families
+from fvlfp.audit.stats.metrics import spread
+from fvlfp.audit.stats.resampling import Family, infer, null
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 7), (3, 10), (7, 7), (812, 1000)])

@@ -4,7 +4,7 @@ import fairlearn.metrics as fl
 import numpy as np
 import pytest
 
-from fvlfp.audit import metrics
+from fvlfp.audit.stats import metrics
 
 # Two groups worked out by hand. Rows of a block: label -, +; columns: predicted -, +.
 #   a: 4 negatives of which 1 selected; 6 positives of which 3 selected

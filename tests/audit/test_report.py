@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fvlfp.audit import audit, compare, plots, write_audit, write_comparison
+from fvlfp.audit import audit, compare, write_audit, write_comparison
 from fvlfp.audit.load import read_predictions
+from fvlfp.audit.report import plots
 from fvlfp.errors import InputError
 
 KW = {"label": "smiling", "prediction": "prediction", "positive": "yes", "draws": 200}
@@ -58,7 +59,7 @@ def test_undefined_is_shown_as_undefined(table, tmp_path):
 
 def test_a_failure_leaves_nothing_behind(table, tmp_path, monkeypatch):
     result = audit(table, groups=["shape"], **KW)
-    monkeypatch.setattr("fvlfp.audit.page.verdict", lambda document: 1 / 0)
+    monkeypatch.setattr("fvlfp.audit.report.page.verdict", lambda document: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_audit(result, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -113,7 +114,7 @@ def test_the_notebook_gives_the_same_page(table, tmp_path):
 
 
 def test_a_failing_notebook_leaves_nothing_behind(table, tmp_path, monkeypatch):
-    monkeypatch.setattr("fvlfp.audit.report.execute", lambda document, title: 1 / 0)
+    monkeypatch.setattr("fvlfp.audit.report.write.execute", lambda document, title: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_audit(audit(table, groups=["shape"], **KW), tmp_path / "out", notebook=True)
     assert list(tmp_path.iterdir()) == []

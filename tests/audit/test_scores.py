@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from fvlfp.audit import audit, metrics, scores
-from fvlfp.audit.inversion import infer_estimates
-from fvlfp.audit.sensitivity import corrected
+from fvlfp.audit import audit
+from fvlfp.audit.stats import metrics, scores
+from fvlfp.audit.stats.inversion import infer_estimates
+from fvlfp.audit.stats.sensitivity import corrected
 from fvlfp.errors import InputError
 
 KW = {"label": "smiling", "prediction": "prediction", "positive": "yes", "draws": 200, "groups": ["shape"]}

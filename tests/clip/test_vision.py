@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from fvlfp.clip.encoder import Encoder
-from fvlfp.clip.vision import ImageTower
+from fvlfp.clip.image_tower import ImageTower
 from fvlfp.errors import InputError
 
 

@@ -10,15 +10,15 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.federation.adapter import adapt, initial
-from fvlfp.federation.after import by_thresholds, crossed
-from fvlfp.federation.alone import merged
-from fvlfp.federation.client import ClientData
-from fvlfp.federation.inference import class_probabilities
 from fvlfp.federation.local_grid import in_this_process
-from fvlfp.federation.objective import Split
-from fvlfp.federation.run import predict, train, with_posthoc
 from fvlfp.methods import METHODS
+from fvlfp.runs.predict import class_probabilities
+from fvlfp.runs.train import predict, train, with_posthoc
+from fvlfp.training.adapter import adapt, initial
+from fvlfp.training.after import by_thresholds, crossed
+from fvlfp.training.alone import merged
+from fvlfp.training.local import ClientData
+from fvlfp.training.loss import Split
 
 LABEL_FREE = [m for m in METHODS if not Config.make("smoke", m).labels_read()]
 
@@ -168,8 +168,8 @@ def test_qfedavg_with_q_0_is_the_plain_mean_of_clients(planted):
 
 def test_fairfed_follows_its_rule_over_rounds(planted):
     """The weights of every round, recomputed from the prompts each round started from."""
-    from fvlfp.federation.client import confusion, suppress
     from fvlfp.rivals import fairfed_distance, fairfed_weights
+    from fvlfp.training.local import confusion, suppress
 
     seen = []
     n = np.array([len(c.train) for c in planted.clients], float)

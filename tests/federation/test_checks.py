@@ -13,7 +13,7 @@ from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation.app import make_client_app, serve
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
-from fvlfp.federation.messages import arrays_of, read_arrays
+from fvlfp.federation.protocol import arrays_of, read_arrays
 
 BAD = 2  # this client's answers are spoilt; its node is number 3
 

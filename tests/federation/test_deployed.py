@@ -12,7 +12,8 @@ from fvlfp.config import Config
 from fvlfp.data.card import Card
 from fvlfp.data.table import read_table
 from fvlfp.errors import InputError
-from fvlfp.federation.deployed import (
+from fvlfp.federation.local_grid import LocalGrid, in_this_process
+from fvlfp.runs.deployment import (
     OF_ONE_MACHINE,
     Site,
     agreed,
@@ -23,10 +24,9 @@ from fvlfp.federation.deployed import (
     run_server,
     wait_for_nodes,
 )
-from fvlfp.federation.local_grid import LocalGrid, in_this_process
-from fvlfp.federation.memory import estimate
-from fvlfp.federation.result import read_result
-from fvlfp.federation.run import prepare, train
+from fvlfp.runs.save import read_result
+from fvlfp.runs.train import prepare, train
+from fvlfp.training.memory import estimate
 
 
 @pytest.fixture(scope="module")
@@ -174,4 +174,4 @@ def test_the_app_that_travels_has_no_code_and_no_dependency():
     project = tomllib.loads((APP / "pyproject.toml").read_text())
     assert project["project"]["dependencies"] == []
     for ref in project["tool"]["flwr"]["app"]["components"].values():
-        assert ref.startswith("fvlfp.federation.deployed:")
+        assert ref.startswith("fvlfp.runs.deployment:")

@@ -12,8 +12,8 @@ from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation import privacy
 from fvlfp.federation.local_grid import LocalGrid
-from fvlfp.federation.messages import number, read_arrays
-from fvlfp.federation.run import train
+from fvlfp.federation.protocol import number, read_arrays
+from fvlfp.runs.train import train
 
 
 def config(planted, method="fedavg", **changes):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from fvlfp.config import Config
-from fvlfp.federation import stacked
-from fvlfp.federation.client import Job, local_train
-from fvlfp.federation.run import train
+from fvlfp.runs.train import train
+from fvlfp.training import stacked
+from fvlfp.training.local import Job, local_train
 
 #: Largest difference of a unit class embedding, and of the mean loss, between the two ways of training.
 TOLERANCE = 1e-4

@@ -7,7 +7,7 @@ import torch
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.federation.run import Prepared, predict, train
+from fvlfp.runs.train import Prepared, predict, train
 
 
 def config(prepared, method="fvlfp", **changes):
@@ -46,7 +46,7 @@ def test_fedavg_equals_flowers_own(planted):
     from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
     from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 
-    from fvlfp.federation.client import local_train
+    from fvlfp.training.local import local_train
 
     cfg = config(planted, "fedavg", rounds=1)
     replies = []

@@ -16,14 +16,14 @@ from fvlfp.data import toyfaces
 from fvlfp.data.card import Card
 from fvlfp.errors import InputError
 from fvlfp.federation import app as apps
-from fvlfp.federation.deployed import Site, open_node, run_config_of, run_server
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
-from fvlfp.federation.memory import estimate
-from fvlfp.federation.messages import payload_bytes, read_arrays
-from fvlfp.federation.objective import batch_loss, batches, plan, row_weights
-from fvlfp.federation.result import read_result, write_result
-from fvlfp.federation.run import predict, prepare, train
-from fvlfp.federation.vision import seen, vision_train
+from fvlfp.federation.protocol import payload_bytes, read_arrays
+from fvlfp.runs.deployment import Site, open_node, run_config_of, run_server
+from fvlfp.runs.save import read_result, write_result
+from fvlfp.runs.train import predict, prepare, train
+from fvlfp.training.loss import batch_loss, batches, plan, row_weights
+from fvlfp.training.memory import estimate
+from fvlfp.training.vision import seen, vision_train
 
 SETTINGS = {"clients": 3, "rounds": 2, "batch": 32, "device": "cpu", "model": "tiny-test-clip"}
 ON = {"vision_ctx": 2, "vision_depth": 2}

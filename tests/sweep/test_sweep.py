@@ -15,8 +15,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from fvlfp.cli import app
+from fvlfp.course.sweep.grid import read_grid
 from fvlfp.errors import InputError
-from fvlfp.sweep.grid import read_grid
 
 # No import of fvlfp in it: torch would take longer than the test. The figure is a plain grey PNG.
 BODY = """

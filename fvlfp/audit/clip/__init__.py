@@ -1,0 +1,1 @@
+"""What only a CLIP has: retrieval skew, leakage, flips, subspaces of its embeddings."""

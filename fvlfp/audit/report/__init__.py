@@ -1,0 +1,1 @@
+"""Figures and pages of an audit, made from its document alone."""

@@ -1,0 +1,173 @@
+"""Write an audit or a comparison: audit.json, CSV tables and one offline HTML page.
+
+Nothing is half-written: all files are made in a hidden folder beside the target and moved in only
+when every one of them is complete.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fvlfp.audit.compare import Comparison
+from fvlfp.audit.document import Audit
+from fvlfp.audit.report import page
+from fvlfp.errors import InputError
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
+
+
+def write_audit(
+    result: Audit, out: str | Path, *, title: str = "Audit by perceived group", notebook: bool = False
+) -> Path:
+    """Write audit.json, groups.csv, gaps.csv and report.html into `out`; the report's path.
+
+    Args:
+        notebook: make the page by executing report.ipynb with papermill, in a fresh process from
+            the JSON file alone, as the command line does. It takes some seconds longer and gives the
+            same page to the byte (a test holds it to that).
+
+    Raises:
+        InputError: `out` is a file or cannot be made.
+    """
+    return _write(result.document, {"groups": result.groups, "gaps": result.gaps}, out, title, notebook)
+
+
+def write_comparison(
+    result: Comparison,
+    out: str | Path,
+    *,
+    title: str = "Paired comparison by perceived group",
+    notebook: bool = False,
+) -> Path:
+    """Write audit.json, groups.csv, gaps.csv (the changes) and report.html into `out`."""
+    return _write(result.document, {"groups": result.groups, "gaps": result.changes}, out, title, notebook)
+
+
+def _write(
+    document: dict[str, Any], tables: dict[str, pd.DataFrame], out: str | Path, title: str, notebook: bool
+) -> Path:
+    with _together(out) as folder:
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
+        for name, frame in tables.items():
+            _csv(frame, folder / f"{name}.csv")
+        make = execute if notebook else in_process
+        (folder / "report.html").write_text(make(folder / "audit.json", title), encoding="utf-8")
+    return Path(out) / "report.html"
+
+
+def in_process(document: Path, title: str) -> str:
+    """The page of an audit.json, made here."""
+    found = page.sections(json.loads(document.read_text(encoding="utf-8")))
+    return join(title, "".join(section(name, text) for name, text in found))
+
+
+def execute(document: Path, title: str) -> str:
+    """The page of an audit.json, made by report.ipynb in a fresh kernel; no code is shown in it."""
+    import nbformat
+    import papermill
+
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        done = Path(scratch) / "report.ipynb"
+        with as_file(files("fvlfp.audit.report").joinpath("report.ipynb")) as template:
+            papermill.execute_notebook(
+                template,
+                done,
+                parameters={"document": str(document.resolve())},
+                progress_bar=False,
+                extra_arguments=["--log-level=50"],  # the kernel's own chatter
+            )
+        return export(nbformat.read(done, as_version=4), title)
+
+
+def export(notebook: Any, title: str) -> str:
+    """An executed report notebook as one offline page: its HTML outputs, without code."""
+    from nbconvert.exporters.templateexporter import TemplateExporter
+
+    outputs = (
+        "{%- for cell in nb.cells if cell.cell_type == 'code' -%}{%- for o in cell.outputs -%}"
+        "{%- if 'data' in o and 'text/html' in o.data -%}{{ o.data['text/html'] }}{%- endif -%}"
+        "{%- endfor -%}{%- endfor -%}"
+    )
+    body, _ = TemplateExporter(raw_template=outputs).from_notebook_node(notebook)
+    return join(title, body)
+
+
+def section(name: str, text: str) -> str:
+    """One titled section of the page; `text` is markup already."""
+    return f"<section><h2>{html.escape(name)}</h2>{text}</section>"
+
+
+def join(title: str, body: str) -> str:
+    """One HTML page without any reference to another file or host."""
+    css = files("fvlfp.audit.report").joinpath("report.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+        "style-src 'unsafe-inline'\">"
+        f"<title>{html.escape(title)}</title><style>{css}</style></head>"
+        f"<body><h1>{html.escape(title)}</h1>{body}</body></html>"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Papermill and its kernel warn about their own internals; errors still come through."""
+    logger = logging.getLogger("papermill")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _together(out: str | Path) -> Iterator[Path]:
+    """A scratch folder whose files move into `out` together when the block ends well."""
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, not a folder to write an audit into")
+    new = not out.exists()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error}") from None
+    try:
+        yield scratch
+        if new:
+            scratch.chmod(0o755)
+            os.replace(scratch, out)
+        else:
+            for file in sorted(scratch.iterdir()):
+                os.replace(file, out / file.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _csv(frame: pd.DataFrame, path: Path) -> None:
+    """Names as they are, except that a leading ' keeps a spreadsheet from running them as formulas."""
+    safe = frame.copy()
+    for column in safe.columns:
+        if not pd.api.types.is_numeric_dtype(safe[column]):
+            safe[column] = safe[column].map(
+                lambda v: f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v
+            )
+    safe.to_csv(path, index=False)

@@ -1,0 +1,1 @@
+"""Counts, rates, gaps, intervals and tests: arithmetic on contingency tables."""

@@ -1,0 +1,162 @@
+"""The gaps of one attribute with interval, null expectation, floor, power and signed pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fvlfp.audit.stats import metrics
+from fvlfp.audit.stats.counts import Counts
+from fvlfp.audit.stats.families import families
+from fvlfp.audit.stats.intervals import newcombe
+from fvlfp.audit.stats.inversion import GapInference
+from fvlfp.audit.stats.resampling import affordable, infer
+
+# One test a hypothesis: other measures of the same inequality carry the p-value of the first, and
+# are not counted again in the correction.
+TESTED_AS = {
+    "demographic_parity_ratio": "demographic_parity_difference",
+    "equalized_odds_difference_sum": "equalized_odds_difference_worst",
+    "equalized_odds_difference_mean": "equalized_odds_difference_worst",
+}
+
+
+def gap_entries(
+    counts: Counts, *, draws: int, rng: np.random.Generator, level: float, warnings: list[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Entries of every gap, and for more than two classes the gaps of each class."""
+    fams = families(counts)
+    afford = affordable(fams, draws)
+    if afford < draws:
+        warnings.append(
+            f"{counts.attribute}: {len(counts.groups)} groups; {afford} instead of {draws} draws were made"
+        )
+    values: dict[str, float] = {}
+    found: dict[str, GapInference] = {}
+    for family in fams:
+        values |= family.observed()
+        found |= infer(family, draws=afford, rng=rng, level=level)
+    floors = _perfect(counts)
+    entries = {
+        name: _entry(counts, name, value, found.get(name, GapInference()), floors, level)
+        for name, value in values.items()
+    }
+    order = [name for name in _names(counts) if name in entries]
+    overall = {name: entries[name] for name in order}
+    for entry in overall.values():
+        if entry["tested_as"]:
+            entry["p_value"] = overall[entry["tested_as"]]["p_value"]
+    if len(counts.classes) == 2:
+        return overall, {}
+    per_class: dict[str, Any] = {}
+    for k in counts.judged:
+        mine = {n.split("[")[0]: e for n, e in entries.items() if n.endswith(f"[{k}]")}
+        for entry in mine.values():  # described, not tested: the family is what stands in "gaps"
+            entry |= {"p_value": None, "p_adjusted": None}
+        per_class[counts.classes[k]] = {"gaps": {n: mine[n] for n in metrics.GAPS if n in mine}}
+    return overall, per_class
+
+
+def _names(counts: Counts) -> list[str]:
+    if len(counts.classes) == 2:
+        return list(metrics.GAPS)
+    ends = [(n, ("_class_min" if "ratio" in n else "_class_max", "_class_mean")) for n in metrics.GAPS]
+    return [n + end for n, pair in ends for end in pair if n != "accuracy_gap"] + ["accuracy_gap"]
+
+
+def _perfect(counts: Counts) -> dict[str, float]:
+    """Parity of a classifier that is always right: what the base rates alone bring about."""
+    shares = counts.table.sum(-1)  # labels stand in for predictions
+    perfect = np.einsum("gc,cd->gcd", shares, np.eye(len(counts.classes), dtype=np.int64))
+    return {
+        name: float(value)
+        for name, value in families(Counts("", counts.groups, counts.classes, perfect))[0].observed().items()
+    }
+
+
+def _entry(
+    counts: Counts, name: str, value: float, got: GapInference, floors: dict[str, float], level: float
+) -> dict[str, Any]:
+    base, _, rest = name.partition("_class_")
+    base = base.partition("[")[0]
+    flip = "ratio" in name
+
+    def shown(x: float) -> float | None:
+        return None if not np.isfinite(x) else float(1 - x if flip else x)
+
+    low, high = (got.high, got.low) if flip else (got.low, got.high)
+    same = TESTED_AS.get(base)
+    if same:
+        same += f"_class_{rest.replace('min', 'max')}" if rest else ""
+    floor = floors.get(name, np.nan)
+    entry: dict[str, Any] = {
+        "value": shown(value),
+        "low": shown(low),
+        "high": shown(high),
+        "reason": None if np.isfinite(value) else _why(counts, base),
+        "p_value": _finite(got.p_value),
+        "p_adjusted": None,
+        "tested_as": same,
+        "expected_null": shown(got.expected_null),
+        "null_95": shown(got.null_95),
+        "excess": _finite((-1 if flip else 1) * (value - got.expected_null)),
+        "minimum_detectable": shown(got.minimum_detectable),
+    }
+    if base.startswith("demographic_parity"):
+        entry["perfect_classifier"] = shown(floor)
+        entry["excess_over_perfect"] = _finite((-1 if flip else 1) * (value - floor))
+    entry["pair"] = _pair(counts, name, base, level) if np.isfinite(value) else None
+    return entry
+
+
+def _finite(x: float) -> float | None:
+    return float(x) if np.isfinite(x) else None
+
+
+def _why(counts: Counts, base: str) -> str:
+    if len(counts.groups) < 2:
+        return "only one group"
+    if base == "demographic_parity_ratio":
+        return "no group is ever selected"
+    if base.startswith("equal"):
+        return "fewer than two groups have every rate it needs: see left_out"
+    return "fewer than two groups"
+
+
+def _pair(counts: Counts, name: str, base: str, level: float) -> dict[str, Any] | None:
+    """The two groups that span a gap, highest first, and their signed difference.
+
+    The interval is Newcombe's for two groups named beforehand; picking the extremes afterwards
+    makes it optimistic, which is why the gap has its own.
+    """
+    picks = {
+        "demographic_parity_difference": ["selection_rate"],
+        "equal_opportunity_difference": ["tpr"],
+        "equalized_odds_difference_worst": ["tpr", "fpr"],
+    }
+    table = counts.table
+    options: list[tuple[str, str | None, np.ndarray, np.ndarray]]
+    if base == "accuracy_gap":
+        options = [("accuracy", None, np.einsum("gcc->g", table), table.sum((-1, -2)))]
+    elif base in picks and not name.endswith("_mean"):
+        inside = name.partition("[")[2].rstrip("]")
+        ks = [int(inside)] if inside else counts.judged
+        options = [
+            (rate, counts.classes[k], *metrics.parts(table, k)[rate]) for k in ks for rate in picks[base]
+        ]
+    else:
+        return None
+    gaps = [float(metrics.spread(metrics.divide(k, n))) for *_, k, n in options]
+    rate, judged, k, n = options[int(np.nanargmax(gaps))]
+    p = metrics.divide(k, n)
+    hi, lo = int(np.nanargmax(p)), int(np.nanargmin(p))
+    low, high = newcombe(k[hi], n[hi], k[lo], n[lo], level)
+    return {
+        "groups": [counts.groups[hi], counts.groups[lo]],
+        "rate": rate,
+        "class": judged,
+        "difference": float(p[hi] - p[lo]),
+        "low": float(low),
+        "high": float(high),
+    }

@@ -1,0 +1,99 @@
+"""The rates of every group with counts, Wilson intervals, reasons and flags, as the document shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fvlfp.audit.stats import metrics
+from fvlfp.audit.stats.counts import Counts
+from fvlfp.audit.stats.intervals import mean_of_rates, wilson
+
+SMALL = 10  # a rate on fewer examples than this is flagged
+
+WHY_UNDEFINED = {
+    "selection_rate": "the group has no examples",
+    "tpr": "no example of the group has the positive label",
+    "fpr": "every example of the group has the positive label",
+    "accuracy": "the group has no examples",
+    "balanced_accuracy": "the group has no examples",
+}
+
+
+def blocks(counts: Counts, level: float) -> list[dict[str, Any]]:
+    """Counts and rates of every group."""
+    table = counts.table
+    n, right = table.sum((-1, -2)), np.einsum("gcc->g", table)
+    out: list[dict[str, Any]]
+    if counts.judged == (1,):
+        out = [{"n": int(m), **block} for m, block in zip(n, _one_vs_rest(table, 1, level), strict=True)]
+    else:
+        per_class = {counts.classes[k]: _one_vs_rest(table, k, level) for k in counts.judged}
+        out = [
+            {"n": int(m), "positives": None, "negatives": None, "rates": {}}
+            | {"classes": {name: blocks[i] for name, blocks in per_class.items()}}
+            for i, m in enumerate(n)
+        ]
+    accuracy = rate_entries("accuracy", right, n, level)
+    for i, block in enumerate(out):
+        block["rates"]["accuracy"] = accuracy[i]
+        block["rates"]["balanced_accuracy"] = _balanced(counts.classes, table[i], level)
+    return out
+
+
+def _balanced(classes: Sequence[str], table: np.ndarray, level: float) -> dict[str, Any]:
+    """Mean recall of one group, defined only if the group has examples of every class."""
+    hits, sizes = np.diag(table), table.sum(-1)
+    absent = [name for name, size in zip(classes, sizes, strict=True) if size == 0]
+    # a mean over the remaining classes would be another quantity: do not mix the two
+    found = (np.nan, np.nan, np.nan) if absent else mean_of_rates(hits, sizes, level)
+    return {
+        **numbers(*found),
+        "reason": f"no example has the label {', '.join(map(repr, absent[:5]))}" if absent else None,
+        "numerator": None,
+        "denominator": int(sizes.min()),
+        "small": bool(0 < sizes.min() < SMALL),
+    }
+
+
+def _one_vs_rest(table: np.ndarray, k: int, level: float) -> list[dict[str, Any]]:
+    pieces = metrics.parts(table, k)
+    entries = {name: rate_entries(name, *pair, level) for name, pair in pieces.items()}
+    positives, negatives = pieces["tpr"][1], pieces["fpr"][1]
+    return [
+        {
+            "positives": int(positives[i]),
+            "negatives": int(negatives[i]),
+            "rates": {name: cells[i] for name, cells in entries.items()},
+        }
+        for i in range(len(table))
+    ]
+
+
+def rate_entries(name: str, k: np.ndarray, n: np.ndarray, level: float) -> list[dict[str, Any]]:
+    """The rates k / n, one per group, as the document shows them."""
+    low, high = wilson(k, n, level)
+    columns = (x.tolist() for x in (metrics.divide(k, n), low, high, k, n))
+    return [
+        {
+            **numbers(value, below, above),
+            "reason": None if size else WHY_UNDEFINED[name],
+            "numerator": int(hits),
+            "denominator": int(size),
+            "small": 0 < size < SMALL,
+        }
+        for value, below, above, hits, size in zip(*columns, strict=True)
+    ]
+
+
+def numbers(value: Any, low: Any, high: Any) -> dict[str, float | None]:
+    """A value with its interval, as JSON numbers or None."""
+    return {"value": number(value), "low": number(low), "high": number(high)}
+
+
+def number(x: Any) -> float | None:
+    """A JSON number, or None for an undefined value."""
+    x = float(x)
+    return x if np.isfinite(x) else None

@@ -1,0 +1,202 @@
+"""Scores instead of decisions: ranking, calibration and the choice of a threshold, by group.
+
+ROC-AUC with DeLong's variance, Brier score, expected calibration error over 10 equal bins with the
+value that a perfectly calibrated score would show at this n, and gaps of each with the same test
+inversion as the gaps of rates. The threshold sweep shows which gaps a threshold buys or removes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fvlfp.audit.stats import metrics
+from fvlfp.audit.stats.counts import FIRST_ROW, Columns
+from fvlfp.audit.stats.intervals import wilson, z_score
+from fvlfp.audit.stats.inversion import GapInference, infer_estimates
+from fvlfp.errors import InputError
+
+BINS = 10
+THRESHOLDS = 51
+SWEPT = ("demographic_parity_difference", "equal_opportunity_difference", "equalized_odds_difference_worst")
+NOT_PROBABILITY = "scores outside [0, 1] are no probabilities"
+
+
+def read_scores(frame: pd.DataFrame, column: str, positive: str | None) -> np.ndarray:
+    """The score column as float64, checked.
+
+    Raises:
+        InputError: more than two classes, a missing or infinite score (row named), no number.
+    """
+    if positive is None:
+        raise InputError("scores are judged for two classes only; name the positive class")
+    score = pd.to_numeric(frame[column], errors="coerce").to_numpy(float)
+    bad = np.flatnonzero(~np.isfinite(score))
+    if len(bad):
+        row, value = int(bad[0]), frame[column].iloc[int(bad[0])]
+        shown = repr(value) if isinstance(value, str) else str(value)
+        raise InputError(f"score {column!r} in row {row + FIRST_ROW} is {shown}, not a finite number")
+    return score
+
+
+def auc(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """ROC-AUC and its standard error (DeLong 1988, by mid-ranks as in Sun and Xu 2014)."""
+    positive, negative = score[label == 1], score[label == 0]
+    m, n = len(positive), len(negative)
+    if not m or not n:
+        return np.nan, np.nan
+    ranks = _midranks(np.concatenate([positive, negative]))
+    v10 = (ranks[:m] - _midranks(positive)) / n
+    v01 = 1 - (ranks[m:] - _midranks(negative)) / m
+    variance = (v10.var(ddof=1) / m if m > 1 else np.nan) + (v01.var(ddof=1) / n if n > 1 else np.nan)
+    return float(v10.mean()), float(np.sqrt(variance))
+
+
+def _midranks(x: np.ndarray) -> np.ndarray:
+    _, inverse, count = np.unique(x, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[inverse]
+
+
+def brier(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
+    """Mean squared distance of score and outcome, with its standard error."""
+    loss = (score - label) ** 2
+    return float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(loss))) if len(loss) > 1 else np.nan
+
+
+def calibration(score: np.ndarray, label: np.ndarray, level: float) -> list[dict[str, Any]]:
+    """Reliability bins that hold examples: mean score, observed share with interval, n."""
+    place = np.minimum((score * BINS).astype(int), BINS - 1)
+    n = np.bincount(place, minlength=BINS)
+    hits = np.bincount(place, weights=label, minlength=BINS)
+    total = np.bincount(place, weights=score, minlength=BINS)
+    low, high = wilson(hits, n, level)
+    return [
+        {
+            "mean_score": float(total[i] / n[i]),
+            "share": float(hits[i] / n[i]),
+            "low": float(low[i]),
+            "high": float(high[i]),
+            "n": int(n[i]),
+        }
+        for i in np.flatnonzero(n)
+    ]
+
+
+def ece(bins: list[dict[str, Any]], rng: np.random.Generator, draws: int) -> tuple[float, float]:
+    """Expected calibration error, and its mean if outcomes followed the mean score of their bin.
+
+    ECE is a sum of absolute values, so chance alone makes it positive: the second number says how much.
+    """
+    n = np.array([b["n"] for b in bins])
+    mean, share = (np.array([b[k] for b in bins]) for k in ("mean_score", "share"))
+    weight = n / n.sum()
+    chance = np.abs(rng.binomial(n, np.clip(mean, 0, 1), (draws, len(n))) / n - mean) @ weight
+    return float(np.abs(share - mean) @ weight), float(chance.mean())
+
+
+def score_entry(
+    columns: Columns, score: np.ndarray, attribute: str, *, draws: int, rng: np.random.Generator, level: float
+) -> dict[str, Any]:
+    """Everything about scores for one attribute: per group, gaps, ES-AUC."""
+    names, codes = columns.groups[attribute]
+    probability = bool(score.min() >= 0 and score.max() <= 1)
+    # One stable sort brings every group together, so that many groups cost one pass.
+    order = np.argsort(codes, kind="stable")
+    bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
+    groups: dict[str, Any] = {}
+    for i, name in enumerate(names):
+        rows = order[bounds[i] : bounds[i + 1]]
+        groups[name] = _one(score[rows], columns.label[rows], probability, rng, draws, level)
+    overall = _one(score, columns.label, probability, rng, draws, level)
+    out: dict[str, Any] = {"overall": overall, "groups": groups, "gaps": {}}
+    for measure in ("roc_auc", "brier"):
+        values = np.array([g[measure]["value"] for g in groups.values()], float)
+        errors = np.array([g[measure]["se"] for g in groups.values()], float)
+        got = infer_estimates(values, errors, draws=draws, rng=rng, level=level)
+        known = np.isfinite(values) & np.isfinite(errors)
+        value = float(np.ptp(values[known])) if known.sum() > 1 else None
+        out["gaps"][f"{measure}_gap"] = _gap_entry(value, got)
+        if measure == "roc_auc":
+            whole = overall["roc_auc"]["value"]
+            scaled = metrics.equity_scaled(np.nan if whole is None else whole, values)
+            out["es_auc"] = {"value": float(scaled) if np.isfinite(scaled) else None}
+    return out
+
+
+def _one(
+    score: np.ndarray,
+    label: np.ndarray,
+    probability: bool,
+    rng: np.random.Generator,
+    draws: int,
+    level: float,
+) -> dict[str, Any]:
+    area = _estimate(*auc(score, label), level, "needs examples of both classes")
+    if not probability or not len(score):
+        why = NOT_PROBABILITY if len(score) else "the group has no examples"
+        nothing = {"value": None, "low": None, "high": None, "se": None, "reason": why}
+        return {"n": len(score), "roc_auc": area, "brier": nothing, "ece": {**nothing}, "bins": []}
+    bins = calibration(score, label, level)
+    error, chance = ece(bins, rng, min(draws, 1000))
+    return {
+        "n": len(score),
+        "roc_auc": area,
+        "brier": _estimate(*brier(score, label), level, "the group has no examples"),
+        "ece": {"value": error, "expected_if_calibrated": chance, "reason": None},
+        "bins": bins,
+    }
+
+
+def _estimate(value: float, se: float, level: float, why: str) -> dict[str, Any]:
+    half = z_score(level) * se
+    known, sure = bool(np.isfinite(value)), bool(np.isfinite(half))
+    return {
+        "value": value if known else None,
+        "low": max(0.0, value - half) if known and sure else None,
+        "high": min(1.0, value + half) if known and sure else None,
+        "se": se if sure else None,
+        "reason": None if known else why,
+    }
+
+
+def _gap_entry(value: float | None, got: GapInference) -> dict[str, Any]:
+    def shown(x: float) -> float | None:
+        return float(x) if np.isfinite(x) else None
+
+    return {
+        "value": value,
+        "low": shown(got.low),
+        "high": shown(got.high),
+        "reason": None if value is not None else "fewer than two groups have it",
+        "p_value": shown(got.p_value),
+        "p_adjusted": None,
+        "tested_as": None,
+        "expected_null": shown(got.expected_null),
+        "minimum_detectable": shown(got.minimum_detectable),
+    }
+
+
+def sweep(columns: Columns, score: np.ndarray, attribute: str) -> dict[str, list[float | None]]:
+    """Gaps and balanced accuracy at thresholds spread over the scores: predict + when score >= t."""
+    names, codes = columns.groups[attribute]
+    thresholds = np.unique(np.quantile(score, np.linspace(0, 1, THRESHOLDS), method="nearest"))
+    place = np.searchsorted(thresholds, score, side="right")  # how many thresholds the score reaches
+    size = len(thresholds) + 1
+    known = codes >= 0
+    cell = (codes[known] * 2 + columns.label[known]) * size + place[known]
+    counts = np.bincount(cell, minlength=len(names) * 2 * size).reshape(len(names), 2, size)
+    above = counts.sum(-1, keepdims=True) - np.cumsum(counts, -1)  # selected at threshold i
+    selected = np.moveaxis(above[..., :-1], -1, 0)
+    tables = np.stack([counts.sum(-1) - selected, selected], -1)
+    found = metrics.gaps(tables)
+    wanted = (
+        "demographic_parity_difference",
+        "equal_opportunity_difference",
+        "equalized_odds_difference_worst",
+    )
+    curves = {name: found[name] for name in wanted} | {"balanced_accuracy": metrics.balanced_accuracy(tables)}
+    return {"threshold": thresholds.tolist()} | {
+        name: [float(v) if np.isfinite(v) else None for v in values] for name, values in curves.items()
+    }

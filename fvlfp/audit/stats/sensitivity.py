@@ -1,0 +1,65 @@
+"""What if some of the perceived-group labels are wrong?
+
+Wrong group labels mix the groups and so hide differences: the true gap is larger than the one seen.
+`corrected` undoes the mixing for an assumed share of wrong labels, under the assumption that errors
+have nothing to do with label or prediction and fall on groups in proportion to their size. Errors
+that do depend on them can move a gap either way; that this module cannot know.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fvlfp.audit.stats import metrics
+from fvlfp.audit.stats.counts import Counts
+from fvlfp.audit.stats.families import families
+
+WRONG = (0.01, 0.02, 0.05, 0.10, 0.20)
+
+
+def corrected(table: np.ndarray, wrong: float) -> tuple[np.ndarray, bool]:
+    """Expected counts had no group label been wrong, and whether the assumption fits the data.
+
+    A wrong label is one drawn anew from the observed shares s_g, so a share x of redrawn labels is
+    x (1 - sum s_g^2) = `wrong`; then observed_g = (1 - x) true_g + x s_g total, cell by cell. Where
+    this asks for fewer than -1 examples the data contradict so many errors.
+
+    Args:
+        table: counts (G, C, C). wrong: share of wrong labels in [0, 1).
+    """
+    n = table.sum((-1, -2))
+    share = n / n.sum()
+    mixed = 1 - (share**2).sum()
+    x = wrong / mixed if mixed > 0 else 1.0
+    if x >= 1:
+        return np.full(table.shape, np.nan), False
+    true = (table - x * share[:, None, None] * table.sum(0)) / (1 - x)
+    return np.maximum(true, 0), bool(true.min() >= -1)
+
+
+def label_noise(counts: Counts) -> dict[str, Any] | None:
+    """Gaps after correction for each share in ``WRONG``; None when there is only one group."""
+    if len(counts.groups) < 2:
+        return None
+    names = [n for f in families(counts) for n in f.observed() if "[" not in n and "ratio" not in n]
+    gaps: dict[str, list[float | None]] = {name: [] for name in names}
+    possible = []
+    for wrong in WRONG:
+        table, fits = corrected(counts.table, wrong)
+        possible.append(fits)
+        values = _gaps(table, counts) if fits else {}
+        for name in names:
+            value = float(values.get(name, np.nan))
+            gaps[name].append(value if np.isfinite(value) else None)
+    return {"wrong": list(WRONG), "gaps": gaps, "possible": possible}
+
+
+def _gaps(table: np.ndarray, counts: Counts) -> dict[str, np.ndarray]:
+    found = [metrics.gaps(table, k) for k in counts.judged]
+    return (
+        found[0]
+        if len(found) == 1
+        else {**metrics.over_classes(found), "accuracy_gap": found[0]["accuracy_gap"]}
+    )

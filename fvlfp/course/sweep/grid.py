@@ -1,0 +1,145 @@
+"""The grid: a TOML file becomes cells, each a notebook with its parameters and a name of its own.
+
+    lesson = "06"                  # number or name of a lesson, path of a notebook, or a list of these
+    [parameters]                   # the same in every cell
+    profile = "smoke"
+    [grid]                         # every combination is one cell
+    seed = [0, 1, 2, 3]
+
+A notebook takes the parameters that its cell tagged `parameters` sets; `out` is chosen by the sweep.
+What this module does not do: it runs nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+import tomllib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fvlfp
+from fvlfp.course.tour import lessons
+from fvlfp.errors import InputError
+
+Parameters = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One notebook with one choice of parameters (without `out`).
+
+    key: twelve hex digits that change with the notebook, the parameters and fvlfp's own code, so that no
+    result of an older version is taken for a result of this one.
+    """
+
+    notebook: Path
+    parameters: Parameters
+    key: str
+
+    @property
+    def name(self) -> str:
+        """The cell's folder inside `OUT/cells`."""
+        return f"{self.notebook.stem}-{self.key}"
+
+
+def read_grid(path: Path, lesson_folder: Path | None = None) -> list[Cell]:
+    """The cells of a grid file, lessons first, then the grid's keys in their order.
+
+    Raises:
+        InputError: missing or malformed file, unknown key, lesson or parameter, an empty or repeated value.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"no grid file at {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from None
+    for key in raw:
+        if key not in ("lesson", "parameters", "grid"):
+            raise InputError(f"{path}: unknown key {key!r}; it takes lesson, [parameters] and [grid]")
+    named = raw.get("lesson")
+    wanted = [one for one in (named if isinstance(named, list) else [named]) if isinstance(one, str)]
+    if not wanted or (isinstance(named, list) and len(wanted) < len(named)):
+        raise InputError(f'{path}: say which lesson, for instance lesson = "06"')
+    fixed, axes = _table(raw, "parameters", path), _table(raw, "grid", path)
+    for key, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"{path}: [grid] {key} needs a list of values, for instance {key} = [0, 1]")
+        if len({_as_json(value) for value in values}) < len(values):
+            raise InputError(f"{path}: [grid] {key} names a value twice")
+        if key in fixed:
+            raise InputError(f"{path}: {key} is both in [parameters] and in [grid]")
+    for key, value in [*fixed.items(), *((key, v) for key, values in axes.items() for v in values)]:
+        if not isinstance(value, bool | int | float | str):
+            raise InputError(f"{path}: {key} = {value!r} is no number, truth value or text")
+    notebooks = [_notebook(one, path, lesson_folder) for one in wanted]
+    if len(set(notebooks)) < len(notebooks):
+        raise InputError(f"{path}: a lesson is named twice")
+    code = _code_digest()
+    cells = []
+    for notebook in notebooks:
+        _check_known([*fixed, *axes], notebook, path)
+        content = hashlib.sha256(notebook.read_bytes()).hexdigest()
+        for values in itertools.product(*axes.values()):
+            parameters = fixed | dict(zip(axes, values, strict=True))
+            made_of = _as_json([content, code, sorted(parameters.items())])
+            cells.append(Cell(notebook, parameters, hashlib.sha256(made_of.encode()).hexdigest()[:12]))
+    return cells
+
+
+def _notebook(name: str, grid: Path, folder: Path | None) -> Path:
+    if name.endswith(".ipynb"):
+        path = (grid.parent / name).resolve()
+        if not path.is_file():
+            raise InputError(f"{grid}: no notebook at {path}")
+        return path
+    known = lessons(folder)
+    for path in known:
+        if name in (path.stem, path.stem[:2]):
+            return path.resolve()
+    near = difflib.get_close_matches(name, [path.stem for path in known], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(p.stem[:2] for p in known)}"
+    raise InputError(f"{grid}: no lesson {name!r}; {hint}")
+
+
+def _check_known(names: list[str], notebook: Path, grid: Path) -> None:
+    import papermill
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an older notebook format
+        try:
+            known = [name for name in papermill.inspect_notebook(str(notebook)) if name != "out"]
+        except Exception as error:  # no JSON, no notebook: papermill raises what its parsers raise
+            raise InputError(f"{notebook} cannot be read as a notebook: {error}") from None
+    for name in names:
+        if name == "out":
+            raise InputError(f"{grid}: the sweep chooses `out` itself, one folder a cell")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
+            raise InputError(f"{grid}: {notebook.stem} has no parameter {name!r}; {hint}")
+
+
+def _table(raw: dict[str, Any], key: str, path: Path) -> Parameters:
+    value = raw.get(key, {})
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: [{key}] must be a table")
+    return value
+
+
+def _code_digest() -> str:
+    """Changes with any module of fvlfp, as the lessons' results may."""
+    root = Path(fvlfp.__file__).parent
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(str(file.relative_to(root)).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

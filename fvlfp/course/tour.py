@@ -1,0 +1,96 @@
+"""Every lesson in order, through papermill: the kit's own demonstration and its regression test.
+
+What this module does not do: it does not read what a lesson found; that is in each lesson's `record.json`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fvlfp.errors import InputError
+
+#: Beside the package in a checkout.
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def lessons(folder: Path | None = None) -> list[Path]:
+    """The lessons, in order.
+
+    Raises:
+        InputError: the folder has none (an installed package carries no notebooks; use a checkout).
+    """
+    folder = folder or NOTEBOOKS
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise InputError(f"no lessons in {folder}: run from a checkout of fvlfp, or name their folder")
+    return found
+
+
+def run_lesson(notebook: Path, out: Path, **parameters: Any) -> Path:
+    """Execute one lesson on a fresh kernel; returns the executed copy, `out/<lesson>/<lesson>.ipynb`.
+
+    parameters: profile, seed, device; `out` of the lesson itself is its folder.
+
+    Raises:
+        papermill.PapermillExecutionError: a cell failed; the executed copy shows where.
+    """
+    return execute(notebook, out / notebook.stem, parameters)
+
+
+def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
+    """As `run_lesson`, into this folder. The copy is there when the notebook has ended, well or badly; an
+    interrupted one leaves none.
+    """
+    import papermill
+
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    executed, part = folder / notebook.name, folder / f".part-{notebook.name}"
+    part.unlink(missing_ok=True)  # of a run that was killed
+    try:
+        papermill.execute_notebook(
+            str(notebook.resolve()),
+            str(part),
+            parameters={**parameters, "out": str(folder)},
+            kernel_name="python3",
+            cwd=str(folder),
+            progress_bar=False,
+            extra_arguments=["--log-level=50"],  # the kernel's own chatter; errors of cells are in the copy
+        )
+        part.replace(executed)
+    except Exception:  # a cell's, or the kernel died: what ran until then is worth a look
+        if part.is_file():
+            part.replace(executed)
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+    return executed
+
+
+def tour(
+    out: Path,
+    *,
+    profile: str = "lesson",
+    seed: int = 0,
+    device: str = "auto",
+    folder: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """All lessons, one line each; returns the report that lesson 10 wrote.
+
+    A second tour into the same folder goes on from the stages that the first one saved.
+
+    Raises:
+        InputError: no lessons. papermill.PapermillExecutionError: a cell failed.
+    """
+    started = time.perf_counter()
+    for notebook in lessons(folder):
+        began = time.perf_counter()
+        run_lesson(notebook, out, profile=profile, seed=seed, device=device)
+        say(f"{notebook.stem:<32} {time.perf_counter() - began:6.1f} s")
+    (report,) = sorted(out.glob("10_*/**/report.html"))[:1] or [out]
+    say(f"{'all lessons':<32} {time.perf_counter() - started:6.1f} s")
+    return report

@@ -1,0 +1,266 @@
+"""The two apps as a deployment loads them: every machine builds its part from its own files.
+
+`flower-supernode` starts `client_app` and Flower's simulation engine does so, too; `flower-superlink` starts
+`server_app`. What all must share (method, model, words, seed) travels in Flower's run config together with a
+fingerprint that every machine compares with its own. What belongs to one machine (its table, its device,
+where its weights lie, its smallest cell) stands in that machine's node config and never travels.
+
+What this module does not do: it starts no process and opens no connection; `deploy/` has the commands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fvlfp.clip.encoder import Encoder, features
+from fvlfp.clip.pixels import read_pixels
+from fvlfp.config import Config
+from fvlfp.data.card import Card
+from fvlfp.data.table import Dataset, read_table
+from fvlfp.errors import InputError
+from fvlfp.federation.app import make_client_app, serve
+from fvlfp.federation.checkpoint import Checkpoints
+from fvlfp.federation.protocol import log
+from fvlfp.runs.save import write_result
+from fvlfp.runs.train import Prepared, describe, trained_of
+from fvlfp.training.examples import codes, own_rows, with_groups
+from fvlfp.training.local import ClientData, Split
+from fvlfp.training.task import Task
+
+#: Keys of a Config that each machine sets for itself; all others are agreed.
+OF_ONE_MACHINE = ("data", "device", "pretrained", "model_config", "prompts")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One machine's frozen model and words. fingerprint: equal on all machines of a run, or it stops."""
+
+    cfg: Config
+    encoder: Encoder
+    task: Task
+    fingerprint: str
+
+    @classmethod
+    def open(cls, cfg: Config, card: Card) -> Site:
+        """Load the model, say the words.
+
+        Raises:
+            InputError: unknown model or weights, or words missing from the card.
+        """
+        encoder = Encoder.load(
+            cfg.model, pretrained=cfg.pretrained, model_config=cfg.model_config, device=cfg.device
+        )
+        task = Task.make(encoder, card, cfg)
+        words: list[Any] = [card.templates, task.classes, card.class_texts(cfg.label)]
+        words += [[name, card.group_texts(name)] for name in cfg.groups]
+        model = [encoder.provenance[key] for key in ("weights_sha256", "activation", "transform")]
+        said = json.dumps([model, words, agreed(cfg)], sort_keys=True)
+        return cls(cfg, encoder, task, hashlib.sha256(said.encode()).hexdigest()[:16])
+
+    def split(self, dataset: Dataset, *, cache: Path | None = None) -> Split:
+        """All rows of a table, encoded. cache: where this machine keeps its features."""
+        frame, where = dataset.frame.reset_index(drop=True), self.encoder.device
+        z = torch.from_numpy(features(self.encoder, dataset.images, cache=cache)).to(where)
+        pixels = read_pixels(self.encoder, dataset.images, cache=cache) if self.cfg.vision_ctx else None
+        y = torch.from_numpy(codes(frame, self.cfg.label, self.task.classes)).to(where)
+        g = {
+            name: torch.from_numpy(codes(frame, name, values)).to(where)
+            for name, values in self.task.groups.items()
+        }
+        return Split(z, y, g, pixels)
+
+    def client(self, number: int, dataset: Dataset, *, cache: Path | None = None) -> ClientData:
+        """Client `number` from its own table: train and validation rows, drawn by named seed."""
+        rows = np.arange(len(dataset))
+        client = own_rows(self.split(dataset, cache=cache), rows, number, dataset.frame, self.cfg)
+        return with_groups(client, self.task, self.cfg)
+
+    def held_out(self, dataset: Dataset) -> Prepared:
+        """A table of test rows, for `predict`. No client comes with it."""
+        facts = {
+            **self.encoder.provenance,
+            **dataset.facts,
+            "split": f"{len(dataset)} test rows, on no client",
+            "prompts": {
+                "templates": dataset.card.templates,
+                "classes": dataset.card.classes[self.cfg.label],
+            },
+            "config": self.cfg.to_dict(),
+        }
+        return Prepared(self.cfg, self.task, [], self.split(dataset), dataset.frame, facts, 0.0)
+
+
+def agreed(cfg: Config) -> dict[str, Any]:
+    """The part of a Config that all machines must share."""
+    return {key: value for key, value in cfg.to_dict().items() if key not in OF_ONE_MACHINE}
+
+
+def run_config_of(site: Site, **more: str | bool) -> dict[str, str | bool]:
+    """What `flwr run` hands to every machine. more: `server` (a folder of the server's), `resume`."""
+    return {"agreed": json.dumps(agreed(site.cfg)), "fingerprint": site.fingerprint, **more}
+
+
+def config_of(run_config: Mapping[str, Any], own: Mapping[str, Any]) -> Config:
+    """The agreed part, then this machine's own keys.
+
+    Raises:
+        InputError: the run config holds no such part, or a key is bad.
+    """
+    try:
+        values = json.loads(str(run_config["agreed"]))
+    except (KeyError, ValueError):
+        raise InputError("the run config holds no `agreed` config: start runs with deploy/trial.py") from None
+    if not isinstance(values, dict) or set(values) & set(OF_ONE_MACHINE):
+        raise InputError("the run config sets keys that belong to one machine")
+    return Config.make(**values, **{key: str(own[key]) for key in OF_ONE_MACHINE if key in own})
+
+
+def open_node(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> ClientApp:
+    """The ClientApp of one machine.
+
+    node_config: `data` (its table), `client` (its number), and, as needed, `device`, `pretrained`,
+    `model-config`, `prompts`, `min-cell`. On the simulation engine, which sets `partition-id` instead, the
+    run config's `simulated-data` names the tables, with {} for the number.
+
+    Raises:
+        InputError: another model, other words or another config than the server's, a missing table, or a
+            run that would let smaller counts out than this machine's `min-cell`.
+    """
+    own = {key.replace("-", "_"): value for key, value in node_config.items()}
+    if "num_partitions" in own and "data" not in own:
+        own["client"] = own["partition_id"]
+        own["data"] = str(run_config["simulated-data"]).format(own["client"])
+    if "data" not in own or "client" not in own:
+        raise InputError("the node config must name this machine's `data` and `client`")
+    cfg = config_of(run_config, own)
+    if cfg.min_cell < int(own.get("min_cell", 0)):
+        raise InputError(
+            f"the run asks for min_cell = {cfg.min_cell}; this machine lets out no count under "
+            f"{own['min_cell']}"
+        )
+    table = Path(cfg.data)
+    dataset = read_table(table, label=cfg.label, groups=cfg.groups, prompts=cfg.prompts or None)
+    site = Site.open(cfg, dataset.card)
+    if site.fingerprint != run_config["fingerprint"]:
+        raise InputError(
+            f"this machine's model, words or config (fingerprint {site.fingerprint}) are not the run's "
+            f"({run_config['fingerprint']})"
+        )
+    data = site.client(int(own["client"]), dataset, cache=table.parent / "features")
+    return make_client_app(lambda context: data, site.task, cfg)
+
+
+class NodeApp(ClientApp):
+    """A ClientApp that is built when its first message arrives, from the Context's run and node config."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer one message."""
+        return open_node(context.run_config, context.node_config)(message, context)
+
+
+def run_server(grid: Grid, run_config: Mapping[str, Any]) -> None:
+    """The ServerApp's work: wait for the machines, train, write `prompts.safetensors` into its folder.
+
+    run_config: `server` names a folder of the server's with `words.toml` (the data card) and, where needed,
+    `server.json` (its own `device`, `pretrained`, `model_config`). Checkpoints, `server.log` and the result
+    go there; with `resume` the run goes on from the newest checkpoint.
+
+    Raises:
+        InputError: the server's own model, words or config have another fingerprint than the run.
+        RuntimeError: too few machines came, or too few usable answers.
+    """
+    folder = Path(str(run_config["server"]))
+    with log_to(folder / "server.log"):
+        try:
+            _train(grid, run_config, folder)
+        except Exception as error:
+            log.error("%s: %s; the run is over", type(error).__name__, error)
+            raise
+        log.info("the run is over")
+
+
+def _train(grid: Grid, run_config: Mapping[str, Any], folder: Path) -> None:
+    own = folder / "server.json"
+    cfg = config_of(run_config, json.loads(own.read_text()) if own.is_file() else {})
+    site = Site.open(cfg, Card.read(folder / "words.toml"))
+    if site.fingerprint != run_config["fingerprint"]:
+        raise InputError("the server's model, words or config are not those the run was started with")
+    wait_for_nodes(grid, cfg.clients, cfg.min_available, cfg.deadline)
+    started = last = time.perf_counter()
+
+    def on_round(row: dict[str, Any]) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        log.info("%s", describe(row, cfg.rounds, now - last))
+        last = now
+
+    state = serve(
+        grid,
+        site.task,
+        cfg,
+        checkpoints=Checkpoints(folder / "checkpoints", site.fingerprint),
+        resume=bool(run_config["resume"]),
+        on_round=on_round,
+    )
+    trained = trained_of(cfg, state, time.perf_counter() - started)
+    write_result(folder, trained, {"fingerprint": site.fingerprint, **site.encoder.provenance})
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """What fvlfp says in this process also goes to the end of a file, with time and level."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+        log.removeHandler(handler)
+        handler.close()
+
+
+def wait_for_nodes(grid: Grid, wanted: int, at_least: int, deadline: float) -> None:
+    """Return when `wanted` nodes are there, or `at_least` of them after `deadline` seconds.
+
+    Raises:
+        RuntimeError: fewer.
+    """
+    end = time.monotonic() + deadline
+    while (there := len(list(grid.get_node_ids()))) < wanted:
+        if time.monotonic() >= end:
+            if there >= at_least:
+                log.warning(
+                    "%d of %d clients came within %g s; going on without the rest", there, wanted, deadline
+                )
+                return
+            raise RuntimeError(
+                f"{there} of {wanted} clients came within {deadline:g} s; {at_least} are needed"
+            )
+        time.sleep(0.5)
+
+
+client_app = NodeApp()
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """What `flower-superlink` starts for a run."""
+    run_server(grid, context.run_config)

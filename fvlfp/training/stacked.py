@@ -1,0 +1,130 @@
+"""Local training of many clients as one batch: for clients that share a device.
+
+The frozen text tower sees the prompts (K, L, n_ctx, width) of K clients at once, and one Adam updates them
+all: its state is elementwise, so every client has its own. Batches, draws and loss are those of
+`fvlfp.training.loss`; short batches are filled up with rows that count for nothing. Each result
+equals that of `client.local_train`, the readable reference, within the tolerance of float32 sums (tested).
+
+What this module does not do: it changes no result beyond that tolerance, nothing travels through it, and it
+takes text prompts only: clients with vision prompts train one after another (`fvlfp.training.vision`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from fvlfp import rivals
+from fvlfp.config import Config
+from fvlfp.training.local import Job
+from fvlfp.training.loss import Batch, batch_loss, plan, row_weights, says_pairs, says_words
+from fvlfp.training.task import Task
+
+#: bytes of activations that one stack of clients may hold at once.
+MOST_BYTES = 2**30
+
+
+def train_stacked(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor, Tensor, float]]:
+    """For each job new prompts, their class texts and the mean loss, as `local_train` makes them.
+
+    Clients are trained in stacks of at most `MOST_BYTES`. The jobs are those of one round: all hold the same
+    `directions`.
+    """
+    # Most steps first: the clients still at work are then always the first ones of a stack.
+    order = sorted(range(len(jobs)), key=lambda k: (-n_steps(jobs[k], cfg), jobs[k].seed_name))
+    size = clients_at_once(task, cfg)
+    out: dict[int, tuple[Tensor, Tensor, float]] = {}
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        out |= zip(chosen, _train_stack([jobs[k] for k in chosen], task, cfg), strict=True)
+    return [out[k] for k in range(len(jobs))]
+
+
+def n_steps(job: Job, cfg: Config) -> int:
+    """Optimiser steps of one client in one round."""
+    return cfg.local_epochs * -(-len(job.data) // cfg.batch)
+
+
+def clients_at_once(task: Task, cfg: Config) -> int:
+    """How many clients fit into `MOST_BYTES`: a block keeps some 20 numbers a token and unit of width."""
+    texts = [task.class_tokens]
+    if says_pairs(cfg):
+        texts += [tokens for tokens, _ in task.pair_tokens.values()]
+    tokens = 1 + cfg.n_ctx + sum(t.ids.shape[0] * (t.ids.shape[1] - 1 - t.n_ctx) for t in texts)
+    tower = 20 * tokens * task.text.width * len(task.text.blocks)
+    images = 10 * cfg.batch * task.frozen_texts.shape[1]
+    return max(1, MOST_BYTES // (4 * (tower + images)))
+
+
+def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor, Tensor, float]]:
+    start = torch.stack([job.prompts for job in jobs]).detach()
+    params = start.clone().requires_grad_()
+    optimiser = torch.optim.Adam([params], lr=cfg.lr)
+    batch_at = _stack_batches(jobs, task, cfg)
+    loss_of_each = torch.func.vmap(partial(batch_loss, task=task, cfg=cfg, directions=jobs[0].directions))
+    left = [n_steps(job, cfg) for job in jobs]
+    totals = torch.zeros(len(jobs), device=params.device)
+    finished: list[Tensor] = []  # the last client first
+    for t in range(left[0]):
+        at_work = len(jobs) - len(finished)
+        batch = batch_at(t, at_work)
+        said = task.say(params[:at_work], pairs=says_pairs(cfg), words=says_words(cfg))
+        losses = loss_of_each(said, batch)
+        if cfg.lambda_prox > 0:
+            losses = losses + cfg.lambda_prox * rivals.proximal(params[:at_work], start[:at_work])
+        optimiser.zero_grad()
+        losses.sum().backward()
+        optimiser.step()
+        totals[:at_work] += losses.detach() * batch.real.sum(1)
+        # A finished client drifts on in the stack by its momentum; what counts is taken here.
+        while len(finished) < len(jobs) and left[at_work - 1] == t + 1:
+            finished.append(params[at_work - 1].detach().clone())
+            at_work -= 1
+    means = [float(x) / (len(job.data) * cfg.local_epochs) for x, job in zip(totals, jobs, strict=True)]
+    prompts = torch.stack(finished[::-1])
+    with torch.no_grad():
+        texts = task.class_texts(prompts)
+    return list(zip(prompts, texts, means, strict=True))
+
+
+def _stack_batches(jobs: list[Job], task: Task, cfg: Config) -> Callable[[int, int], Batch]:
+    """All clients' batches: a function of the step t and of n, which gives step t of the first n clients.
+
+    Examples lie behind each other in one pool and are fetched by row number when their step comes.
+    """
+    sizes = [len(job.data) for job in jobs]
+    width = min(cfg.batch, max(sizes))
+    plans = [plan(job.data, task, cfg, job.seed_name) for job in jobs]
+
+    def in_steps(epochs: Iterable[Tensor]) -> Tensor:
+        """One (E, n_k) a client -> (K, S, width): epochs cut into steps, filled up with 0."""
+        parts = [F.pad(x, (0, -x.shape[1] % width)).reshape(-1, width) for x in epochs]
+        return pad_sequence(parts, batch_first=True)
+
+    offsets = torch.tensor([0, *sizes[:-1]]).cumsum(0).to(plans[0].rows.device)
+    rows = in_steps(p.rows for p in plans) + offsets[:, None, None]
+    real = in_steps(torch.ones_like(p.rows, dtype=torch.float32) for p in plans)
+    source = {name: in_steps(p.source[name] for p in plans) for name in plans[0].source}
+    target = {name: in_steps(p.target[name] for p in plans) for name in plans[0].target}
+    z, y = torch.cat([job.data.z for job in jobs]), torch.cat([job.data.y for job in jobs])
+    g = {name: torch.cat([job.data.g[name] for job in jobs]) for name in jobs[0].data.g}
+    weights = torch.cat([row_weights(job.data, task, cfg) for job in jobs])
+
+    def batch_at(t: int, n: int) -> Batch:
+        at, there = rows[:n, t], real[:n, t]
+        return Batch(
+            z[at],
+            y[at],
+            {name: groups[at] for name, groups in g.items()},
+            weights[at] * there,
+            there,
+            {name: groups[:n, t] for name, groups in source.items()},
+            {name: groups[:n, t] for name, groups in target.items()},
+        )
+
+    return batch_at

@@ -1,0 +1,160 @@
+"""What server and clients share before training starts: the frozen text tower and the words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fvlfp.clip.encoder import Encoder
+from fvlfp.clip.image_tower import ImageTower
+from fvlfp.clip.text_tower import TextTower, Tokens
+from fvlfp.config import Config
+from fvlfp.data.card import Card
+
+
+class Said(NamedTuple):
+    """What prompts make of the words: texts T (..., C, d), the classifier, and, where asked for, by attribute
+    the texts naming class and group (..., C, G, d), their states in each layer (..., C, G, width), and the
+    group words E (..., G, d).
+    """
+
+    texts: Tensor
+    named: dict[str, Tensor]
+    states: dict[str, list[Tensor]]
+    words: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One classification task in words.
+
+    classes: C values of the label, in the card's order. groups: attribute -> its G perceived groups.
+    initial: prompts (L, n_ctx, width) that say the card's first template.
+    frozen_texts: (C, d) class embeddings under `initial`: the zero-shot classifier, and the anchor.
+    group_texts: attribute -> E (G, d), unit mean embedding of each group's hand-written sentences.
+    image: the frozen image tower, and initial_vision: V (L_v, n_v, width_v) that training starts from; both
+    None without vision prompts.
+    """
+
+    text: TextTower
+    scale: float
+    classes: list[str]
+    groups: dict[str, list[str]]
+    initial: Tensor
+    frozen_texts: Tensor
+    group_texts: dict[str, Tensor]
+    class_tokens: Tokens
+    word_tokens: dict[str, tuple[Tokens, Tensor]]
+    pair_tokens: dict[str, tuple[Tokens, Tensor]]
+    image: ImageTower | None = None
+    initial_vision: Tensor | None = None
+
+    @classmethod
+    def make(cls, encoder: Encoder, card: Card, cfg: Config) -> Task:
+        """Tokenise and embed all words once.
+
+        Raises:
+            InputError: the card lacks words for the label or an attribute, or a text is too long; with vision
+                prompts, the image tower cannot take them, or not in so many layers.
+        """
+        text, image, vision = encoder.text, None, None
+        if cfg.vision_ctx:
+            image = ImageTower(encoder.model, encoder.transform)
+            drawn = torch.Generator().manual_seed(cfg.seed_for("init/vision"))
+            vision = image.initial_prompts(n_ctx=cfg.vision_ctx, depth=cfg.vision_depth, generator=drawn)
+        head, _, tail = card.templates[0].partition("{}")
+        generator = torch.Generator().manual_seed(cfg.seed_for("init"))
+        initial = text.initial_prompts(head.strip(), n_ctx=cfg.n_ctx, depth=cfg.depth, generator=generator)
+
+        def behind_context(phrases: list[str]) -> Tokens:
+            return text.tokenize([phrase + tail for phrase in phrases], cfg.n_ctx)
+
+        classes = card.class_values(cfg.label)
+        class_tokens = behind_context([card.classes[cfg.label][value] for value in classes])
+        groups, group_texts, word_tokens, pair_tokens = {}, {}, {}, {}
+        for name in cfg.groups:
+            sentences = card.group_texts(name)
+            groups[name] = list(sentences)
+            attribute = card.groups[name]
+            group_texts[name] = F.normalize(
+                torch.stack([encoder.encode_texts(s).mean(0) for s in sentences.values()]), dim=-1
+            )
+            phrases = [
+                (g, attribute.phrase.format(word=word))
+                for g, words in enumerate(attribute.words.values())
+                for word in words
+            ]
+            word_tokens[name] = (
+                behind_context([phrase for _, phrase in phrases]),
+                torch.tensor([g for g, _ in phrases], device=encoder.device),
+            )
+            pairs = [
+                (cell, phrase)
+                for cell, texts in enumerate(card.pair_text(cfg.label, name).values())
+                for phrase in texts
+            ]
+            pair_tokens[name] = (
+                behind_context([phrase for _, phrase in pairs]),
+                torch.tensor([cell for cell, _ in pairs], device=encoder.device),
+            )
+        return cls(
+            text=text,
+            scale=encoder.scale,
+            classes=classes,
+            groups=groups,
+            initial=initial,
+            frozen_texts=text.encode(class_tokens, initial).detach(),
+            group_texts=group_texts,
+            class_tokens=class_tokens,
+            word_tokens=word_tokens,
+            pair_tokens=pair_tokens,
+            image=image,
+            initial_vision=vision,
+        )
+
+    def class_texts(self, prompts: Tensor) -> Tensor:
+        """T (..., C, d): the classifiers that prompts (..., L, n_ctx, width) make."""
+        return self.text.encode(self.class_tokens, prompts)
+
+    def say(self, prompts: Tensor, *, pairs: bool, words: bool = False) -> Said:
+        """What prompts (..., L, n_ctx, width) make of the words, in one pass of the tower.
+
+        pairs: also the texts that name a group, which CDFP's `words` and `layers` compare. words: also the
+        group words alone.
+        """
+        group_words = self.fair_group_texts(prompts) if words else {}
+        if not pairs:
+            return Said(self.class_texts(prompts), {}, {}, group_words)
+        tokens = Tokens.join([self.class_tokens, *(tokens for tokens, _ in self.pair_tokens.values())])
+        texts, states = self.text.encode_layers(tokens, prompts)
+        start, named, by_layer = len(self.classes), {}, {}
+        for name, (of_name, cell) in self.pair_tokens.items():
+            rows = slice(start, start + len(of_name.last))
+            start = rows.stop
+            shape = (len(self.classes), len(self.groups[name]))
+            n_cells = shape[0] * shape[1]
+            named[name] = F.normalize(_means(texts[..., rows, :], cell, n_cells), dim=-1).unflatten(-2, shape)
+            by_layer[name] = [_means(s[..., rows, :], cell, n_cells).unflatten(-2, shape) for s in states]
+        return Said(texts[..., : len(self.classes), :], named, by_layer, group_words)
+
+    def read_groups(self, z: Tensor) -> dict[str, Tensor]:
+        """Attribute -> (n,) the group that the frozen model reads off each embedding: `argmax_g z E^T`."""
+        return {name: (z @ texts.T).argmax(1) for name, texts in self.group_texts.items()}
+
+    def fair_group_texts(self, prompts: Tensor) -> dict[str, Tensor]:
+        """`group_texts`, but said by the learned prompts instead of the hand-written templates."""
+        out = {}
+        for name, (tokens, group) in self.word_tokens.items():
+            means = _means(self.text.encode(tokens, prompts), group, len(self.groups[name]))
+            out[name] = F.normalize(means, dim=-1)
+        return out
+
+
+def _means(rows: Tensor, index: Tensor, n: int) -> Tensor:
+    """Means (..., n, d) of the rows (..., m, d) that share an index (m,)."""
+    member = F.one_hot(index, n).float()
+    return (member / member.sum(0)).T @ rows.float()
