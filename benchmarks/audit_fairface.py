@@ -26,7 +26,8 @@ from data_prep.fairface import convert
 from fvlfp.audit import Audit, audit, write_audit
 from fvlfp.audit.clip.probes import leakage
 from fvlfp.audit.clip.retrieval import audit_retrieval
-from fvlfp.clip.encoder import Encoder, features
+from fvlfp.clip.cache import features
+from fvlfp.clip.encoder import Encoder
 from fvlfp.data.table import Dataset, read_table
 from fvlfp.runs.zero_shot import zero_shot
 

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.grid import TASKS, Sources, config_of
 from benchmarks.machine import machine
-from fvlfp.clip.encoder import default_cache, features
+from fvlfp.clip.cache import default_cache, features
 from fvlfp.fpf import balanced_accuracy, cell_recalls, recall_gap
 from fvlfp.training.examples import codes, which_test
 

@@ -34,7 +34,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks import speed_page
 from benchmarks.machine import machine
 from benchmarks.reference_loop import reference_loop
-from fvlfp.clip.encoder import BATCH, Encoder, features
+from fvlfp.clip.cache import features
+from fvlfp.clip.encoder import BATCH, Encoder
 from fvlfp.config import Config
 from fvlfp.data import toyfaces
 from fvlfp.data.card import Attribute, Card

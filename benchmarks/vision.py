@@ -35,7 +35,8 @@ from benchmarks.grid import metrics_of
 from benchmarks.machine import machine
 from benchmarks.speed import random_clip
 from benchmarks.table import COLUMNS
-from fvlfp.clip.encoder import Encoder, default_cache
+from fvlfp.clip.cache import default_cache
+from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.pixels import Pixels
 from fvlfp.config import Config

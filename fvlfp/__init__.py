@@ -22,7 +22,7 @@ _HOME = {
     "read_table": "fvlfp.data.table",
     "split_clients": "fvlfp.data.partition",
     "Encoder": "fvlfp.clip.encoder",
-    "features": "fvlfp.clip.encoder",
+    "features": "fvlfp.clip.cache",
     "Projection": "fvlfp.dsop",
     "fusion_weights": "fvlfp.fpf",
     "prepare": "fvlfp.runs.train",

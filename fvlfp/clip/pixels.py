@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fvlfp.clip.encoder import Encoder, picture_digest
+from fvlfp.clip.cache import picture_digest
+from fvlfp.clip.encoder import Encoder
 
 
 @dataclass(frozen=True)

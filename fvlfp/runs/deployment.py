@@ -26,7 +26,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fvlfp.clip.encoder import Encoder, features
+from fvlfp.clip.cache import features
+from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.pixels import read_pixels
 from fvlfp.config import Config
 from fvlfp.data.card import Card

@@ -22,7 +22,8 @@ import torch
 from flwr.app import Context
 from torch import Tensor
 
-from fvlfp.clip.encoder import Encoder, default_cache, features
+from fvlfp.clip.cache import default_cache, features
+from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.pixels import read_pixels
 from fvlfp.config import Config
 from fvlfp.data.table import Dataset

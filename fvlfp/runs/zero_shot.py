@@ -16,7 +16,8 @@ import pandas as pd
 from fvlfp.audit import Audit, audit, write_audit
 from fvlfp.audit.clip.embedding_audit import Words, audit_embedding
 from fvlfp.audit.clip.probes import CLIP_PAPER
-from fvlfp.clip.encoder import Encoder, default_cache, features
+from fvlfp.clip.cache import default_cache, features
+from fvlfp.clip.encoder import Encoder
 from fvlfp.data.card import Card, say
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError

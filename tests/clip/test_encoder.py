@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from fvlfp.clip import encoder as encoder_module
-from fvlfp.clip.encoder import Encoder, features, pick_device
+from fvlfp.clip.cache import features
+from fvlfp.clip.encoder import Encoder, pick_device
 from fvlfp.errors import InputError
 
 
