@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fvlfp.clip import encoder as encoder_module
+from fvlfp.clip import cache as cache_module
 from fvlfp.clip.cache import features
 from fvlfp.clip.encoder import Encoder, pick_device
 from fvlfp.errors import InputError
@@ -35,7 +35,7 @@ def test_cache_is_used_and_keyed_by_pixels_and_model(encoder, images, tmp_path, 
 
 
 def test_only_missing_blocks_are_encoded_and_the_rows_stay_in_order(encoder, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(encoder_module, "_BLOCK", 2)
+    monkeypatch.setattr(cache_module, "_BLOCK", 2)
     z = features(encoder, images, cache=tmp_path)
     np.testing.assert_allclose(z, encoder.encode_images(images), atol=1e-6)
     files = sorted(tmp_path.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
