@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The towers here are small: one thread a process is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: tour test lab deploy-trial docs format clean
+.PHONY: tour test test-slow lab deploy-trial docs format clean
 
 tour: $(VENV)/installed
 	$(BIN)/fvlfp tour --out runs/tour
@@ -18,6 +18,10 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# The checks that take minutes: lessons in a real JupyterLab (needs chromium-driver), long runs, real processes
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow
 
 lab: $(VENV)/installed
 	$(BIN)/jupyter lab notebooks

@@ -149,3 +149,31 @@ def test_parts_form_no_circle():
 
     for part in MAY_IMPORT:
         reached(part)
+
+
+def test_the_version_stands_once():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "fvlfp.__version__"}
+    version = __import__("fvlfp").__version__
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), flags=re.M)
+    assert newest and newest[1] == version
+
+
+def test_the_workflow_calls_targets_that_exist():
+    made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    called = set(re.findall(r"run: make ([a-z-]+)", (ROOT / ".github/workflows/ci.yml").read_text()))
+    assert called and called <= made
+
+
+def test_whatever_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = [name for names in project.get("optional-dependencies", {}).values() for name in names]
+    wanted = project["dependencies"] + extras
+    declared = {re.split(r"[<>=\[; ]", name)[0].lower().replace("-", "_") for name in wanted}
+    module = {"open_clip_torch": "open_clip", "scikit_learn": "sklearn", "pillow": "PIL"}
+    known = {module.get(name, name) for name in declared} | set(sys.stdlib_module_names)
+    known |= {"fvlfp", "deploy", "data_prep", "benchmarks", "IPython"}  # IPython comes with ipykernel
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "deploy").glob("*.py"), *(ROOT / "data_prep").glob("*.py")]:
+        unknown = {name.split(".")[0] for name in imports(path)} - known
+        assert not unknown, f"{path} imports {unknown}, which pyproject.toml does not declare"
