@@ -25,8 +25,11 @@ _HOME = {
     "features": "fvlfp.clip.cache",
     "Projection": "fvlfp.dsop",
     "fusion_weights": "fvlfp.fpf",
+    "Prepared": "fvlfp.runs.train",
+    "Trained": "fvlfp.runs.train",
     "prepare": "fvlfp.runs.train",
     "train": "fvlfp.runs.train",
+    "predict": "fvlfp.runs.predict",
     "check": "fvlfp.course.lesson",
     "record": "fvlfp.course.lesson",
 }

@@ -80,6 +80,13 @@ def record(out: str | Path, **values: Any) -> pd.DataFrame:
     return shown.rename_axis("recorded")
 
 
+def trend(change: float, low: float, high: float) -> str:
+    """What a paired interval [low, high] of a change lets a sentence say."""
+    if high < 0:
+        return "lower"
+    return "higher" if low > 0 else "not shown to change"
+
+
 def environment(device: str = "auto") -> pd.DataFrame:
     """Python, package versions and the device: the first thing to compare when numbers differ."""
     from fvlfp.clip.encoder import pick_device
