@@ -1,9 +1,11 @@
 """What notebooks share: checks that say what differs, records, student copies."""
 
 import json
+from fractions import Fraction
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -19,13 +21,67 @@ def test_check_says_yes(capsys):
     assert capsys.readouterr().out.splitlines() == ["✓ two numbers", "✓ arrays", "✓ words"]
 
 
-@pytest.mark.parametrize(
-    ("yours", "expected"),
-    [(1.0, 1.1), (np.zeros(3), np.zeros(4)), ("a", "b"), (float("nan"), 0.0), ([1, 2], [1, 3])],
-)
-def test_check_stops_with_both_values_and_the_hint(yours, expected):
-    with pytest.raises(NotYet, match=r"✗ it(?s:.*)yours:(?s:.*)expected:(?s:.*)hint: look again"):
+WRONG = [(1.0, 1.1), (np.zeros(3), np.zeros(4)), ("a", "b"), (float("nan"), 0.0), ([1, 2], [1, 3])]
+
+
+@pytest.mark.parametrize(("yours", "expected"), WRONG)
+def test_check_stops_with_both_values(yours, expected):
+    with pytest.raises(NotYet, match=r"✗ it(?s:.*)yours:(?s:.*)expected:"):
+        check("it", yours, expected)
+
+
+@pytest.mark.parametrize(("yours", "expected"), WRONG)
+def test_an_exercise_stops_with_the_hint_and_never_shows_the_answer(yours, expected):
+    with pytest.raises(NotYet, match=r"✗ it(?s:.*)yours:(?s:.*)hint: look again") as caught:
         check("it", yours, expected, hint="look again")
+    assert "expected" not in str(caught.value)
+
+
+#: one answer in the forms in which learners write it, and answers that are wrong
+RIGHT = {
+    1 / 3: [
+        *(0.333, 0.33333, Fraction(1, 3), [1 / 3], (1 / 3,), np.float32(1 / 3), torch.tensor(1 / 3)),
+        *(pd.Series([1 / 3]), np.array([[1 / 3]]), torch.tensor([1 / 3], requires_grad=True)),
+    ],
+    0.0: [0, 0.0, False, np.int64(0), torch.tensor(0.0)],
+    2176: [2176, 2176.0, np.int32(2176), torch.tensor(2176), Fraction(2176)],
+    True: [True, 1, np.bool_(True), torch.tensor(True)],
+}
+NOT_RIGHT = {
+    1 / 3: [0.3, 0.34, "1/3", None, [1 / 3, 1 / 3], float("nan"), 33.3, Fraction(1, 4)],
+    0.0: [0.001, True, None, "0", []],
+    2176: [2175, 2176.4, 2048, "2176", [2176, 2176]],
+    True: [False, 0, None, "True", 0.5],
+}
+
+
+@pytest.mark.parametrize(("yours", "expected"), [(y, e) for e, ys in RIGHT.items() for y in ys])
+def test_an_exercise_takes_a_right_answer_in_any_wrapping(yours, expected):
+    check("it", yours, expected, hint="look again")
+
+
+@pytest.mark.parametrize(("yours", "expected"), [(y, e) for e, ys in NOT_RIGHT.items() for y in ys])
+def test_an_exercise_refuses_a_wrong_answer(yours, expected):
+    with pytest.raises(NotYet):
+        check("it", yours, expected, hint="look again")
+
+
+@pytest.mark.parametrize("wrap", [list, tuple, np.array, torch.tensor])
+def test_an_exercise_takes_several_numbers_in_any_wrapping(wrap):
+    yours = wrap([0.25, 0.75])
+    check("it", yours, pd.Series([0.25, 0.75]), hint="look again")
+    check("it", [Fraction(1, 4), Fraction(3, 4)], yours, hint="look again")
+    for wrong in ([0.75, 0.25], [0.25], [[0.25, 0.75]], 0.25):
+        with pytest.raises(NotYet):
+            check("it", wrong, yours, hint="look again")
+
+
+def test_a_percentage_counts_where_the_text_allows_it():
+    check("a share", 70, 0.7, hint="a share", percent=True)
+    check("a share", 0.7, 0.7, hint="a share", percent=True)
+    for yours, percent in ((70, False), (7, True), ("70 %", True)):
+        with pytest.raises(NotYet):
+            check("a share", yours, 0.7, hint="a share", percent=percent)
 
 
 def test_a_failed_check_shows_only_its_message_in_jupyter():

@@ -30,11 +30,16 @@ class NotYet(AssertionError):
         return [str(self)]
 
 
-def check(what: str, yours: Any, expected: Any, *, atol: float = 1e-5, hint: str = "") -> None:
+def check(
+    what: str, yours: Any, expected: Any, *, atol: float = 1e-5, hint: str = "", percent: bool = False
+) -> None:
     """Say that two values agree, or stop with what differs.
 
-    what: the statement that is checked, shown in either case. yours, expected: numbers, arrays or tensors
-    (compared to within `atol`, shapes included), or anything with `==`. hint: shown when they differ.
+    what: the statement that is checked, shown in either case. yours, expected: numbers, arrays, tensors,
+    Series or Fractions (compared to within `atol`, shapes included; one number may come in any wrapping), or
+    anything with `==`.
+    hint: makes this an exercise. An answer rounded to three digits passes, the hint is shown when the answer
+    is wrong, and the expected value never is. percent: 70 counts as 0.7.
 
     >>> check("a third", 1 / 3, 0.333333)
     ✓ a third
@@ -42,11 +47,14 @@ def check(what: str, yours: Any, expected: Any, *, atol: float = 1e-5, hint: str
     Raises:
         NotYet: they differ.
     """
-    if _agree(yours, expected, atol):
+    rtol = 1e-3 if hint else 0.0
+    scaled = [_hundredth(yours)] if percent else []
+    if any(_agree(one, expected, atol, rtol) for one in (yours, *scaled)):
         print(f"✓ {what}")
         return
-    lines = [f"✗ {what}", f"  yours:    {_short(yours)}", f"  expected: {_short(expected)}"]
-    raise NotYet("\n".join(lines + ([f"  hint: {hint}"] if hint else [])))
+    lines = [f"✗ {what}", f"  yours:    {_short(yours)}"]
+    lines.append(f"  hint: {hint}" if hint else f"  expected: {_short(expected)}")
+    raise NotYet("\n".join(lines))
 
 
 def exercise(task: str) -> None:
@@ -100,14 +108,31 @@ def environment(device: str = "auto") -> pd.DataFrame:
     return pd.DataFrame({"here": rows})
 
 
-def _agree(yours: Any, expected: Any, atol: float) -> bool:
+def _agree(yours: Any, expected: Any, atol: float, rtol: float) -> bool:
+    a, b = _numbers(yours), _numbers(expected)
+    if a is None or b is None:
+        return bool(np.all(yours == expected))
+    if a.size == b.size == 1:
+        a, b = a.ravel(), b.ravel()
+    if b.dtype.kind in "iub":  # counts, and yes or no, are exact
+        rtol = 0.0
+    return a.shape == b.shape and bool(np.allclose(a, b, atol=atol, rtol=rtol, equal_nan=True))
+
+
+def _numbers(value: Any) -> np.ndarray | None:
+    """The value as an array of numbers or truth values, or None where it is something else."""
     try:
-        a, b = np.asarray(_detached(yours)), np.asarray(_detached(expected))
-        if a.dtype.kind in "fiub" and b.dtype.kind in "fiub":
-            return a.shape == b.shape and bool(np.allclose(a, b, atol=atol, rtol=0, equal_nan=True))
+        array = np.asarray(_detached(value))
+        if array.dtype.kind == "O":  # e.g. Fractions, or a list of tensors
+            array = array.astype(float)
     except (TypeError, ValueError):
-        pass
-    return bool(np.all(yours == expected))
+        return None
+    return array if array.dtype.kind in "fiub" else None
+
+
+def _hundredth(value: Any) -> Any:
+    numbers = _numbers(value)
+    return value if numbers is None else numbers / 100
 
 
 def _detached(value: Any) -> Any:
