@@ -15,6 +15,8 @@ label at inference, and needs none in training unless the directions come from l
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,7 +28,7 @@ def js_divergence(logits_a: Tensor, logits_b: Tensor) -> Tensor:
     Returns (...), each in [0, log 2] (Lin 1991).
     """
     a, b = F.log_softmax(logits_a, -1), F.log_softmax(logits_b, -1)
-    middle = torch.logaddexp(a, b) - torch.log(torch.tensor(2.0, device=a.device))
+    middle = torch.logaddexp(a, b) - math.log(2)  # a number, no tensor: that would be a copy in every step
     return 0.5 * ((a.exp() * (a - middle)).sum(-1) + (b.exp() * (b - middle)).sum(-1))
 
 

@@ -41,7 +41,8 @@ class Erasure:
 
     def unnormalised(self, z: Tensor) -> Tensor:
         """Before the rows are made unit again."""
-        return z - self.lam * (z - self.mu) @ self.read @ self.write.T
+        read, write, mu = (t.to(z.device) for t in (self.read, self.write, self.mu))
+        return z - self.lam * (z - mu) @ read @ write.T
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,11 @@ class Moments:
 
 
 def moments(z: Tensor, y: Tensor, membership: Tensor, n_classes: int, min_cell: int = 0) -> Moments:
-    """One client's moments. z (n, d); y (n,); membership (n, G), one-hot or soft. Small cells stay home."""
-    z = z.double()
+    """One client's moments. z (n, d); y (n,); membership (n, G), one-hot or soft. Small cells stay home.
+
+    They are summed in float64 on the CPU: not every device has such numbers.
+    """
+    z, y, membership = z.cpu().double(), y.cpu(), membership.cpu()
     cell_sums, cell_counts = dsop.moments(z, y, membership, n_classes, min_cell)
     onehot = F.one_hot(y, n_classes).to(z.dtype)
     counts = onehot.sum(0)

@@ -59,7 +59,7 @@ def adapter_train(
     optimiser = torch.optim.Adam([params], lr=cfg.lr)
     order = torch.Generator().manual_seed(cfg.seed_for(f"{seed_name}/order"))
     weight = row_weights(data, task, cfg)
-    total = 0.0
+    total = torch.zeros((), device=params.device)
     for _ in range(cfg.local_epochs):
         for rows in torch.randperm(len(data), generator=order).to(data.z.device).split(cfg.batch):
             logits = task.scale * adapt(data.z[rows], params) @ task.frozen_texts.T
@@ -68,5 +68,5 @@ def adapter_train(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            total += float(loss.detach()) * len(rows)
-    return params.detach(), total / (len(data) * cfg.local_epochs)
+            total += loss.detach() * len(rows)
+    return params.detach(), float(total) / (len(data) * cfg.local_epochs)

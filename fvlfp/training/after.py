@@ -49,7 +49,7 @@ class After:
         """Class embeddings (C, d) after the text map."""
         if self.text_map is None:
             return texts
-        return F.normalize(texts.double() @ self.text_map.T.to(texts.device), dim=-1).to(texts.dtype)
+        return F.normalize(texts.cpu().double() @ self.text_map.T.cpu(), dim=-1).to(texts)
 
     def tensors(self) -> dict[str, Tensor]:
         """What it is made of, to be saved."""
@@ -66,12 +66,12 @@ class After:
 
 @torch.no_grad()
 def fit_after(cfg: Config, task: Task, clients: list[ClientData], prompts: Tensor) -> After:
-    """Fit what `cfg.posthoc` names to a model with these prompts.
+    """Fit what `cfg.posthoc` names to a model with these prompts, in float64 on the CPU.
 
     Raises:
         InputError: `thresholds` for more than two classes.
     """
-    words = [texts.double() for texts in task.group_texts.values()]
+    words = [texts.cpu().double() for texts in task.group_texts.values()]
     if cfg.posthoc in ("text", "text-calibrated"):
         found = posthoc.text_projection(torch.cat(words))
         if cfg.posthoc == "text-calibrated":
@@ -132,7 +132,7 @@ def _pairs(task: Task, prompts: Tensor) -> Tensor:
     for named in task.say(prompts, pairs=True).named.values():
         first, second = np.triu_indices(named.shape[1], 1)
         out.append((named[:, first] - named[:, second]).flatten(0, 1))
-    return torch.cat(out)
+    return torch.cat(out).cpu()
 
 
 def _choose(

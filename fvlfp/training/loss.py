@@ -133,13 +133,15 @@ def batches(
 ) -> Iterator[Batch]:
     """The client's batches of `size` (the last of an epoch may be smaller), in the plan's order.
 
-    see: makes z (n, d) of row numbers (n,) when their batch comes; by default it is there already.
+    see: makes z (n, d) of row numbers (n,) on the CPU when their batch comes; by default it is there already.
     """
+    order = None if see is None else plan.rows.cpu()  # in one copy, not one a step
     for epoch in range(len(plan.rows)):
-        for at in torch.arange(len(data), device=data.z.device).split(size):
+        for start in range(0, len(data), size):
+            at = slice(start, start + size)
             rows = plan.rows[epoch, at]
             yield Batch(
-                data.z[rows] if see is None else see(rows),
+                data.z[rows] if see is None or order is None else see(order[epoch, at]),
                 data.y[rows],
                 {name: groups[rows] for name, groups in data.g.items()},
                 weights[rows],

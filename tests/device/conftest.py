@@ -1,0 +1,44 @@
+"""The planted clients of `tests/conftest.py`, on the pretended device."""
+
+import dataclasses
+
+import pytest
+
+from fvlfp.clip import encoder as encoder_module
+from fvlfp.clip.encoder import Encoder
+from fvlfp.runs.train import Prepared
+from fvlfp.training.local import ClientData
+from fvlfp.training.loss import Split
+from fvlfp.training.task import Task
+from tests.conftest import CARD
+from tests.device.pretended import DEVICE, Watch, pretended
+
+
+@pytest.fixture(scope="module")
+def watch():
+    """The pretended device is there, and it is what every `device` key picks."""
+    with pretended() as watch, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder_module, "pick_device", lambda name="auto": DEVICE)
+        yield watch
+
+
+@pytest.fixture(scope="module")
+def encoder_there(tiny_files, watch: Watch) -> Encoder:
+    config, weights = tiny_files
+    return Encoder.load("tiny-test-clip", pretrained=str(weights), model_config=config)
+
+
+@pytest.fixture(scope="module")
+def planted_there(planted: Prepared, encoder_there: Encoder) -> Prepared:
+    """`planted`, its frozen model and every example on the device."""
+    return dataclasses.replace(
+        planted,
+        task=Task.make(encoder_there, CARD, planted.cfg),
+        clients=[ClientData(c.client, to_device(c.train), to_device(c.val)) for c in planted.clients],
+        test=to_device(planted.test),
+    )
+
+
+def to_device(split: Split) -> Split:
+    groups = {name: g.to(DEVICE) for name, g in split.g.items()}
+    return Split(split.z.to(DEVICE), split.y.to(DEVICE), groups, split.pixels)

@@ -1,0 +1,58 @@
+"""What a training step costs beside its arithmetic: no transfer, and no wait for the device."""
+
+from collections import Counter
+
+import pytest
+
+from fvlfp.training.adapter import adapter_train, initial
+from fvlfp.training.local import Job, local_train
+from fvlfp.training.stacked import train_stacked
+from tests.device.test_runs import config
+
+
+def jobs_of(prepared):
+    """Of two clients; directions for CDFP from words."""
+    directions = {name: texts - texts.mean(0) for name, texts in prepared.task.group_texts.items()}
+    return [
+        Job(prepared.task.initial, c.train, directions, f"client/{c.client}") for c in prepared.clients[:2]
+    ]
+
+
+def one_by_one(jobs, task, cfg):
+    for prompts, data, directions, seed_name in jobs:
+        local_train(prompts, data, task, cfg, directions=directions, seed_name=seed_name)
+
+
+def adapter(jobs, task, cfg):
+    for _, data, directions, seed_name in jobs:
+        adapter_train(initial(task, cfg), data, task, cfg, directions=directions, seed_name=seed_name)
+
+
+def counted(watch, work, *args) -> tuple[Counter[str], Counter[str]]:
+    watch.clear()
+    work(*args)
+    return watch.transfers, watch.waits
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lambda_cf": 0.0},
+        {"cf_directions": "prompted"},
+        {"pairing": "words"},
+        {"pairing": "layers"},
+        {"lambda_gap": 1.0, "lambda_prox": 0.1, "lambda_uniform": 1.0},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("work", [train_stacked, one_by_one], ids=["stacked", "one by one"])
+def test_a_step_moves_nothing_and_waits_for_nothing(planted_there, watch, work, settings):
+    few, many = (config("cdfp", batch=batch, **settings) for batch in (100, 20))
+    jobs, task = jobs_of(planted_there), planted_there.task
+    assert counted(watch, work, jobs, task, few) == counted(watch, work, jobs, task, many)
+
+
+def test_neither_does_a_step_of_an_adapter(planted_there, watch):
+    few, many = (config("fedclip", batch=batch) for batch in (100, 20))
+    jobs, task = jobs_of(planted_there), planted_there.task
+    assert counted(watch, adapter, jobs, task, few) == counted(watch, adapter, jobs, task, many)
