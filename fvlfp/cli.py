@@ -42,6 +42,12 @@ def _command(*words: str | Path, **options: Any) -> str:
     return shlex.join([*parts, "--out", "DIR"])
 
 
+def _tell(remarks: list[str]) -> None:
+    """Remarks of an audit, beside the output: they do not change the exit code."""
+    for remark in remarks:
+        typer.echo(f"remark: {remark}", err=True)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(__version__)
@@ -132,6 +138,12 @@ def audit_predictions(
     group: Group,
     score: Annotated[str | None, typer.Option(help="Column of scores of the positive class.")] = None,
     positive: Annotated[str | None, typer.Option(help="The class that 'selected' means.")] = None,
+    bin_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bin", metavar="COLUMN:CUTS", help="Cut a group of numbers: age:20,40,60; repeatable."
+        ),
+    ] = None,
     cross: Annotated[bool, typer.Option(help="Also cross all groups.")] = False,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
@@ -144,8 +156,10 @@ def audit_predictions(
     from fvlfp.audit import audit as run
     from fvlfp.audit import write_audit
     from fvlfp.audit.load import read_predictions, sha256
+    from fvlfp.audit.stats.bins import bin_groups, parse_bins
 
     numbers = [score] if score else []
+    bins = parse_bins(bin_ or ())
     frame = read_predictions(table, [label, prediction, *group], numbers=numbers)
     result = run(
         frame,
@@ -154,6 +168,7 @@ def audit_predictions(
         groups=group,
         score=score,
         positive=positive,
+        bins=bins,
         cross=cross,
         draws=draws,
         seed=seed,
@@ -161,8 +176,11 @@ def audit_predictions(
     )
     report = write_audit(result, out, notebook=True)
     # The audited rows stay beside the audit, so that `fvlfp compare` can pair two of them.
-    rows = frame[[label, prediction, *group]].rename(columns={prediction: "prediction"})
+    rows = bin_groups(frame, bins, group)[[label, prediction, *group]].rename(
+        columns={prediction: "prediction"}
+    )
     rows.to_csv(out / "predictions.csv", index=False)
+    _tell(result.remarks)
     typer.echo(f"report: {report}")
 
 
@@ -249,6 +267,7 @@ def compare(
     again = _command("compare", before, after, group=group, **options)
     names, known = (before.name, after.name), {"command": again}
     result = run(a, b, groups=group, names=names, provenance=known, **options)
+    _tell(result.remarks)
     typer.echo(f"report: {write_comparison(result, out, notebook=True)}")
 
 

@@ -19,11 +19,13 @@ import pandas as pd
 from fvlfp import __version__
 from fvlfp.audit.document import SCHEMA, Audit
 from fvlfp.audit.stats import metrics
+from fvlfp.audit.stats.bins import bin_groups
 from fvlfp.audit.stats.counts import Columns, Counts, encode, require_column
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import gap_entries
 from fvlfp.audit.stats.intervals import holm, smallest_rate
 from fvlfp.audit.stats.rates import SMALL, blocks, number, numbers
+from fvlfp.audit.stats.sanity import constant_columns, fine_groups, score_remarks
 from fvlfp.audit.stats.scores import read_scores, score_entry, sweep
 from fvlfp.audit.stats.sensitivity import label_noise
 from fvlfp.errors import InputError
@@ -39,6 +41,7 @@ def audit(
     positive: str | None = None,
     templates: Mapping[str, str] | None = None,
     template_scores: Mapping[str, str] | None = None,
+    bins: Mapping[str, Sequence[float]] | None = None,
     cross: bool = False,
     draws: int = 2000,
     seed: int = 0,
@@ -57,6 +60,8 @@ def audit(
         templates: further columns of predictions, name -> column, for instance one per prompt
             template; every value then carries the ``band`` it covers over them.
         template_scores: the same for `score`, name -> column.
+        bins: group column of numbers -> rising cuts, for instance ``{"age": [20, 40, 60]}``; the groups are
+            then the bands between the cuts.
         cross: also judge all combinations of the groups.
         draws: resampling draws per hypothetical truth and for the permutation null.
         seed: root of all draws; an attribute's numbers do not depend on the other attributes.
@@ -72,19 +77,24 @@ def audit(
         raise InputError(f"draws={draws}: at least 100 are needed for an interval")
     if not 0.5 < level < 1:
         raise InputError(f"level={level}: must lie between 0.5 and 1, e.g. 0.95")
+    frame = bin_groups(frame, bins or {}, groups)
     options: dict[str, Any] = {"label": label, "groups": groups, "positive": positive, "cross": cross}
     columns = encode(frame, prediction=prediction, **options)
     binary = len(columns.classes) == 2
     warnings = list(columns.notes)
+    remarks = constant_columns(columns.classes, columns.label, columns.prediction)
     scores = None
     if score is not None:
         require_column(frame, score, "score")
         scores = read_scores(frame, score, columns.classes[1] if binary else None)
+        remarks += score_remarks(scores, columns.label, columns.prediction, columns.classes[1], level)
     attributes = {}
     for name in columns.groups:
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         common: dict[str, Any] = {"draws": draws, "rng": rng, "level": level}
-        attributes[name] = _attribute(columns.count(name), **common, warnings=warnings)
+        counts = columns.count(name)
+        remarks += fine_groups(name, counts.groups, counts.table.sum((-1, -2)))
+        attributes[name] = _attribute(counts, **common, warnings=warnings)
         if scores is not None:
             attributes[name]["scores"] = score_entry(columns, scores, name, **common)
             attributes[name]["sweep"] = sweep(columns, scores, name)
@@ -116,6 +126,7 @@ def audit(
             "positive": positive,
             "templates": dict(templates or {}),
             "template_scores": dict(template_scores or {}),
+            "bins": {name: list(cuts) for name, cuts in (bins or {}).items()},
             "cross": cross,
             "draws": draws,
             "seed": seed,
@@ -123,6 +134,7 @@ def audit(
         },
         "overall": overall,
         "attributes": attributes,
+        "remarks": remarks,
         "warnings": warnings,
         "provenance": with_versions(provenance),
     }

@@ -24,6 +24,8 @@ from fvlfp.audit.stats.intervals import holm
 from fvlfp.audit.stats.paired import Change, change, mean_change, rate_change, residuals
 from fvlfp.audit.stats.rates import number
 from fvlfp.audit.stats.resampling import affordable
+from fvlfp.audit.stats.sanity import constant_columns, fine_groups
+from fvlfp.audit.stats.values import names_of
 from fvlfp.errors import InputError
 
 
@@ -74,6 +76,11 @@ class Comparison:
         return pd.DataFrame(rows).T[["a", "b", "change", "low", "high"]].astype(float)
 
     @property
+    def remarks(self) -> list[str]:
+        """What to look at before any number: constant predictions, groups that are too fine."""
+        return list(self.document.get("remarks", []))
+
+    @property
     def warnings(self) -> list[str]:
         return list(self.document["warnings"])
 
@@ -114,14 +121,21 @@ def compare(
     columns = encode(both, label=label, prediction=prediction, groups=groups, positive=positive, cross=cross)
     n, binary = len(a), len(columns.classes) == 2
     warnings = list(columns.notes)
+    remarks = [
+        f"{side}: {remark}"
+        for side, rows in zip(names, (slice(0, n), slice(n, None)), strict=True)
+        for remark in constant_columns(columns.classes, columns.label[rows], columns.prediction[rows])
+    ]
     attributes: dict[str, Any] = {}
     tests: dict[tuple[str, str], float] = {}
-    for name, (group_names, codes) in columns.groups.items():
+    for name, coded in columns.groups.items():
+        group_names, codes = coded.names, coded.codes
         joint = _joint(columns, codes[:n], len(group_names))
         missing = int((codes[:n] < 0).sum())
         if missing:
             warnings.append(f"{name}: {missing} rows have no entry and are left out of this attribute")
         counts = Counts(name, group_names, columns.classes, joint.sum(-1), missing)
+        remarks += fine_groups(name, group_names, counts.table.sum((-1, -2)))
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
         changes = _changes(counts, joint, draws=draws, rng=rng, level=level, warnings=warnings)
         tests |= {(name, gap): c.p_value for gap, c in changes.items() if np.isfinite(c.p_value)}
@@ -159,6 +173,7 @@ def compare(
         },
         "overall": {"n": n, "rates": _rates(counts, everyone, level)},
         "attributes": attributes,
+        "remarks": remarks,
         "warnings": warnings,
         "provenance": with_versions(provenance),
     }
@@ -175,21 +190,23 @@ def _matched(
         raise InputError(f"the tables have {len(a)} and {len(b)} rows: a paired comparison needs the same")
     if key is None:
         return a[list(needed)].reset_index(drop=True), b[list(needed)].reset_index(drop=True)
-    for frame in (a, b):
-        if frame[key].duplicated().any():
-            value = frame.loc[frame[key].duplicated(), key].iloc[0]
+    keys = [names_of(frame[key]) for frame in (a, b)]
+    for names in keys:
+        if names.isna().any():
+            raise InputError(f"key {key!r} is missing in row {int(names.isna().argmax()) + FIRST_ROW}")
+        if names.duplicated().any():
+            value = names[names.duplicated()].iloc[0]
             raise InputError(f"key {key!r} is not unique: {value!r} occurs more than once")
-    position = pd.Series(np.arange(len(b)), index=pd.Index(b[key].astype(str)))
-    order = position.reindex(a[key].astype(str)).to_numpy()
+    order = pd.Series(np.arange(len(b)), index=pd.Index(keys[1])).reindex(keys[0]).to_numpy()
     if np.isnan(order).any():
-        value = a[key].iloc[int(np.isnan(order).argmax())]
+        value = keys[0].iloc[int(np.isnan(order).argmax())]
         raise InputError(f"{key!r} {value!r} of the first table is not in the second")
     b = b.iloc[order.astype(int)]
     return a[list(needed)].reset_index(drop=True), b[list(needed)].reset_index(drop=True)
 
 
 def _same(left: pd.Series, right: pd.Series, column: str) -> None:
-    x, y = left.astype(object).fillna("").astype(str), right.astype(object).fillna("").astype(str)
+    x, y = names_of(left).fillna(""), names_of(right).fillna("")
     differ = (x != y).to_numpy()
     if differ.any():
         row = int(differ.argmax())

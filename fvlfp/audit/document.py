@@ -85,6 +85,11 @@ class Audit:
         return pd.DataFrame(rows)
 
     @property
+    def remarks(self) -> list[str]:
+        """What to look at before any number: constant predictions, scores of the other class, and so on."""
+        return list(self.document.get("remarks", []))
+
+    @property
     def warnings(self) -> list[str]:
         return list(self.document["warnings"])
 

@@ -109,5 +109,7 @@ def command(document: Mapping[str, Any]) -> str:
             parts += [f"--{option}", str(s[option])]
     for group in s["groups"]:
         parts += ["--group", group]
+    for name, cuts in s.get("bins", {}).items():
+        parts += ["--bin", f"{name}:{','.join(f'{cut:g}' for cut in cuts)}"]
     parts += ["--cross"] if s["cross"] else []
     return shlex.join([*parts, "--draws", str(s["draws"]), "--seed", str(s["seed"]), "--out", "DIR"])

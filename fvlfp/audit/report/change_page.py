@@ -7,7 +7,7 @@ from typing import Any
 
 from fvlfp.audit.report import plots
 from fvlfp.audit.report.cards import DATA_SHEET, LIMITS, MODEL_CARD, card, recompute
-from fvlfp.audit.report.markup import Html, bullets, esc, figure, note, num, p_text, signed, table
+from fvlfp.audit.report.markup import Html, bullets, esc, figure, note, num, p_text, remark_box, signed, table
 from fvlfp.audit.report.plots import say
 from fvlfp.audit.stats.gaps import TESTED_AS
 
@@ -33,7 +33,8 @@ def verdict(document: Document) -> Html:
     balanced = document["overall"]["rates"]["balanced_accuracy"]
     cards = [_card(attribute, part) for attribute, part in document["attributes"].items()]
     return Html(
-        f"<p><b>Compared:</b> {second} with {first}, on the same {document['n']:,} examples. Balanced "
+        remark_box(document)
+        + f"<p><b>Compared:</b> {second} with {first}, on the same {document['n']:,} examples. Balanced "
         f"accuracy "
         f"{num(balanced['a'])} → {num(balanced['b'])}, change {signed(balanced)}.</p>"
         f"<div class='cards'>{''.join(cards)}</div>"

@@ -56,6 +56,14 @@ def note(text: str) -> Html:
     return Html(f"<p class='note'>{text if isinstance(text, Html) else esc(text)}</p>")
 
 
+def remark_box(document: Mapping[str, Any]) -> Html:
+    """What to look at before any number; nothing where there is nothing."""
+    remarks = document.get("remarks", [])
+    if not remarks:
+        return Html("")
+    return Html(f"<div class='remarks' role='note'><b>Before you read on</b>{bullets(remarks)}</div>")
+
+
 def num(x: float | None) -> str:
     """Three decimals, or the word undefined."""
     return "undefined" if x is None else f"{x:.3f}"

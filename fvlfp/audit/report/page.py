@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from fvlfp.audit.report import plots
 from fvlfp.audit.report.cards import DATA_SHEET, LIMITS, MODEL_CARD, card, recompute
 from fvlfp.audit.report.change_page import change_sections
 from fvlfp.audit.report.embedding_page import embedding_sections, reasons
-from fvlfp.audit.report.markup import Html, bullets, esc, figure, interval, note, num, p_text, signed, table
+from fvlfp.audit.report.markup import (
+    Html,
+    bullets,
+    esc,
+    figure,
+    interval,
+    note,
+    num,
+    p_text,
+    remark_box,
+    signed,
+    table,
+)
 from fvlfp.audit.report.plots import say
 from fvlfp.audit.stats.metrics import GAPS
+from fvlfp.audit.stats.sanity import too_fine
 
 Document = Mapping[str, Any]
 MARKS = {"found": "▲", "hint": "△", "quiet": "○", "none": "–"}
@@ -59,7 +74,7 @@ def verdict(document: Document) -> Html:
     over = f" Round brackets: the range over {len(banded)} prompt templates." if banded else ""
     cards = [_card(attribute, part, level) for attribute, part in document["attributes"].items()]
     return Html(
-        f"<p><b>Judged:</b> {document['n']:,} predictions, {esc(what)}, by perceived "
+        remark_box(document) + f"<p><b>Judged:</b> {document['n']:,} predictions, {esc(what)}, by perceived "
         f"{esc(', '.join(sizes))}. "
         f"{missing}</p><p>Accuracy {interval(overall['accuracy'])}, balanced accuracy "
         f"{interval(overall['balanced_accuracy'])}.</p>"
@@ -78,6 +93,8 @@ def _card(attribute: str, part: Mapping[str, Any], level: float) -> str:
     found = [g for g, e in tested.items() if e["p_adjusted"] is not None and e["p_adjusted"] <= 1 - level]
     if not tested:
         state, word = "none", "could not be judged"
+    elif not found and too_fine(np.array([entry["n"] for entry in part["groups"].values()])):
+        state, word = "none", "the groups are too fine to judge"
     elif found:
         state, word = "found", "differences found"
     elif any(e["low"] is not None and e["low"] > 0 for e in tested.values()):

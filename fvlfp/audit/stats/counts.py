@@ -10,11 +10,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from fvlfp.audit.stats.values import Coded, code, is_fraction, rank, value_name
 from fvlfp.errors import InputError
 
 FIRST_ROW = 2  # row number of a table's first data row, as a spreadsheet counts: the header is row 1
@@ -47,7 +47,7 @@ class Columns:
     classes: tuple[str, ...]
     label: np.ndarray
     prediction: np.ndarray
-    groups: dict[str, tuple[tuple[str, ...], np.ndarray]]
+    groups: dict[str, Coded]
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class Columns:
 
     def count(self, attribute: str) -> Counts:
         """Contingency counts of one attribute, shape (G, C, C)."""
-        names, codes = self.groups[attribute]
+        names, codes = self.groups[attribute].names, self.groups[attribute].codes
         c = len(self.classes)
         size = len(names) * c * c
         if size < 2**31:  # half the memory, nearly always
@@ -120,148 +120,128 @@ def encode(
     if not len(frame):
         raise InputError("the table has no rows: nothing to audit")
 
-    y_names, y = _codes(frame[label], numeric=True)
-    p_names, p = _codes(frame[prediction], numeric=True)
-    for codes, what, name in [(y, "label", label), (p, "prediction", prediction)]:
-        bad = np.flatnonzero(codes < 0)
+    y, p = code(frame[label]), code(frame[prediction])
+    for column, what, name in [(y, "label", label), (p, "prediction", prediction)]:
+        bad = np.flatnonzero(column.codes < 0)
         if len(bad):
             row = int(bad[0]) + FIRST_ROW
             raise InputError(
                 f"{what} {name!r} is missing in row {row} "
                 f"({len(bad)} of {len(frame)} rows have none; row 2 is the first after the header)"
             )
-    classes, y, p, notes = _classes(y_names, y, p_names, p, label, prediction, positive)
-
-    coded: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    _refuse_scores(y, p, label, prediction)
+    classes, notes = _classes(y, p, label, prediction, positive)
+    coded: dict[str, Coded] = {}
     for name in groups:
-        names, codes = _codes(frame[name])
-        if not names:
+        coded[name] = code(frame[name])
+        if not coded[name].names:
             raise InputError(f"group column {name!r} is empty in every row")
-        coded[name] = (names, codes)
+    notes = [*y.notes, *p.notes, *(note for column in coded.values() for note in column.notes), *notes]
     if cross:
         if len(groups) < 2:
             raise InputError("crossing needs at least two group columns")
         coded[" x ".join(groups)] = _cross(list(coded.values()))
-    return Columns(classes, y, p, coded, tuple(notes))
+    label_codes, prediction_codes = (_recode(column, classes, positive) for column in (y, p))
+    return Columns(classes, label_codes, prediction_codes, coded, tuple(dict.fromkeys(notes)))
 
 
-def _codes(column: pd.Series, numeric: bool = False) -> tuple[tuple[str, ...], np.ndarray]:
-    """Sorted names and the code of every row (-1 where missing). 1, 1.0 and "1" are one name."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        raw, values = column.cat.codes.to_numpy(), list(column.cat.categories)
-    else:
-        raw, uniques = pd.factorize(column)
-        values = list(uniques)
-    used = np.bincount(raw[raw >= 0], minlength=len(values)) > 0
-    names = [_name(value, numeric) for value in values]
-    order = sorted({n for n, u in zip(names, used, strict=True) if u and n is not None}, key=_rank)
-    place = {name: i for i, name in enumerate(order)}
-    lookup = np.array([place.get(n, -1) if n is not None else -1 for n in names] + [-1], np.int32)
-    return tuple(order), lookup[raw]  # code -1 picks the last entry, which is -1
-
-
-def _name(value: Any, numeric: bool) -> str | None:
-    """The name a value goes by; None if it is a blank, which means missing."""
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    text = str(value)
-    if not text.strip():
-        return None
-    if numeric and isinstance(value, str):
-        try:  # "1.0" beside "1" is one class written twice, not two
-            number = float(text)
-        except ValueError:
-            return text
-        return str(int(number)) if number.is_integer() and abs(number) < 2**53 else text
-    return text
-
-
-def _rank(name: str) -> tuple[int, float, str]:
-    try:
-        return (0, float(name), name)
-    except ValueError:
-        return (1, 0.0, name)
+def _refuse_scores(y: Coded, p: Coded, label: str, prediction: str) -> None:
+    """Probabilities where decisions should stand would be audited as dozens of classes."""
+    if any(map(is_fraction, y.names)):
+        return
+    scores = np.array([is_fraction(name) for name in p.names])
+    rows = np.flatnonzero(scores[p.codes])
+    if len(rows):
+        row, value = int(rows[0]) + FIRST_ROW, p.names[p.codes[rows[0]]]
+        raise InputError(
+            f"prediction {prediction!r} is {value} in row {row}, which is never a label: these look like "
+            f"scores. Pass them with --score {prediction} (score=), and a --prediction column or a "
+            f"--threshold from which on a score means a positive prediction"
+        )
 
 
 def _classes(
-    y_names: tuple[str, ...],
-    y: np.ndarray,
-    p_names: tuple[str, ...],
-    p: np.ndarray,
-    label: str,
-    prediction: str,
-    positive: str | None,
-) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, list[str]]:
-    if len(y_names) > 1 and not set(y_names) & set(p_names):
+    y: Coded, p: Coded, label: str, prediction: str, positive: str | None
+) -> tuple[tuple[str, ...], list[str]]:
+    """The names of the classes that are judged, the positive one last of two, and notes on the choice."""
+    if len(y.names) > 1 and not set(y.names) & set(p.names):
         raise InputError(
             f"label {label!r} and prediction {prediction!r} share no class: labels are "
-            f"{_some(y_names)}, predictions are {_some(p_names)}"
+            f"{_some(y.names)}, predictions are {_some(p.names)}"
         )
-    names = tuple(sorted({*y_names, *p_names}, key=_rank))
-    notes: list[str] = []
+    names = tuple(sorted({*y.names, *p.names}, key=rank))
+    unseen = [name for name in p.names if name not in y.names]
+    notes = []
+    if unseen:
+        rows = int(np.isin(p.codes, [p.names.index(name) for name in unseen]).sum())
+        notes.append(
+            f"{prediction}: {_some(unseen)} never occur{'s' * (len(unseen) == 1)} as a label; "
+            f"{rows:,} predictions are wrong for that reason alone"
+        )
     if positive is not None:
-        positive = _name(positive, True) or positive
-        if positive not in names:
-            near = difflib.get_close_matches(positive, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(
-                f"positive class {positive!r} is neither a label nor a prediction{hint} "
-                f"(classes: {_some(names)})"
-            )
-        if len(names) > 2:
-            notes.append(f"every class other than {positive!r} is counted together as negative")
-            names = (f"not {positive}", positive)
-            y_map = np.array([int(n == positive) for n in y_names], np.int32)
-            p_map = np.array([int(n == positive) for n in p_names], np.int32)
-            return names, y_map[y], p_map[p], notes
-        other = [n for n in names if n != positive] or [f"not {positive}"]
-        names = (other[0], positive)
-    elif len(names) == 1:
+        classes, more = _with_positive(names, positive)
+        return classes, [*notes, *more]
+    if len(names) == 1:
         raise InputError(
             f"labels and predictions hold only one class ({names[0]!r}): there is nothing to "
             "compare it with; name it as the positive class to see its rates alone"
         )
-    elif len(names) == 2:
+    if len(names) > max(200, len(y) / 2):
+        raise InputError(
+            f"{len(names)} different classes in {label!r} and {prediction!r} on {len(y)} rows: these look "
+            "like scores or texts, not classes"
+        )
+    if len(names) == 2:
         notes.append(f"the positive class was not named; {names[1]!r}, the second in order, is used")
     else:
         notes.append(f"{len(names)} classes: every class is judged against the rest")
-    if len(names) > 200:
+    return names, notes
+
+
+def _with_positive(names: tuple[str, ...], positive: str) -> tuple[tuple[str, ...], list[str]]:
+    """Two classes: the named one, and the other or all others together."""
+    positive = value_name(positive) or positive
+    if positive not in names:
+        near = difflib.get_close_matches(positive, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise InputError(
-            f"{len(names)} different classes in {label!r} and {prediction!r}: these look like "
-            "scores or texts, not classes"
+            f"positive class {positive!r} is neither a label nor a prediction{hint} (classes: {_some(names)})"
         )
-    y_map = np.array([names.index(n) for n in y_names], np.int32)
-    p_map = np.array([names.index(n) for n in p_names], np.int32)
-    return names, y_map[y], p_map[p], notes
+    if len(names) > 2:
+        note = f"every class other than {positive!r} is counted together as negative"
+        return (f"not {positive}", positive), [note]
+    other = [name for name in names if name != positive] or [f"not {positive}"]
+    return (other[0], positive), []
+
+
+def _recode(column: Coded, classes: tuple[str, ...], positive: str | None) -> np.ndarray:
+    """Codes (n,) into `classes`; with a positive class every other name is the negative one."""
+    if positive is None:
+        places = [classes.index(name) for name in column.names]
+    else:
+        places = [int(name == classes[1]) for name in column.names]
+    return np.array(places, np.int32)[column.codes]
 
 
 def _some(names: Sequence[str], k: int = 6) -> str:
     return ", ".join(repr(n) for n in names[:k]) + (", ..." if len(names) > k else "")
 
 
-def _cross(
-    attributes: list[tuple[tuple[str, ...], np.ndarray]],
-) -> tuple[tuple[str, ...], np.ndarray]:
+def _cross(attributes: list[Coded]) -> Coded:
     """All combinations that occur; a row missing one attribute is missing here."""
-    code = np.zeros(len(attributes[0][1]), np.int64)
-    missing = np.zeros(len(code), bool)
-    for names, codes in attributes:
-        code = code * len(names) + np.maximum(codes, 0)
-        missing |= codes < 0
-    seen, dense = np.unique(code[~missing], return_inverse=True)
-    if not len(seen):
+    missing = np.any([column.codes < 0 for column in attributes], axis=0)
+    if missing.all():
         raise InputError("no row has an entry in every group column: nothing to cross")
-    sizes = [len(names) for names, _ in attributes]
-    parts = np.unravel_index(seen, sizes)
-    labels = [
-        " x ".join(names[i] for (names, _), i in zip(attributes, place, strict=True))
-        for place in zip(*parts, strict=True)
-    ]
+    first, *others = attributes
+    dense: np.ndarray = first.codes[~missing]
+    parts: list[tuple[str, ...]] = [(name,) for name in first.names]
+    for column in others:  # dense after each step: the codes of many columns would not fit in 64 bits
+        size = len(column.names)
+        seen, dense = np.unique(dense.astype(np.int64) * size + column.codes[~missing], return_inverse=True)
+        parts = [(*parts[i], column.names[j]) for i, j in (divmod(int(k), size) for k in seen)]
+    labels = [" x ".join(names) for names in parts]
     if len(set(labels)) < len(labels):  # a group name that itself contains " x "
-        labels = [
-            " x ".join(repr(names[i]) for (names, _), i in zip(attributes, place, strict=True))
-            for place in zip(*parts, strict=True)
-        ]
-    out = np.full(len(code), -1, np.int32)
+        labels = [" x ".join(map(repr, names)) for names in parts]
+    out = np.full(len(missing), -1, np.int32)
     out[~missing] = dense
-    return tuple(labels), out
+    return Coded(tuple(labels), out)

@@ -151,6 +151,8 @@ def _pair(counts: Counts, name: str, base: str, level: float) -> dict[str, Any] 
     rate, judged, k, n = options[int(np.nanargmax(gaps))]
     p = metrics.divide(k, n)
     hi, lo = int(np.nanargmax(p)), int(np.nanargmin(p))
+    if p[hi] == p[lo]:
+        return None  # all groups are equal: no two of them span the gap
     low, high = newcombe(k[hi], n[hi], k[lo], n[lo], level)
     return {
         "groups": [counts.groups[hi], counts.groups[lo]],

@@ -100,7 +100,7 @@ def score_entry(
     columns: Columns, score: np.ndarray, attribute: str, *, draws: int, rng: np.random.Generator, level: float
 ) -> dict[str, Any]:
     """Everything about scores for one attribute: per group, gaps, ES-AUC."""
-    names, codes = columns.groups[attribute]
+    names, codes = columns.groups[attribute].names, columns.groups[attribute].codes
     probability = bool(score.min() >= 0 and score.max() <= 1)
     # One stable sort brings every group together, so that many groups cost one pass.
     order = np.argsort(codes, kind="stable")
@@ -180,7 +180,7 @@ def _gap_entry(value: float | None, got: GapInference) -> dict[str, Any]:
 
 def sweep(columns: Columns, score: np.ndarray, attribute: str) -> dict[str, list[float | None]]:
     """Gaps and balanced accuracy at thresholds spread over the scores: predict + when score >= t."""
-    names, codes = columns.groups[attribute]
+    names, codes = columns.groups[attribute].names, columns.groups[attribute].codes
     thresholds = np.unique(np.quantile(score, np.linspace(0, 1, THRESHOLDS), method="nearest"))
     place = np.searchsorted(thresholds, score, side="right")  # how many thresholds the score reaches
     size = len(thresholds) + 1

@@ -1,0 +1,101 @@
+"""Is this audit about what its reader thinks? Remarks that belong on the first page of the report.
+
+Each function gives one sentence or nothing. What this module does not do: refuse input (see ``counts``), or
+change a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fvlfp.audit.stats.intervals import z_score
+from fvlfp.audit.stats.rates import SMALL
+from fvlfp.audit.stats.scores import auc
+
+
+def constant_columns(classes: Sequence[str], label: np.ndarray, prediction: np.ndarray) -> list[str]:
+    """Remarks on labels or predictions (n,) that hold one class only."""
+    out = []
+    if len(np.unique(prediction)) == 1:
+        out.append(
+            f"Every prediction is {classes[prediction[0]]!r}. A constant prediction has no parity, "
+            "opportunity or odds gap, whatever it costs whom."
+        )
+    if len(np.unique(label)) == 1:
+        out.append(
+            f"Every label is {classes[label[0]]!r}. Error rates of the other classes, and gaps that need "
+            "them, are undefined."
+        )
+    return out
+
+
+def too_fine(sizes: np.ndarray) -> bool:
+    """Whether most examples are in groups of fewer than ``SMALL``; sizes (G,)."""
+    return len(sizes) > 2 and 2 * sizes[sizes < SMALL].sum() > sizes.sum()
+
+
+def fine_groups(attribute: str, names: Sequence[str], sizes: np.ndarray) -> list[str]:
+    """A remark on an attribute whose groups are too fine to judge, with a way to merge numbers."""
+    if not too_fine(sizes):
+        return []
+    numbers = _numbers(names)
+    if numbers is None:
+        remedy = "merge groups before the audit."
+    else:
+        cuts = np.unique(np.quantile(np.repeat(numbers, sizes), [0.25, 0.5, 0.75]).round(_digits(numbers)))
+        remedy = f"merge them, e.g. --bin {attribute}:{','.join(f'{cut:g}' for cut in cuts)}"
+    return [
+        f"{attribute}: most examples are in groups of fewer than {SMALL} ({len(names):,} groups in all). "
+        f"That is too fine to judge; {remedy}"
+    ]
+
+
+def _numbers(names: Sequence[str]) -> np.ndarray | None:
+    try:
+        numbers = np.array([float(name) for name in names])
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
+
+
+def _digits(numbers: np.ndarray) -> int:
+    """Decimals that leave about two digits of the range."""
+    span = float(np.ptp(numbers))
+    return 1 - int(np.floor(np.log10(span))) if span > 0 else 0
+
+
+def score_remarks(
+    score: np.ndarray, label: np.ndarray, prediction: np.ndarray, positive: str, level: float
+) -> list[str]:
+    """Remarks on scores (n,) beside labels and predictions (n,) of 0 and 1.
+
+    Scores of the other class show in an AUC under 0.5 against the predictions that go with them.
+    """
+    out = []
+    low, high = float(score.min()), float(score.max())
+    if low == high:
+        out.append(f"Every score is {low:g}: they rank nothing.")
+    elif low < 0 or high > 1:
+        out.append(
+            f"Scores run from {low:.3g} to {high:.3g}, outside [0, 1]: they are ranked, but Brier score and "
+            "calibration are not judged."
+        )
+    against = [_surely_under_half(score, truth, level) for truth in (prediction, label)]
+    if against[0] is not None:
+        out.append(
+            f"Higher scores go with predictions of the other class (ROC-AUC of the scores against the "
+            f"predictions: {against[0]:.3f}). Are they scores of a class other than {positive!r}?"
+        )
+    elif against[1] is not None:
+        out.append(
+            f"The scores rank {positive!r} below the other class (ROC-AUC {against[1]:.3f}). Are they scores "
+            "of the other class, or is the positive class another one?"
+        )
+    return out
+
+
+def _surely_under_half(score: np.ndarray, truth: np.ndarray, level: float) -> float | None:
+    value, error = auc(score, truth)
+    return value if np.isfinite(error) and value + z_score(level) * error < 0.5 else None

@@ -1,0 +1,104 @@
+"""One rule for how a value of a table is read, for labels, predictions, groups and keys alike.
+
+1, 1.0, "1" and "1.0" are one value; surrounding spaces do not count; a blank is missing. Nothing else is
+merged: "01" is not "1", "3_9" is not 39, and "Yes" is not "yes", which is remarked on.
+What this module does not do: read files.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+SPACES = " \u00a0"
+WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0*")
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column as codes (n,) into its sorted names, -1 where missing; notes say what was merged."""
+
+    names: tuple[str, ...]
+    codes: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+
+def value_name(value: Any) -> str | None:
+    """The name of a value; None if it is blank, which means missing."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    text = str(value).strip(SPACES)
+    if not text.strip():
+        return None
+    whole = WHOLE.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def names_of(column: pd.Series) -> pd.Series:
+    """The name of every entry, None where missing."""
+    coded = code(column)
+    lookup = np.array([*coded.names, None], dtype=object)
+    return pd.Series(lookup[coded.codes], index=column.index)
+
+
+def code(column: pd.Series) -> Coded:
+    """Code a column; an ordered categorical keeps its order, everything else is sorted."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        raw, values = column.cat.codes.to_numpy(), list(column.cat.categories)
+        ordered = bool(column.cat.ordered)
+    else:
+        raw, uniques = pd.factorize(column)
+        values, ordered = list(uniques), False
+    used = np.bincount(raw[raw >= 0], minlength=len(values)) > 0
+    spellings: dict[str, list[str]] = {}
+    names = [value_name(value) for value in values]
+    for name, value, seen in zip(names, values, used, strict=True):
+        if seen and name is not None:
+            spellings.setdefault(name, []).append(str(value))
+    order = list(spellings) if ordered else sorted(spellings, key=rank)
+    place = {name: i for i, name in enumerate(order)}
+    lookup = np.array([*(place.get(name, -1) if name else -1 for name in names), -1], np.int32)
+    return Coded(tuple(order), lookup[raw], tuple(_notes(str(column.name), spellings)))
+
+
+def _notes(column: str, spellings: dict[str, list[str]]) -> list[str]:
+    """What was merged, and what looks as if it should have been."""
+    merged = [
+        f"{column}: {', '.join(map(repr, sorted(set(found))))} are one value, {name!r}"
+        for name, found in spellings.items()
+        if len(set(found)) > 1
+    ]
+    folded: dict[str, list[str]] = {}
+    for name in spellings:
+        folded.setdefault(name.casefold(), []).append(name)
+    alike = [
+        f"{column}: {', '.join(map(repr, sorted(found)))} differ only in capitals and stay apart"
+        for found in folded.values()
+        if len(found) > 1
+    ]
+    return [*merged[:5], *alike[:5]]
+
+
+def rank(name: str) -> tuple[int, float, str]:
+    """Sort key: numbers by value, then texts."""
+    try:
+        number = float(name)
+    except ValueError:
+        return (1, 0.0, name)
+    return (1, 0.0, name) if np.isnan(number) else (0, number, name)
+
+
+def is_fraction(name: str) -> bool:
+    """Whether a name is a number that is not whole, such as "0.37" or "1e-5"."""
+    try:
+        number = float(name)
+    except ValueError:
+        return False
+    return bool(np.isfinite(number)) and not number.is_integer()
