@@ -14,7 +14,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fvlfp.federation.trust import Check, accept, answers, enough
+from fvlfp.federation.replies import Check
+from fvlfp.federation.trust import accept, answers, enough
 
 log = logging.getLogger("fvlfp")
 

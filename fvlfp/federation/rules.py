@@ -43,11 +43,13 @@ def extra_report(cfg: Config, task: Task, data: ClientData, prompts: Tensor) -> 
 
 def strategy_for(cfg: Config, task: Task, *args: Any, **kwargs: Any) -> FairFusion:
     """The strategy that `cfg.fusion` names; arguments as for `FairFusion`."""
+    c = len(task.classes)
     if cfg.fusion == "qfedavg":
-        return QFedAvgFusion(cfg, len(task.classes), *args, **kwargs)
+        return QFedAvgFusion(cfg, c, *args, more={"start-loss": 0}, **kwargs)
     if cfg.fusion == "fairfed":
-        return FairFedFusion(cfg, len(task.classes), *args, **kwargs)
-    return FairFusion(cfg, len(task.classes), *args, **kwargs)
+        counts = {f"counts/{name}": c * c * len(groups) for name, groups in task.groups.items()}
+        return FairFedFusion(cfg, c, *args, more=counts, **kwargs)
+    return FairFusion(cfg, c, *args, **kwargs)
 
 
 class QFedAvgFusion(FairFusion):
@@ -60,8 +62,6 @@ class QFedAvgFusion(FairFusion):
     `L` is a key of its own. The paper's 1 / (learning rate) is for gradient steps: Adam's are not, and with
     it the step shrinks to nothing.
     """
-
-    more = ("start-loss",)
 
     def _fuse(self, server_round: int, replies: list[Message]) -> ArrayRecord | None:
         sent = read_arrays(self.sent)["prompts"]
@@ -76,8 +76,6 @@ class QFedAvgFusion(FairFusion):
 
 class FairFedFusion(FairFusion):
     """FairFed (Ezzeldin et al., AAAI 2023): a client counts less the further its gap is from everybody's."""
-
-    more = ("counts/",)
 
     def _weigh(self, clients: list[int], reports: list[MetricRecord]) -> None:
         tables = [[np.array(r[k]) for k in sorted(r) if k.startswith("counts/")] for r in reports]

@@ -8,7 +8,8 @@ passes, see there and `fvlfp.fpf`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -19,7 +20,8 @@ from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation.privacy import add_noise, noise_seed, noise_std
 from fvlfp.federation.protocol import arrays_of, number, on_wire, payload_bytes, read_arrays
-from fvlfp.federation.trust import accept, answers, enough, expects, report_of, too_long
+from fvlfp.federation.replies import expects, report_of
+from fvlfp.federation.trust import accept, answers, enough, too_long
 from fvlfp.fpf import Fusion, defined, fusion_weights, mean_known
 
 
@@ -69,14 +71,12 @@ class FairFusion(FedAvg):
     shared: records every train message carries besides prompts and config (projection, directions).
     first_round: rounds done before this start, when a run is resumed.
     means: last round's (perf, disp), broadcast so that a client can compute its own weight.
+    more: name -> how many further numbers a rule asks for in a reply (0: one, no list).
 
     Messages to clients: `arrays` (prompts of the text tower, and of the image tower where it has any),
     `config` (round, means), and `shared`. Replies: `arrays`, and `metrics` with num-examples, weight, perf,
     disp, loss, client. Replies are summed in the order of client numbers, whatever order they arrive in.
     """
-
-    #: How the names of further numbers in a reply begin, for the rules that ask for some.
-    more: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -87,6 +87,7 @@ class FairFusion(FedAvg):
         first_round: int = 0,
         means: tuple[float | None, float | None] = (None, None),
         previous: dict[int, float] | None = None,
+        more: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         super().__init__(
             fraction_evaluate=1.0,
@@ -98,6 +99,7 @@ class FairFusion(FedAvg):
         self.cfg = cfg
         self.fusion = fusion_of(cfg, n_classes)
         self.shared = shared
+        self.more = more
         self.first_round = first_round
         self.means = means
         self.previous = previous or {}

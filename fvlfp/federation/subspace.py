@@ -18,7 +18,7 @@ from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.federation.checkpoint import State
 from fvlfp.federation.protocol import arrays_of, ask, read_arrays
-from fvlfp.federation.trust import Shapes, counts_of, expects, moments_of
+from fvlfp.federation.replies import Shapes, check_counts, check_moments
 from fvlfp.fpf import cell_recalls, recall_gap
 from fvlfp.training.local import needs_group_labels
 from fvlfp.training.task import Task
@@ -71,7 +71,7 @@ def _ask_moments(
         grid,
         MOMENTS,
         RecordDict({"arrays": arrays}),
-        check=lambda content: expects(moment_shapes(task, cfg))(content) or moments_of(content),
+        check=check_moments(moment_shapes(task, cfg), min_cell=cfg.min_cell, most=cfg.max_examples),
         deadline=cfg.deadline,
         needed=cfg.min_available,
     )
@@ -149,7 +149,7 @@ def _try_on_validation(
         grid,
         MessageType.EVALUATE,
         content,
-        check=lambda content: expects(shapes)(content) or counts_of(content),
+        check=check_counts(shapes, min_cell=cfg.min_cell, most=cfg.max_examples),
         deadline=cfg.deadline,
         needed=cfg.min_available,
     )

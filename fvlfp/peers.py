@@ -1,0 +1,148 @@
+"""FPF judged by peers: client weights from what *other* clients' validation rows say of everybody's prompts.
+
+Judge j says, for each candidate k (a client's new prompts) and each cell (class c, perceived group g), how
+many of its rows are right. `recalls` adds the judges up to R (K, C, G); nobody judges itself. From R come
+
+- `a_k`, the cell accuracy: the mean of R[k]; and
+- `s_k`, the signed gaps: R[k, c, g] - mean_g R[k, c, :]. Gaps of opposite sign cancel in a sum of prompts.
+
+`balanced_weights` is the convex programme
+
+    min_w |sum_k w_k s_k|^2   such that   sum_k w_k a_k >= floor,   KL(w | p) <= log(1 / share),
+
+p_k = n_k / sum n. Its solution has FPF's own form, `w_k ∝ n_k exp(beta a_k - v . s_k)`: the programme finds
+beta and v, which FPF has as constants. `share` bounds how far the effective number of clients falls.
+METHOD.md: FPF judged by peers; all of it is our reading of "dynamic weights from performance and fairness".
+
+What this module does not do: prompts are not linear in their recalls, so the programme is a guess that must
+be tried: fuse, let peers judge the result, take it only if it is good (`choose`). It is plain arithmetic and
+knows neither torch nor Flower.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+
+from fvlfp.robust import capped, weighted_median
+
+#: No judge's cell counts for more than this many times the median judge's. With 1, liars who are fewer than
+#: half of the judges hold less than half of the weight, whatever numbers of rows they claim.
+JUDGE_CAP = 1.0
+
+
+def recalls(
+    right: np.ndarray, total: np.ndarray, *, nobody: np.ndarray | None = None, robust: bool = True
+) -> np.ndarray:
+    """R (A, C, G): recall of each candidate in each cell, over all judges; NaN where no judge has the cell.
+
+    right: (J, A, C, G) rows that judge j finds right; total: (J, C, G) its rows. nobody: (J, A) bool, True
+    where judge j may not judge candidate a, its own. robust: the weighted median over judges, a judge's
+    weight capped at `JUDGE_CAP` times the median judge's; else the counts are added up.
+    """
+    allowed = np.ones(right.shape[:2], bool) if nobody is None else ~nobody
+    if not robust:
+        n = np.einsum("jcg,ja->acg", total, allowed.astype(float))
+        r = np.einsum("jacg,ja->acg", right, allowed.astype(float))
+        return np.where(n > 0, r / np.where(n > 0, n, 1.0), np.nan)
+    weight = capped(total.astype(float), JUDGE_CAP)
+    each = right / np.where(total > 0, total, 1)[:, None]
+    return weighted_median(each, weight[:, None] * allowed[:, :, None, None])
+
+
+def cell_accuracy(recall: np.ndarray) -> np.ndarray:
+    """a (A,): the mean of R (A, C, G) over the cells that every candidate has; NaN where there is none."""
+    known = np.isfinite(recall).all(0)
+    if not known.any():
+        return np.full(len(recall), np.nan)
+    return recall[:, known].mean(1)
+
+
+def odds_gap(recall: np.ndarray) -> np.ndarray:
+    """(A,): the largest difference of recall between two groups, over the classes; NaN where undefined."""
+    known = np.isfinite(recall).all(0)
+    classes = [recall[:, c, known[c]] for c in range(recall.shape[1]) if known[c].sum() >= 2]
+    if not classes:
+        return np.full(len(recall), np.nan)
+    return np.max([part.max(1) - part.min(1) for part in classes], axis=0)
+
+
+def signed_gaps(recall: np.ndarray) -> np.ndarray:
+    """s (A, M): recall less the mean of its class's groups, for the M cells that every candidate has."""
+    known = np.isfinite(recall).all(0)
+    parts = [recall[:, c, known[c]] for c in range(recall.shape[1])]
+    return np.concatenate([p - p.mean(1, keepdims=True) if p.size else p for p in parts], axis=1)
+
+
+def balanced_weights(sizes: np.ndarray, recall: np.ndarray, *, share: float, floor: float) -> np.ndarray:
+    """w (K,), summing to 1: the convex programme above.
+
+    sizes: (K,) > 0; recall: (K, C, G), or several attributes beside each other along G. share: in (0, 1];
+    1 returns the sizes' shares exactly. floor: of the mean cell accuracy sum_k w_k a_k.
+
+    Two equal clients that err in opposite directions keep their weights; of three, two of which err the same
+    way, the third gains:
+
+    >>> lean = np.array([[[0.9, 0.7]], [[0.7, 0.9]], [[0.7, 0.9]]])
+    >>> balanced_weights(np.ones(2), lean[:2], share=0.5, floor=0.0).round(2).tolist()
+    [0.5, 0.5]
+    >>> balanced_weights(np.ones(3), lean, share=0.5, floor=0.0).round(2).tolist()
+    [0.5, 0.25, 0.25]
+    """
+    p = np.asarray(sizes, float) / np.sum(sizes)
+    gaps, accuracy = signed_gaps(recall), cell_accuracy(recall)
+    if share >= 1 or not gaps.size or not np.isfinite(accuracy).all():
+        return p
+    low, high = 1e-6, 10.0  # temperatures r of the Lagrangian |.|^2 + r KL: KL falls as r rises
+    w = _tempered(p, gaps, accuracy, low, floor)
+    if divergence(w, p) <= -np.log(share):
+        return w
+    for _ in range(30):
+        middle = np.sqrt(low * high)
+        w = _tempered(p, gaps, accuracy, middle, floor)
+        low, high = (middle, high) if divergence(w, p) > -np.log(share) else (low, middle)
+    return _tempered(p, gaps, accuracy, high, floor)
+
+
+def divergence(w: np.ndarray, p: np.ndarray) -> float:
+    """KL(w | p), in nats. exp(-KL) is the share of clients that still count, 1 where w = p."""
+    there = w > 0
+    return float((w[there] * np.log(w[there] / p[there])).sum())
+
+
+def _tempered(p: np.ndarray, gaps: np.ndarray, accuracy: np.ndarray, r: float, floor: float) -> np.ndarray:
+    """argmin |w s|^2 + r KL(w | p) with w a >= floor, through its dual: smooth, of as many numbers as cells.
+
+    With v in R^M and b >= 0, w_k ∝ p_k exp((b a_k - v . s_k) / r); the dual is
+    |v|^2 / 4 + r log sum_k p_k exp(...) - b floor, to be minimised.
+    """
+    logp, ahead = np.log(p), accuracy - floor
+
+    def dual(x: np.ndarray) -> tuple[float, np.ndarray]:
+        v, b = x[:-1], x[-1]
+        exponent = logp + (b * ahead - gaps @ v) / r
+        level = logsumexp(exponent)
+        w = np.exp(exponent - level)
+        return float(v @ v / 4 + r * level), np.append(v / 2 - gaps.T @ w, ahead @ w)
+
+    start = np.zeros(gaps.shape[1] + 1)
+    bounds = [(None, None)] * gaps.shape[1] + [(0.0, 100.0)]
+    found = minimize(
+        dual, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-9}
+    )
+    exponent = logp + (found.x[-1] * ahead - gaps @ found.x[:-1]) / r
+    return np.exp(exponent - logsumexp(exponent))
+
+
+def choose(recall: np.ndarray, *, tolerance: float) -> int:
+    """Which fused alternative to take: the smallest judged gap within `tolerance` of the best accuracy.
+
+    recall: (A, C, G) of the alternatives, judged. The first wins a tie, and is taken where nothing is known.
+    Compared with the *best* alternative, not with the first: the first may be what a liar has ruined.
+    """
+    accuracy, gap = cell_accuracy(recall), odds_gap(recall)
+    if not (np.isfinite(accuracy).all() and np.isfinite(gap).all()):
+        return 0
+    fit = accuracy >= accuracy.max() - tolerance
+    return int(np.where(fit, gap, np.inf).argmin())
