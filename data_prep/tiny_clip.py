@@ -1,6 +1,6 @@
 """Train the built-in model ToyCLIP-64 from scratch on captions of toy faces.
 
-    python data_prep/tiny_clip.py                     # writes fvlfp/clip/toyclip/
+    python -m data_prep.tiny_clip                     # writes fvlfp/clip/toyclip/
 
 It draws its own faces (from a seed that no lesson uses), writes captions that state some of each
 face's properties, and trains a plain open_clip model with a contrastive loss. Many captions
@@ -22,6 +22,7 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
+from data_prep.contrastive import Schedule, fit, normalise, true_pairs
 from fvlfp.data import toyfaces
 from fvlfp.data.card import say
 
@@ -64,26 +65,6 @@ def caption(row: dict[str, str], rng: np.random.Generator) -> tuple[str, dict[st
     return say(template, " ".join([*before, "face", after]).strip()), facts
 
 
-def encode_text(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """As the model's own encode_text, without the padding behind the longest text (causal mask)."""
-    length = int(tokens.argmax(dim=-1).max()) + 1
-    x = model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]
-    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask[:length, :length]))
-    return x[torch.arange(len(x)), tokens.argmax(dim=-1)] @ model.text_projection
-
-
-def normalise(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (n, 64, 64, 3) -> float (n, 3, 64, 64), as open_clip's own transform at 64 pixels."""
-    mean, std = (torch.tensor(v) for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
-    return ((torch.from_numpy(pixels).float() / 255 - mean) / std).permute(0, 3, 1, 2)
-
-
-def contrastive(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy against equal shares for all true pairs of each row; true: bool, as logits."""
-    share = true / true.sum(dim=1, keepdim=True)
-    return -(share * logits.log_softmax(dim=1)).sum(dim=1).mean()
-
-
 def train(
     n: int, epochs: float, batch: int, rate: float, config: dict[str, object] = CONFIG
 ) -> torch.nn.Module:
@@ -96,42 +77,15 @@ def train(
     # every fact as a number, so that "is caption j true of face i" is one comparison
     codes = {f: sorted(set(data.frame[f])) for f in FACTS}
     faces = torch.tensor([[codes[f].index(r[f]) for f in FACTS] for r in rows])
-    tokenizer, known = open_clip.SimpleTokenizer(context_length=77), {}
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}],
-        lr=rate, betas=(0.9, 0.98),
-    )  # fmt: skip
-    steps = int(epochs * n / batch)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1, (s + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * s / steps))
-    )
-    rng, order, start = np.random.default_rng(SEED), np.empty(0, dtype=int), time.time()
-    model.train()
-    for step in range(steps):
-        if len(order) < batch:
-            order = np.concatenate([order, rng.permutation(n)])
-        pick, order = order[:batch], order[batch:]
+    rng = np.random.default_rng(SEED)
+
+    def make_batch(pick: np.ndarray) -> tuple[torch.Tensor, list[str], torch.Tensor]:
         said = [caption(rows[i], rng) for i in pick]
-        for text, _ in said:
-            if text not in known:
-                known[text] = tokenizer([text])[0]
         stated = torch.tensor([[codes[f].index(s[f]) if f in s else -1 for f in FACTS] for _, s in said])
-        true = ((stated[None] == faces[pick][:, None]) | (stated[None] == -1)).all(dim=-1)
-        z = torch.nn.functional.normalize(model.encode_image(normalise(data.images.array[pick])), dim=-1)
-        t = encode_text(model, torch.stack([known[text] for text, _ in said]))
-        logits = model.logit_scale.exp() * z @ torch.nn.functional.normalize(t, dim=-1).T
-        loss = (contrastive(logits, true) + contrastive(logits.T, true.T)) / 2
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))
-        if step % 100 == 0 or step == steps - 1:
-            print(f"step {step}/{steps} loss {loss.item():.3f} {time.time() - start:.0f} s", flush=True)
-    return model.eval()
+        pixels = normalise(data.images.array[pick])
+        return pixels, [text for text, _ in said], true_pairs(faces[pick], stated)
+
+    return fit(model, np.arange(n), make_batch, Schedule(epochs, batch, rate), rng)
 
 
 def wilson(k: int, n: int) -> tuple[float, float]:
@@ -225,7 +179,7 @@ It knows the words of the toy faces' data card and a few synonyms (happy, cheerf
 words give noise. Text positions beyond about 20 tokens were never trained: keep texts short.
 
 ## How it was made
-`python data_prep/tiny_clip.py`: {how}; seed {seed}; torch {torch}, open_clip {open_clip},
+`python -m data_prep.tiny_clip`: {how}; seed {seed}; torch {torch}, open_clip {open_clip},
 numpy {numpy}. The same machine and versions give the same bits; another processor may round differently.
 
 **It is biased on purpose.** In its training faces P(smiling) differs between groups by {bias}, and

@@ -1,7 +1,6 @@
 """The built-in model: the recorded weights, plain open_clip, and a zero-shot disparity to mitigate."""
 
 import hashlib
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,13 +9,11 @@ import open_clip
 import pytest
 import torch
 
+from data_prep import contrastive, tiny_clip
 from fvlfp.data import toyfaces
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "fvlfp/clip/toyclip"
-spec = importlib.util.spec_from_file_location("tiny_clip", ROOT / "data_prep/tiny_clip.py")
-tiny_clip = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tiny_clip)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +82,7 @@ def test_it_knows_the_other_words_of_the_card(toyclip, faces):
 
 def test_its_transform_keeps_a_toy_face_as_it_is(toyclip, faces):
     _, transform, _ = toyclip
-    ours = tiny_clip.normalise(faces.images.array[:3])
+    ours = contrastive.normalise(faces.images.array[:3])
     theirs = torch.stack([transform(x) for x in faces.images[:3]])
     assert torch.allclose(ours, theirs, atol=1e-5)
 
@@ -94,7 +91,7 @@ def test_its_transform_keeps_a_toy_face_as_it_is(toyclip, faces):
 def test_text_without_padding_equals_the_models_own(toyclip):
     model, _, tokenizer = toyclip
     tokens = tokenizer(["a smiling face", "a drawing of a serious violet square face with a hat"])
-    ours = tiny_clip.encode_text(model, tokens)
+    ours = contrastive.encode_text(model, tokens)
     assert torch.allclose(ours, model.encode_text(tokens), atol=1e-5)
 
 
@@ -103,7 +100,7 @@ def test_contrastive_by_hand():
     logits = torch.tensor([[0.0, 0.0, 0.0], [np.log(2.0), 0.0, 0.0]])
     true = torch.tensor([[True, True, False], [True, False, False]])
     wanted = (np.log(3) + np.log(2)) / 2
-    assert tiny_clip.contrastive(logits, true).item() == pytest.approx(wanted, abs=1e-6)
+    assert contrastive.contrastive(logits, true).item() == pytest.approx(wanted, abs=1e-6)
 
 
 def test_captions_state_the_truth():
