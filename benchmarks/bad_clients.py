@@ -28,13 +28,14 @@ from benchmarks.grid import metrics_of
 from benchmarks.machine import named
 from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
-from fvlfp.federation.app import make_client_app, serve
+from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.protocol import arrays_of, number, read_arrays
-from fvlfp.federation.subspace import final_projection
+from fvlfp.federation.server_app import serve
 from fvlfp.federation.together import TrainTogether
-from fvlfp.runs.train import Prepared, Trained, predict, prepare
-from fvlfp.training.local import ClientData
+from fvlfp.runs.predict import predict
+from fvlfp.runs.train import Prepared, prepare, trained_of
+from fvlfp.training.examples import ClientData
 
 #: rule -> (what it is, config)
 RULES: dict[str, dict[str, Any]] = {
@@ -100,10 +101,8 @@ def run_once(prepared: Prepared, cfg: Config, kind: str, bad: int) -> dict[str, 
     started = time.perf_counter()
     with in_this_process():
         state = serve(LocalGrid(app, len(clients), together=together), prepared.task, cfg)
-    history = state.facts["history"]
-    trained = Trained(cfg, state.tensors["prompts"], final_projection(state), history, [], 0.0)
-    frame = predict(prepared, trained)
-    refused = [node - 1 for row in history for node in row["failed"]]
+    frame = predict(prepared, trained_of(cfg, state))
+    refused = [node - 1 for report in state.history for node in report.failed]
     return {
         **metrics_of(frame, "toy-shape", cfg.seed),
         "refused": sum(k in who for k in refused),

@@ -19,8 +19,8 @@ from fvlfp import cdfp, dsop
 from fvlfp.config import Config
 from fvlfp.runs.train import Prepared, Trained
 from fvlfp.training.alone import merged
-from fvlfp.training.local import client_moments
 from fvlfp.training.loss import row_weights
+from fvlfp.training.reports import client_moments
 from fvlfp.training.task import Task
 
 #: training rows whose gradients are compared

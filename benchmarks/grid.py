@@ -25,6 +25,7 @@ from fvlfp.data.card import Attribute
 from fvlfp.data.table import Dataset, read_table
 from fvlfp.methods import METHODS
 from fvlfp.runs.train import Prepared, Trained
+from fvlfp.training.model import ClientPrompts
 
 GRID = Path(__file__).parent / "results" / "grid"
 #: resampling draws of the audit and of the paired comparison
@@ -284,20 +285,22 @@ def _rounded(entries: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 
 def cost_of(trained: Trained, prepared: Prepared) -> dict[str, Any]:
     """Parameters trained, bytes all clients send a round and once, seconds of training."""
-    one = trained.prompts[0] if trained.cfg.pooling == "local" else trained.prompts
-    a_round = [row["uplink_bytes"] for row in trained.history]
-    after = trained.after.facts if trained.after is not None else {}
+    numbers = sum(tensor.numel() for tensor in trained.model.tensors().values())
+    clients = len(trained.model.text) if isinstance(trained.model, ClientPrompts) else 1
+    after = trained.posthoc.uplink_bytes if trained.posthoc else 0
+    a_round = [row.uplink_bytes for row in trained.history]
     federated = trained.cfg.pooling == "federated"
     return {
-        "parameters": one.numel() if trained.cfg.rounds else 0,
+        "parameters": numbers // clients if trained.cfg.rounds else 0,
         "uplink_bytes_a_round": round(sum(a_round) / len(a_round)) if a_round and federated else 0,
-        "uplink_bytes_after": after.get("uplink_bytes", 0) * len(prepared.clients),
+        "uplink_bytes_after": after * len(prepared.clients),
         "seconds": round(trained.seconds, 2),
     }
 
 
 def choice_of(trained: Trained) -> dict[str, Any]:
     """Rank and lambda of what acts on the embeddings at inference."""
-    if trained.after is not None:
-        return {k: trained.after.facts[k] for k in ("rank", "lambda") if k in trained.after.facts}
+    if trained.posthoc is not None:
+        known = {"rank": trained.posthoc.rank, "lambda": trained.posthoc.lam}
+        return {name: value for name, value in known.items() if value is not None}
     return {"rank": trained.projection.basis.shape[1], "lambda": trained.projection.lam}

@@ -23,7 +23,8 @@ from benchmarks.machine import named
 from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
 from fvlfp.federation.privacy import epsilon
-from fvlfp.runs.train import Prepared, predict, prepare, train
+from fvlfp.runs.predict import predict
+from fvlfp.runs.train import Prepared, prepare, train
 
 CLIENTS, ROUNDS, CLIP, DELTA = 60, 8, 0.5, 1e-3
 #: noise multipliers; None is no clipping and no noise
@@ -44,7 +45,7 @@ def run_once(prepared: Prepared, cfg: Config) -> dict[str, Any]:
     frame = predict(prepared, trained)
     return {
         **metrics_of(frame, "toy-shape", cfg.seed),
-        "largest_share": [row["largest_weight"] for row in trained.history],
+        "largest_share": [row.largest_weight for row in trained.history],
         "seconds": round(trained.seconds, 1),
     }
 

@@ -17,6 +17,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,13 @@ from benchmarks.grid import (
 from benchmarks.machine import machine
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
-from fvlfp.federation.checkpoint import write_atomically
+from fvlfp.files import write_atomically
 from fvlfp.fpf import balanced_accuracy, cell_recalls, recall_gap
-from fvlfp.runs.train import Prepared, Trained, predict, prepare, train, with_posthoc
-from fvlfp.training.local import confusion
+from fvlfp.runs.predict import predict
+from fvlfp.runs.train import Prepared, Trained, prepare, train, with_posthoc
+from fvlfp.training.model import ClientPrompts, Prompts
+from fvlfp.training.readout import Readout
+from fvlfp.training.reports import RoundReport
 
 
 class Seed:
@@ -118,12 +122,15 @@ class Seed:
         if path.is_file() and facts.is_file():
             tensors, told = load_file(path), json.loads(facts.read_text())
             projection = Projection(tensors["basis"], tensors["mu"], 0.0)
-            return Trained(self.cfg, tensors["prompts"], projection, told["history"], [], told["seconds"])
+            history = [RoundReport(**row) for row in told["history"]]
+            return Trained(
+                self.cfg, Prompts(tensors["prompts"]), projection, history, seconds=told["seconds"]
+            )
         trained = train(self.cfg, self.prepared, progress=None)
         path.parent.mkdir(parents=True, exist_ok=True)
         p = trained.projection
         save_file({"prompts": trained.prompts.cpu(), "basis": p.basis.cpu(), "mu": p.mu.cpu()}, path)
-        told = {"history": trained.history, "seconds": trained.seconds}
+        told = {"history": [asdict(report) for report in trained.history], "seconds": trained.seconds}
         write_atomically(facts, json.dumps(told).encode())
         return trained
 
@@ -131,12 +138,13 @@ class Seed:
 @torch.no_grad()
 def mean_client(prepared: Prepared, trained: Trained) -> dict[str, float]:
     """Local training: mean over clients, by size, of what each client's own model shows on all test rows."""
-    sizes = {name: len(groups) for name, groups in prepared.task.groups.items()}
+    task, model = prepared.task, trained.model
+    assert isinstance(model, ClientPrompts)
     rows = []
-    for prompts in trained.prompts:
-        counts = next(iter(confusion(prepared.test, prepared.task.class_texts(prompts), sizes).values()))
+    for prompts in model.text:
+        counts = next(iter(Readout(task, task.class_texts(prompts)).confusion(prepared.test).values()))
         rows.append((balanced_accuracy(counts), cell_recalls(counts).min(), recall_gap(counts)))
-    mean = np.average(np.array(rows, float), axis=0, weights=trained.sizes)
+    mean = np.average(np.array(rows, float), axis=0, weights=model.sizes)
     names = ("balanced_accuracy", "worst_cell_recall", "equalized_odds_difference_worst")
     return {name: round(float(x), 6) for name, x in zip(names, mean, strict=True)}
 

@@ -43,8 +43,11 @@ from fvlfp.data.table import Dataset, Files
 from fvlfp.federation.protocol import arrays_of, payload_bytes
 from fvlfp.runs.train import Prepared, Trained, train
 from fvlfp.runs.zero_shot import audit_clip
-from fvlfp.training.local import ClientData, Job, local_train
-from fvlfp.training.loss import Split, plan
+from fvlfp.training.client import train_client
+from fvlfp.training.examples import ClientData, Split
+from fvlfp.training.local import Job
+from fvlfp.training.loss import plan
+from fvlfp.training.model import Prompts
 from fvlfp.training.stacked import train_stacked
 from fvlfp.training.task import Task
 
@@ -168,7 +171,7 @@ def _loop(encoder: Encoder, data: Dataset, clients: int, each: int, rounds: int 
         lr=cfg.lr,
         clock=lambda: now(device.type),
     )
-    ours = [row["loss"] for row in runs["stacked"].history]
+    ours = [row.loss for row in runs["stacked"].history]
     reference_s = statistics.median(reference)
     return {
         "clients": clients,
@@ -367,13 +370,13 @@ def _world(encoder: Encoder, *, classes: int, groups: int, clients: int, **setti
         z = F.normalize(torch.randn(128, d, generator=rng), dim=-1).to(encoder.device)
         y = torch.randint(0, classes, (128,), generator=rng).to(encoder.device)
         g = {"shape": torch.randint(0, groups, (128,), generator=rng).to(encoder.device)}
-        jobs.append(Job(task.initial, Split(z, y, g), directions, f"client/{k}"))
+        jobs.append(Job(Prompts(task.initial), Split(z, y, g), directions, f"client/{k}"))
     return jobs, task, cfg
 
 
 def _one_by_one(jobs: list[Job], task: Task, cfg: Config) -> None:
     for job in jobs:
-        local_train(job.prompts, job.data, task, cfg, directions=job.directions, seed_name=job.seed_name)
+        train_client(job, task, cfg)
 
 
 def growth(device: str) -> dict[str, Any]:

@@ -42,11 +42,11 @@ def measure(clients: int = 1000, rounds: int = 5, n: int = 15_000) -> dict[str, 
     trained = train(cfg, prepared, progress=on_round)
     return {
         "clients": clients,
-        "answered": [row["clients"] for row in trained.history],
+        "answered": [row.clients for row in trained.history],
         "before training": round(before, 1),
         "after each round": memory,
         "seconds a round": [round(b - a, 1) for a, b in pairwise(seconds)],
-        "bytes sent by all clients a round": trained.history[-1]["uplink_bytes"],
+        "bytes sent by all clients a round": trained.history[-1].uplink_bytes,
     }
 
 

@@ -41,10 +41,11 @@ from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.pixels import Pixels
 from fvlfp.config import Config
 from fvlfp.data import toyfaces
-from fvlfp.dsop import no_projection
-from fvlfp.runs.train import predict, prepare, train
+from fvlfp.runs.predict import predict
+from fvlfp.runs.train import prepare, train
+from fvlfp.training.examples import Split
 from fvlfp.training.local import local_train
-from fvlfp.training.loss import Split
+from fvlfp.training.model import Prompts
 from fvlfp.training.task import Task
 from fvlfp.training.vision import vision_train
 
@@ -94,8 +95,8 @@ def one_way(way: str, clients: int, device: str) -> None:
             local_train(task.initial, data, task, cfg, **how)
         else:
             assert task.initial_vision is not None
-            nothing = no_projection(z.shape[1])
-            vision_train(task.initial, task.initial_vision, data, task, cfg, projection=nothing, **how)
+            start = Prompts(task.initial, task.initial_vision)
+            vision_train(start, data, task, cfg, projection=None, **how)
         print(json.dumps({"seconds": round(_now(device) - started, 3), "peak": _peak(device)}), flush=True)
 
 

@@ -247,7 +247,7 @@ def killed_supernode(soak: Soak) -> None:
         trial.cfg = before
     warned = next((line for line in log.splitlines() if "WARNING" in line), "(no warning)")
     history = read_result(soak.server / "prompts.safetensors").history
-    counted = ", ".join(str(row["clients"]) for row in history)
+    counted = ", ".join(str(row.clients) for row in history)
     happened = f"let in again at start {starts}, after {away:.0f} s; clients counted a round: {counted}"
     lost = "that client's updates of the rounds without it; the run went on with the others"
     soak.tell("SIGKILL of a SuperNode in round 2 of 6, started again as a supervisor would", happened, lost,

@@ -6,7 +6,6 @@ This module does not read data and does not import torch: a bad key is refused b
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from fvlfp.errors import InputError
+from fvlfp.errors import InputError, did_you_mean
 from fvlfp.limits import RANGES
 from fvlfp.methods import METHODS
 
@@ -158,7 +157,7 @@ class Config:
             value = getattr(self, key)
             if value not in allowed:
                 raise InputError(
-                    f"{key} = {value!r} is not one of {', '.join(allowed)}{_near(value, allowed)}"
+                    f"{key} = {value!r} is not one of {', '.join(allowed)}{did_you_mean(value, allowed)}"
                 )
         for key, low, high in RANGES:
             value = getattr(self, key)
@@ -227,19 +226,38 @@ class Config:
         undone = {key: defaults[key] for key in METHODS[self.method]}
         return self.replace(**(undone | METHODS[method] | {"method": method}))
 
+    @property
+    def uses_dsop(self) -> bool:
+        """Whether a projection is made at all."""
+        return self.lambda_dsop != 0
+
+    @property
+    def uses_directions(self) -> bool:
+        """Whether CDFP moves embeddings along group directions."""
+        return self.lambda_cf > 0 and self.pairing == "image"
+
+    @property
+    def uses_texts_of_pairs(self) -> bool:
+        """Whether CDFP compares texts that name a class and a group."""
+        return self.lambda_cf > 0 and self.pairing != "image"
+
+    @property
+    def moments_by_label(self) -> bool:
+        """Whether clients sum features by perceived-group labels, for directions or a subspace."""
+        by_cdfp = self.uses_directions and self.cf_directions == "image"
+        return by_cdfp or (self.uses_dsop and self.dsop == "image")
+
     def labels_read(self) -> list[str]:
         """Where perceived-group labels are read, of `training`, `validation`, `inference`; [] is label-free.
 
         Training means examples that the model is fitted on, validation means choices and fusion weights.
         With `groups_from = "model"` both go by what the frozen model reads off an image instead.
         """
-        by_cdfp = self.lambda_cf > 0 and self.pairing == "image" and self.cf_directions == "image"
-        by_dsop = self.lambda_dsop != 0 and self.dsop == "image"
         fitted = self.posthoc in ("probe", "leace")
         chosen = self.lambda_dsop < 0 or (self.lambda_dsop > 0 and self.rank == 0)
         fused = self.fusion == "fairfed" or (self.fusion == "fpf" and self.gamma > 0)
         where = {
-            "training": by_cdfp or by_dsop or self.lambda_gap > 0 or self.cell_balanced or fitted,
+            "training": self.moments_by_label or self.lambda_gap > 0 or self.cell_balanced or fitted,
             "validation": chosen or fused or fitted or self.posthoc == "thresholds",
             "inference": self.posthoc == "thresholds",
         }
@@ -267,21 +285,16 @@ def seed_for(root: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{root}/{name}".encode()).digest()[:8], "big") >> 1
 
 
-def _near(value: Any, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(str(value), list(known), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
-
-
 def _check_known(key: str, value: Any, known: Mapping[str, Any]) -> None:
     if value not in known:
-        raise InputError(f"{key} = {value!r} is not one of {', '.join(known)}{_near(value, known)}")
+        raise InputError(f"{key} = {value!r} is not one of {', '.join(known)}{did_you_mean(value, known)}")
 
 
 def _coerce(key: str, value: Any) -> Any:
     """A setting as its field's type; text (from the command line) is parsed, nothing else is."""
     types = get_type_hints(Config)
     if key not in types:
-        raise InputError(f"unknown config key {key!r}{_near(key, types)}")
+        raise InputError(f"unknown config key {key!r}{did_you_mean(key, types)}")
     wanted = types[key]
     try:
         if key == "groups":

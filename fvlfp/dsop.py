@@ -26,25 +26,42 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Projection:
-    """basis: U (d, r) orthonormal columns; mu: (d,); lam: lambda in [0, 1]."""
+    """`z' = normalise(z - lambda (z - mu) U W^T)`, with W = U in DSOP.
+
+    basis: U (d, r), orthonormal columns in DSOP. mu: (d,). lam: lambda in [0, 1]. write: W (d, r) where the
+    projection is oblique, as LEACE's is (`fvlfp.baselines.linear_maps`).
+    """
 
     basis: Tensor
     mu: Tensor
     lam: float = 1.0
+    write: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """r, how many directions are removed."""
+        return self.basis.shape[1]
 
     def __call__(self, z: Tensor) -> Tensor:
         """(n, d) unit rows -> (n, d) unit rows. lambda = 0 or r = 0 returns z itself, bit for bit."""
-        if self.lam == 0 or self.basis.shape[1] == 0:
+        if self.lam == 0 or self.rank == 0:
             return z
         return F.normalize(self.unnormalised(z), dim=-1)
 
     def unnormalised(self, z: Tensor) -> Tensor:
-        """`z - lambda (z - mu) U U^T`; for lambda = 1, `U^T z' = U^T mu` holds here."""
-        return z - self.lam * (z - self.mu) @ self.basis @ self.basis.T
+        """Before rows are made unit again. With W = U and lambda = 1, `U^T z' = U^T mu` holds here."""
+        write = self.basis if self.write is None else self.write
+        return z - self.lam * (z - self.mu) @ self.basis @ write.T
 
     def to_rank(self, rank: int, lam: float) -> Projection:
         """The same subspace, its first `rank` directions only, with another lambda."""
-        return Projection(self.basis[:, :rank], self.mu, lam)
+        write = None if self.write is None else self.write[:, :rank]
+        return Projection(self.basis[:, :rank], self.mu, lam, write)
+
+    def to(self, device: torch.device) -> Projection:
+        """The same projection on another device."""
+        write = None if self.write is None else self.write.to(device)
+        return Projection(self.basis.to(device), self.mu.to(device), self.lam, write)
 
 
 def no_projection(d: int) -> Projection:

@@ -1,8 +1,13 @@
-"""The two exceptions that the command line tells in one line: bad input, and a run that cannot go on."""
+"""The two exceptions that the command line prints in one line, and the hint that goes with a wrong name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Bad usage or bad input. Its message alone tells what is wrong, where, and what to do.
+    """Bad usage or bad input. Its message alone says what is wrong, where, and what to do.
 
     The command line prints the message without a traceback and exits with status 2.
     """
@@ -10,3 +15,9 @@ class InputError(ValueError):
 
 class RunStopped(RuntimeError):
     """A run that cannot go on, for a reason outside the code: one message, exit code 1. It can be resumed."""
+
+
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the known name nearest to `value`, or an empty string."""
+    near = difflib.get_close_matches(str(value), list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -17,7 +17,7 @@ from fvlfp.clip.encoder import Encoder
 from fvlfp.config import Config
 from fvlfp.data.card import Attribute, Card
 from fvlfp.runs.train import Prepared
-from fvlfp.training.local import ClientData, Split
+from fvlfp.training.examples import ClientData, Split
 from fvlfp.training.task import Task
 
 torch.set_num_threads(1)

@@ -11,7 +11,8 @@ from fvlfp.audit import compare
 from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.runs.experiment import run_and_audit
-from fvlfp.runs.train import predict, prepare, train
+from fvlfp.runs.predict import predict
+from fvlfp.runs.train import prepare, train
 
 
 def test_the_full_method_lowers_the_odds_gap_of_fedavg(tmp_path):

@@ -23,14 +23,14 @@ MAY_IMPORT = {
     "fpf": set(),
     "robust": set(),
     "peers": {"robust"},
-    "rivals": set(),
-    "posthoc": {"dsop"},
+    "files": set(),
+    "baselines": {"dsop"},
     "data": set(),
     "clip": {"config"},
-    "training": {"config", "data", "clip", "cdfp", "dsop", "fpf", "rivals", "posthoc"},
-    "federation": {"config", "training", "cdfp", "dsop", "fpf", "peers", "robust", "rivals"},
+    "training": {"config", "data", "clip", "cdfp", "dsop", "fpf", "baselines"},
+    "federation": {"config", "files", "training", "dsop", "fpf", "peers", "robust", "baselines"},
     "audit": set(),
-    "runs": {"config", "data", "clip", "dsop", "training", "federation", "audit"},
+    "runs": {"config", "files", "data", "clip", "dsop", "baselines", "training", "federation", "audit"},
     "course": {"clip"},
     "exits": set(),
     "cli": {"config", "data", "clip", "audit", "runs", "course", "exits"},
@@ -38,7 +38,7 @@ MAY_IMPORT = {
 #: heavy packages -> the parts that may import them
 HEAVY = {
     "flwr": {"federation", "runs"},
-    "torch": {"clip", "cdfp", "dsop", "rivals", "posthoc", "training", "federation", "runs"},
+    "torch": {"clip", "cdfp", "dsop", "baselines", "training", "federation", "runs"},
     "open_clip": {"clip"},
     "safetensors": {"federation", "runs"},
 }

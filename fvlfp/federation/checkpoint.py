@@ -10,33 +10,89 @@ in every round, as FedAvg has it).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load, save
 from torch import Tensor
 
+from fvlfp.dsop import Projection
 from fvlfp.errors import InputError, RunStopped
+from fvlfp.federation.protocol import Means
+from fvlfp.files import sha256, write_atomically
+from fvlfp.training.model import Model, Prompts, model_of
+from fvlfp.training.reports import RoundReport
+from fvlfp.training.select import Candidate
 
 log = logging.getLogger("fvlfp")
 
 
 @dataclass
-class State:
-    """tensors: `prompts`, and where used `vision`, `basis`, `mu`, `directions/<attribute>`; facts: JSON."""
+class ServerState:
+    """What the server carries from round to round.
 
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any] = field(default_factory=dict)
+    model: the global one. projection: of full rank until rank and lambda are chosen. directions: attribute ->
+    CDFP's D (G, d). round: rounds done. candidates: what was tried on validation data. means: the last
+    round's. weights: client -> its last weight.
+    """
+
+    model: Model
+    projection: Projection
+    directions: dict[str, Tensor] = field(default_factory=dict)
+    round: int = 0
+    history: list[RoundReport] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    means: Means = field(default_factory=Means)
+    weights: dict[int, float] = field(default_factory=dict)
 
     @property
-    def trained(self) -> dict[str, Tensor]:
-        """What clients train and send: `prompts`, and `vision` where the image tower is prompted."""
-        return {name: self.tensors[name] for name in ("prompts", "vision") if name in self.tensors}
+    def prompts(self) -> Tensor:
+        """P (L, n_ctx, width).
+
+        Raises:
+            InputError: the run trains an adapter.
+        """
+        if not isinstance(self.model, Prompts):
+            raise InputError("this run trains an adapter: it has no prompts")
+        return self.model.text
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name."""
+        directions = {f"directions/{name}": tensor for name, tensor in self.directions.items()}
+        return {
+            **self.model.tensors(),
+            "basis": self.projection.basis,
+            "mu": self.projection.mu,
+            **directions,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """All else, as JSON types."""
+        return {
+            "round": self.round,
+            "history": [asdict(report) for report in self.history],
+            "lambda": self.projection.lam,
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+            "means": list(self.means),
+            "weights": self.weights,
+        }
+
+    @classmethod
+    def restore(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> ServerState:
+        """The inverse of `tensors` and `facts`."""
+        return cls(
+            model_of(tensors),
+            Projection(tensors["basis"], tensors["mu"], facts["lambda"]),
+            {k.removeprefix("directions/"): t for k, t in tensors.items() if k.startswith("directions/")},
+            facts["round"],
+            [RoundReport(**row) for row in facts["history"]],
+            [Candidate.from_dict(row) for row in facts["candidates"]],
+            Means(*facts["means"]),
+            {int(client): weight for client, weight in facts["weights"].items()},
+        )
 
 
 class Checkpoints:
@@ -45,30 +101,30 @@ class Checkpoints:
     def __init__(self, folder: Path, digest: str, *, keep: int = 2) -> None:
         self.folder, self.digest, self.keep = folder, digest, keep
 
-    def save(self, round_: int, state: State) -> None:
-        """Write round `round_` and drop files older than the `keep` newest.
+    def save(self, state: ServerState) -> None:
+        """Write the state after its last round, and drop files older than the `keep` newest.
 
         Raises:
             RunStopped: there is no room, or the folder cannot be written to.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {**state.facts, "round": round_, "digest": self.digest}
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in state.tensors.items()}
+        facts = {**state.facts(), "digest": self.digest}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in state.tensors().items()}
         body = save(tensors, metadata={"facts": json.dumps(facts)})
-        path = self._path(round_)
+        path = self._path(state.round)
         try:
             write_atomically(path, body)
-            write_atomically(_sum_of(path), hashlib.sha256(body).hexdigest().encode())
+            write_atomically(_sum_of(path), sha256(body).encode())
         except OSError as error:
             raise RunStopped(
-                f"cannot save round {round_} to {self.folder}: {error.strerror}; the checkpoints before it "
-                "are whole: make room and resume"
+                f"cannot save round {state.round} to {self.folder}: {error.strerror}; the checkpoints before "
+                "it are whole: make room and resume"
             ) from error
         for old in self._all()[: -self.keep]:
             old.unlink(missing_ok=True)
             _sum_of(old).unlink(missing_ok=True)
 
-    def load(self) -> State | None:
+    def load(self) -> ServerState | None:
         """The newest whole checkpoint, or None where there is none.
 
         Raises:
@@ -77,7 +133,7 @@ class Checkpoints:
         for path in reversed(self._all()):
             try:
                 body = path.read_bytes()
-                if hashlib.sha256(body).hexdigest() != _sum_of(path).read_text():
+                if sha256(body) != _sum_of(path).read_text():
                     raise ValueError("its sha256 does not match")
                 facts = json.loads(_header(body)["__metadata__"]["facts"])
                 tensors = load(body)
@@ -89,7 +145,7 @@ class Checkpoints:
                     f"{self.folder} holds a run with another config, model or data: choose another --out, "
                     "or resume with what started it"
                 )
-            return State(tensors, facts)
+            return ServerState.restore(tensors, facts)
         return None
 
     def _path(self, round_: int) -> Path:
@@ -97,19 +153,6 @@ class Checkpoints:
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("round-*.safetensors"))
-
-
-def write_atomically(path: Path, body: bytes) -> None:
-    """Write beside `path`, flush to disk, rename: readers see the old file or the new one, never a half."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _sum_of(path: Path) -> Path:

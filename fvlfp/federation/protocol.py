@@ -1,23 +1,259 @@
-"""What travels: tensors, numbers, undefined values, and replies in a fixed order.
+"""Everything that travels: the name of every record, array and number, and the shapes that are expected.
 
-What this module does not do: it decides nothing about what may travel; see `fvlfp.federation.app`.
+| message | server -> client | client -> server |
+|---|---|---|
+| `query.moments` | `MomentsQuestion` | class-by-group feature sums and counts, no image embedding |
+| `evaluate` | `CandidatesQuestion` | validation counts for each candidate (rank, lambda) of DSOP |
+| `train`, each round | `TrainQuestion` | the trained model, and a `ClientReport` |
+
+Every reply holds a record of arrays and a record of numbers, the client's own number among them.
+
+What this module does not do: it decides nothing about what may travel; see `fvlfp.federation.client_app`. It
+checks nothing either; see `fvlfp.federation.trust`.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from torch import Tensor
 
-from fvlfp.federation.replies import Check
-from fvlfp.federation.trust import accept, answers, enough
+from fvlfp.config import Config
+from fvlfp.dsop import Projection
+from fvlfp.fpf import defined
+from fvlfp.training.model import Model, model_of
+from fvlfp.training.task import Task
 
 log = logging.getLogger("fvlfp")
+
+#: message types
+MOMENTS, CANDIDATES, TRAIN = f"{MessageType.QUERY}.moments", MessageType.EVALUATE, MessageType.TRAIN
+
+#: Array name -> (shape, dtype) that a reply must have.
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+
+
+class Means(NamedTuple):
+    """The last round's mean performance and gap over the clients, None where undefined."""
+
+    perf: float | None = None
+    disp: float | None = None
+
+
+@dataclass(frozen=True)
+class MomentsQuestion:
+    """Asks for feature sums. prompts: group words are said with these; None: by the card's sentences."""
+
+    prompts: Tensor | None = None
+
+    def content(self) -> RecordDict:
+        """As it travels."""
+        return RecordDict({"arrays": arrays_of({} if self.prompts is None else {"prompts": self.prompts})})
+
+    @classmethod
+    def read(cls, content: RecordDict) -> MomentsQuestion:
+        """The inverse of `content`."""
+        return cls(read_arrays(content, "arrays").get("prompts"))
+
+
+@dataclass(frozen=True)
+class CandidatesQuestion:
+    """Asks for validation counts of a model under each candidate (rank, lambda) of the projection."""
+
+    model: Model
+    projection: Projection
+    candidates: Sequence[tuple[int, float]]
+
+    def content(self) -> RecordDict:
+        """As it travels."""
+        pairs = torch.tensor([[float(rank), lam] for rank, lam in self.candidates])
+        return RecordDict(
+            {
+                "arrays": arrays_of(self.model.tensors()),
+                "subspace": arrays_of(_subspace(self.projection)),
+                "candidates": arrays_of({"rank-lambda": pairs}),
+            }
+        )
+
+    @classmethod
+    def read(cls, content: RecordDict) -> CandidatesQuestion:
+        """The inverse of `content`."""
+        pairs = read_arrays(content, "candidates")["rank-lambda"].tolist()
+        projection = _projection(read_arrays(content, "subspace"))
+        assert projection is not None
+        model = model_of(read_arrays(content, "arrays"))
+        return cls(model, projection, [(int(rank), lam) for rank, lam in pairs])
+
+
+@dataclass(frozen=True)
+class TrainQuestion:
+    """Asks for a round of local training.
+
+    projection: None where DSOP acts at inference only. directions: attribute -> CDFP's D (G, d). means: with
+    them a client computes its own weight.
+    """
+
+    model: Model
+    round: int
+    means: Means
+    projection: Projection | None = None
+    directions: dict[str, Tensor] = field(default_factory=dict)
+
+    def content(self) -> RecordDict:
+        """As it travels."""
+        config: dict[str, Any] = {
+            "server-round": self.round,
+            "perf-mean": on_wire(self.means.perf),
+            "disp-mean": on_wire(self.means.disp),
+        }
+        shared = {f"directions/{name}": tensor for name, tensor in self.directions.items()}
+        shared |= {} if self.projection is None else _subspace(self.projection)
+        return RecordDict(
+            {
+                "arrays": arrays_of(self.model.tensors()),
+                "config": ConfigRecord(config),
+                "subspace": arrays_of(shared),
+            }
+        )
+
+    @classmethod
+    def read(cls, content: RecordDict) -> TrainQuestion:
+        """The inverse of `content`."""
+        config, shared = content.config_records["config"], read_arrays(content, "subspace")
+        return cls(
+            model_of(read_arrays(content, "arrays")),
+            int(number(config, "server-round")),
+            Means(defined(number(config, "perf-mean")), defined(number(config, "disp-mean"))),
+            _projection(shared),
+            {
+                name.removeprefix("directions/"): tensor
+                for name, tensor in shared.items()
+                if name.startswith("directions/")
+            },
+        )
+
+
+@dataclass(frozen=True)
+class ClientReport:
+    """The numbers that come with a trained model. n: training examples.
+
+    perf, disp: balanced accuracy and odds gap on the client's validation data, None where undefined.
+    start_loss: training loss of the prompts as they arrived, for q-FedAvg. counts: attribute -> validation
+    counts (C, C, G) under them, for FairFed.
+    """
+
+    client: int
+    n: int
+    weight: float
+    perf: float | None
+    disp: float | None
+    loss: float
+    start_loss: float | None = None
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+
+    #: names of the numbers that every report holds; NaN means undefined in `perf` and `disp`
+    ALWAYS = ("num-examples", "weight", "perf", "disp", "loss", "client")
+    #: how the names of further numbers begin
+    START_LOSS, COUNTS = "start-loss", "counts/"
+
+    def metrics(self) -> dict[str, Any]:
+        """As it travels."""
+        found: dict[str, Any] = {
+            "num-examples": self.n,
+            "weight": self.weight,
+            "perf": on_wire(self.perf),
+            "disp": on_wire(self.disp),
+            "loss": self.loss,
+            "client": self.client,
+        }
+        if self.start_loss is not None:
+            found[self.START_LOSS] = self.start_loss
+        return found | {f"{self.COUNTS}{name}": table.ravel().tolist() for name, table in self.counts.items()}
+
+    @classmethod
+    def read(cls, content: RecordDict, *, classes: int) -> ClientReport:
+        """The inverse of `metrics`. classes: C, to give the counts their shape."""
+        record = content.metric_records["metrics"]
+        counts = {
+            name.removeprefix(cls.COUNTS): np.array(values).reshape(classes, classes, -1)
+            for name, values in record.items()
+            if name.startswith(cls.COUNTS)
+        }
+        return cls(
+            client=int(number(record, "client")),
+            n=int(number(record, "num-examples")),
+            weight=number(record, "weight"),
+            perf=defined(number(record, "perf")),
+            disp=defined(number(record, "disp")),
+            loss=number(record, "loss"),
+            start_loss=number(record, cls.START_LOSS) if cls.START_LOSS in record else None,
+            counts=counts,
+        )
+
+
+def moment_arrays(moments: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """The arrays of a reply. moments: name -> (sums (C, G, d), counts (C, G)), as `client_moments` has it."""
+    return {
+        f"{part}/{name}": tensor
+        for name, pair in moments.items()
+        for part, tensor in zip(("sums", "counts"), pair, strict=True)
+    }
+
+
+def read_moments(arrays: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """The inverse of `moment_arrays`."""
+    names = [name.removeprefix("sums/") for name in arrays if name.startswith("sums/")]
+    return {name: (arrays[f"sums/{name}"], arrays[f"counts/{name}"]) for name in names}
+
+
+def moment_shapes(task: Task, cfg: Config) -> Shapes:
+    """What a reply with moments must hold."""
+    kinds = ["prompted", "image"] if cfg.moments_by_label else ["prompted"]
+    shapes: Shapes = {}
+    for name, n_groups in task.n_groups.items():
+        cells = (len(task.classes), n_groups)
+        for kind in kinds:
+            shapes[f"sums/{kind}/{name}"] = ((*cells, task.frozen_texts.shape[1]), "float32")
+            shapes[f"counts/{kind}/{name}"] = (cells, "float32")
+    return shapes
+
+
+def count_name(candidate: int, attribute: str) -> str:
+    """The array of validation counts (C, C, G) of one candidate, by its place in the question."""
+    return f"{candidate}/{attribute}"
+
+
+def count_shapes(task: Task, candidates: int) -> Shapes:
+    """What a reply with validation counts must hold."""
+    n = len(task.classes)
+    return {
+        count_name(i, name): ((n, n, n_groups), "int64")
+        for i in range(candidates)
+        for name, n_groups in task.n_groups.items()
+    }
+
+
+def shapes_of(arrays: ArrayRecord) -> Shapes:
+    """What a reply with a trained model must hold: the same as was sent."""
+    return {name: (tuple(array.shape), str(array.dtype)) for name, array in arrays.items()}
+
+
+def _subspace(projection: Projection) -> dict[str, Tensor]:
+    lam = torch.tensor([projection.lam])
+    return {"basis": projection.basis, "mu": projection.mu, "lambda": lam}
+
+
+def _projection(arrays: dict[str, Tensor]) -> Projection | None:
+    if "basis" not in arrays:
+        return None
+    return Projection(arrays["basis"], arrays["mu"], float(arrays["lambda"][0]))
 
 
 def arrays_of(tensors: dict[str, Tensor]) -> ArrayRecord:
@@ -38,6 +274,11 @@ def reply_with(message: Message, arrays: dict[str, Tensor], metrics: dict[str, A
     )
 
 
+def client_number(content: RecordDict) -> Any:
+    """The number by which a reply names its client; unchecked."""
+    return content.metric_records["metrics"].get("client")
+
+
 def on_wire(value: float | None) -> float:
     """Undefined is NaN in a message; `fvlfp.fpf.defined` undoes it."""
     return math.nan if value is None else value
@@ -53,24 +294,6 @@ def number(record: MetricRecord | ConfigRecord, key: str) -> float:
     if not isinstance(value, (int, float)):
         raise TypeError(f"{key} is {type(value).__name__}, not a number")
     return value
-
-
-def ask(
-    grid: Grid, message_type: str, content: RecordDict, *, check: Check, deadline: float, needed: int
-) -> list[Message]:
-    """The same message to every node; usable replies in the order of client numbers.
-
-    check: says what is wrong with a reply. deadline: seconds. needed: usable replies at least.
-
-    Raises:
-        RuntimeError: fewer than `needed` replies are usable.
-    """
-    nodes = sorted(grid.get_node_ids())
-    messages = [Message(content, dst_node_id=node, message_type=message_type) for node in nodes]
-    replies, late = answers(nodes, grid.send_and_receive(messages, timeout=deadline), deadline)
-    good, refused = accept(replies, check)
-    enough(good, late | refused, needed)
-    return good
 
 
 def payload_bytes(content: RecordDict) -> int:

@@ -10,18 +10,14 @@ import io
 import math
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, RecordDict
 from numpy.lib import format as npy
 
+from fvlfp.federation.protocol import ClientReport, Shapes, client_number
 from fvlfp.fpf import Fusion
-
-#: The numbers that come with an update; NaN means undefined and is allowed where `None` stands.
-REPORT = ("num-examples", "weight", "perf", "disp", "loss", "client")
-
-#: Array name -> (shape, dtype) that a reply must have.
-Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 #: Says what is wrong with one reply's content, or None.
 Check = Callable[[RecordDict], str | None]
@@ -39,7 +35,7 @@ def bad_records(content: RecordDict) -> str | None:
         return f"the records are {_some(content)}, not arrays and metrics"
     if "metrics" not in content.metric_records:
         return "metrics is no record of numbers"
-    client = content.metric_records["metrics"].get("client")
+    client = client_number(content)
     if isinstance(client, bool) or not isinstance(client, int) or not 0 <= client <= MOST_EXAMPLES:
         return f"client = {_short(client)} is no client number"
     return None
@@ -105,38 +101,57 @@ def _header(data: bytes) -> tuple[tuple[int, ...], str]:
     return tuple(shape), str(dtype)
 
 
-def report_of(
-    content: RecordDict,
+def check_report(
+    shapes: Shapes,
     fusion: Fusion,
     *,
     own_weight: bool,
     most: int = 0,
     more: Mapping[str, int] = MappingProxyType({}),
-) -> str | None:
-    """A client's numbers: present, finite, possible.
+) -> Check:
+    """A check for a trained model and the numbers that come with it: present, finite, possible.
 
-    own_weight: the client computed its weight itself; then it must lie within [1/cap, cap] times n^a, or be
-    n^a where neither performance nor fairness counts. most: the largest number of examples a client can have;
-    0: only what no client has. more: name -> how many numbers, of what a fusion rule asks for besides (0: one
-    number, no list); none may be negative.
+    shapes: of the model. own_weight: the client computed its weight itself; then it must lie within
+    [1/cap, cap] times n^a, or be n^a where neither performance nor fairness counts. most: the largest number
+    of examples a client can have; 0: only what no client has. more: name -> how many numbers, of what a
+    fusion rule asks for besides (0: one number, no list); none may be negative.
     """
-    report = content.metric_records["metrics"]
-    if set(report) != {*REPORT, *more}:
-        return f"the report holds {_some(report)}, not {_some([*REPORT, *more])}"
+
+    def check(content: RecordDict) -> str | None:
+        report = dict(content.metric_records["metrics"])
+        return (
+            expects(shapes)(content)
+            or _bad_names(report, more)
+            or _bad_report(report, most)
+            or (_bad_weight(report, fusion) if own_weight else None)
+        )
+
+    return check
+
+
+def _bad_names(report: dict[str, Any], more: Mapping[str, int]) -> str | None:
+    """What is wrong with the names and types of a report, or None."""
+    names = ClientReport.ALWAYS
+    if set(report) != {*names, *more}:
+        return f"the report holds {_some(report)}, not {_some([*names, *more])}"
     for key, length in more.items():
         if reason := _bad_numbers(report[key], length):
             return f"{key} {reason}"
-    values = {key: report[key] for key in REPORT}
-    for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return f"{key} = {_short(value)} is no number"
-    if not isinstance(values["num-examples"], int) or not 1 <= values["num-examples"] <= MOST_EXAMPLES:
-        return f"num-examples = {_short(values['num-examples'])} is no count of examples"
-    n, weight, loss = (float(report[key]) for key in ("num-examples", "weight", "loss"))  # type: ignore
+    for key in names:
+        if isinstance(report[key], bool) or not isinstance(report[key], (int, float)):
+            return f"{key} = {_short(report[key])} is no number"
+    return None
+
+
+def _bad_report(report: dict[str, Any], most: int) -> str | None:
+    """What is wrong with the values of a report, or None."""
+    n = report["num-examples"]
+    if not isinstance(n, int) or not 1 <= n <= MOST_EXAMPLES:
+        return f"num-examples = {_short(n)} is no count of examples"
     if most and n > most:
         return f"num-examples = {n:g} is past max_examples = {most}"
-    for key in ("perf", "disp"):
-        value = float(values[key])  # type: ignore[arg-type]
+    perf, disp, loss, weight = (float(report[key]) for key in ("perf", "disp", "loss", "weight"))
+    for key, value in (("perf", perf), ("disp", disp)):
         if not (math.isnan(value) or 0.0 <= value <= 1.0):
             return f"{key} = {value:g} is outside [0, 1]"
     if not math.isfinite(loss):
@@ -145,11 +160,16 @@ def report_of(
         return f"loss = {loss:g} is past {MOST_LOSS:g}"
     if not (math.isfinite(weight) and weight > 0):
         return f"weight = {weight} is not a positive number"
-    if own_weight:
-        cap = fusion.cap if fusion.beta or fusion.gamma else 1.0
-        factor, slack = weight / n**fusion.a, 1 + 1e-9
-        if not 1 / cap / slack <= factor <= cap * slack:
-            return f"weight = {weight:g} for {n:g} examples is past the cap of {cap:g}"
+    return None
+
+
+def _bad_weight(report: dict[str, Any], fusion: Fusion) -> str | None:
+    """What is wrong with a weight that the client computed itself, or None."""
+    n, weight = float(report["num-examples"]), float(report["weight"])
+    cap = fusion.cap if fusion.beta or fusion.gamma else 1.0
+    factor, slack = weight / n**fusion.a, 1 + 1e-9
+    if not 1 / cap / slack <= factor <= cap * slack:
+        return f"weight = {weight:g} for {n:g} examples is past the cap of {cap:g}"
     return None
 
 

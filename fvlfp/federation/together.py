@@ -9,12 +9,13 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from flwr.app import Context, Message, MessageType, RecordDict
-from torch import Tensor
+from flwr.app import Context, Message
 
 from fvlfp.config import Config
-from fvlfp.federation.app import job_of, one_by_one
-from fvlfp.training.local import ClientData, Job
+from fvlfp.federation.client_app import job_for, one_by_one
+from fvlfp.federation.protocol import TRAIN, TrainQuestion
+from fvlfp.training.examples import ClientData
+from fvlfp.training.local import Job, LocalResult
 from fvlfp.training.stacked import train_stacked
 from fvlfp.training.task import Task
 
@@ -30,27 +31,26 @@ class TrainTogether:
     def __init__(self, load: Callable[[Context], ClientData], task: Task, cfg: Config) -> None:
         self._load, self._task, self._cfg = load, task, cfg
         self._alone = one_by_one(task, cfg)
-        self._found: dict[int, tuple[Tensor, Tensor, float]] = {}
+        self._results: dict[int, LocalResult] = {}
 
     def __call__(self, sent: list[tuple[Message, Context]]) -> None:
         """What `LocalGrid` calls before any client."""
         jobs: dict[int, Job] = {}
         for message, context in sent:
-            if message.metadata.message_type == MessageType.TRAIN:
+            if message.metadata.message_type == TRAIN:
                 with contextlib.suppress(Exception):
                     data = self._load(context)
                     if len(data.train):
-                        jobs[data.client] = job_of(message.content, data, self._task, self._cfg)
+                        jobs[data.client] = job_for(TrainQuestion.read(message.content), data, self._task)
         try:
-            found = train_stacked(list(jobs.values()), self._task, self._cfg)
+            results = train_stacked(list(jobs.values()), self._task, self._cfg)
         except RuntimeError as error:  # e.g. a loss that torch.func.vmap cannot take
             log.warning("clients train one after another: %s", str(error).splitlines()[0])
-            found = []
-        self._found = dict(zip(jobs, found, strict=False))
+            results = []
+        self._results = dict(zip(jobs, results, strict=False))
 
-    def trainer(self, content: RecordDict, data: ClientData) -> tuple[dict[str, Tensor], Tensor, float]:
+    def trainer(self, question: TrainQuestion, data: ClientData) -> LocalResult:
         """The result of the client whose turn it is, trained alone if no stack holds it."""
-        if data.client not in self._found:
-            return self._alone(content, data)
-        prompts, texts, loss = self._found.pop(data.client)
-        return {"prompts": prompts}, texts, loss
+        if data.client in self._results:
+            return self._results.pop(data.client)
+        return self._alone(question, data)

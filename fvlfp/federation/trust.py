@@ -18,6 +18,7 @@ import numpy as np
 from flwr.app import Message, RecordDict
 
 from fvlfp.errors import RunStopped
+from fvlfp.federation.protocol import client_number
 from fvlfp.federation.replies import Check, bad_records
 
 log = logging.getLogger("fvlfp")
@@ -41,7 +42,7 @@ def accept(replies: Iterable[Message], check: Check) -> tuple[list[Message], dic
             continue
         reason = fault(reply.content, check)
         if reason is None:
-            client = int(reply.content.metric_records["metrics"]["client"])  # type: ignore[arg-type]
+            client = client_number(reply.content)
             if client not in good:
                 good[client] = reply
                 continue

@@ -21,25 +21,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fvlfp.clip.cache import features
 from fvlfp.clip.encoder import Encoder
-from fvlfp.clip.pixels import read_pixels
 from fvlfp.config import Config
 from fvlfp.data.card import Card
 from fvlfp.data.table import Dataset, read_table
 from fvlfp.errors import InputError
-from fvlfp.federation.app import make_client_app, serve
 from fvlfp.federation.checkpoint import Checkpoints
+from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.protocol import log
+from fvlfp.federation.server_app import serve
 from fvlfp.runs.save import write_result
-from fvlfp.runs.train import Prepared, describe, trained_of
-from fvlfp.training.examples import codes, own_rows, with_groups
-from fvlfp.training.local import ClientData, Split
+from fvlfp.runs.train import Prepared, Stopwatch, trained_of
+from fvlfp.training.examples import ClientData, Split, encode_table, own_rows, with_groups
 from fvlfp.training.task import Task
 
 #: Keys of a Config that each machine sets for itself; all others are agreed.
@@ -74,15 +71,7 @@ class Site:
 
     def split(self, dataset: Dataset, *, cache: Path | None = None) -> Split:
         """All rows of a table, encoded. cache: where this machine keeps its features."""
-        frame, where = dataset.frame.reset_index(drop=True), self.encoder.device
-        z = torch.from_numpy(features(self.encoder, dataset.images, cache=cache)).to(where)
-        pixels = read_pixels(self.encoder, dataset.images, cache=cache) if self.cfg.vision_ctx else None
-        y = torch.from_numpy(codes(frame, self.cfg.label, self.task.classes)).to(where)
-        g = {
-            name: torch.from_numpy(codes(frame, name, values)).to(where)
-            for name, values in self.task.groups.items()
-        }
-        return Split(z, y, g, pixels)
+        return encode_table(dataset, self.encoder, self.task, self.cfg, cache=cache)
 
     def client(self, number: int, dataset: Dataset, *, cache: Path | None = None) -> ClientData:
         """Client `number` from its own table: train and validation rows, drawn by named seed."""
@@ -201,23 +190,16 @@ def _train(grid: Grid, run_config: Mapping[str, Any], folder: Path) -> None:
     if site.fingerprint != run_config["fingerprint"]:
         raise InputError("the server's model, words or config are not those the run was started with")
     wait_for_nodes(grid, cfg.clients, cfg.min_available, cfg.deadline)
-    started = last = time.perf_counter()
-
-    def on_round(row: dict[str, Any]) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        log.info("%s", describe(row, cfg.rounds, now - last))
-        last = now
-
+    watch = Stopwatch(cfg.rounds, log.info)
     state = serve(
         grid,
         site.task,
         cfg,
         checkpoints=Checkpoints(folder / "checkpoints", site.fingerprint),
         resume=bool(run_config["resume"]),
-        on_round=on_round,
+        on_round=watch.on_round,
     )
-    trained = trained_of(cfg, state, time.perf_counter() - started)
+    trained = trained_of(cfg, state, watch.seconds())
     write_result(folder, trained, {"fingerprint": site.fingerprint, **site.encoder.provenance})
 
 

@@ -17,10 +17,11 @@ from fvlfp.audit import audit, compare, write_audit, write_comparison
 from fvlfp.config import Config
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
-from fvlfp.federation.checkpoint import write_atomically
+from fvlfp.files import write_atomically
 from fvlfp.runs.save import write_result
-from fvlfp.runs.train import Prepared, Trained, load_data, predict, prepare, train
-from fvlfp.training.vision import initial_vision
+from fvlfp.runs.predict import predict
+from fvlfp.runs.train import Prepared, Trained, load_data, prepare, train
+from fvlfp.training.model import initial_model
 
 
 def run_and_audit(
@@ -110,15 +111,13 @@ def audit_pair(
 def describe_run(prepared: Prepared, cfg: Config) -> str:
     """What is about to happen, in three lines, before it takes time."""
     sizes = sorted(len(client.train) for client in prepared.clients)
-    prompts = prepared.task.initial.numel() + sum(
-        t.numel() for t in initial_vision(prepared.task, cfg).values()
-    )
+    numbers = sum(tensor.numel() for tensor in initial_model(prepared.task, cfg).tensors().values())
     return (
         f"{len(sizes)} clients with {sizes[0]} to {sizes[-1]} training rows (partition: {cfg.partition}), "
         f"{len(prepared.test)} test rows\n"
         f"frozen model {prepared.provenance['model']} on {prepared.provenance['device']}; images encoded in "
         f"{prepared.seconds:.1f} s\n"
-        f"{prompts} trainable numbers ({4 * prompts / 1024:.1f} KiB a client and round)"
+        f"{numbers} trainable numbers ({4 * numbers / 1024:.1f} KiB a client and round)"
     )
 
 
@@ -127,10 +126,9 @@ def training_facts(method: str, trained: Trained | None) -> dict[str, Any]:
     if trained is None:
         return {"training": "none: zero-shot with the first template"}
     chosen = f"rank {trained.projection.basis.shape[1]}, lambda {trained.projection.lam:g}"
-    if trained.after is not None:
-        told = {k: v for k, v in trained.after.facts.items() if k in ("rank", "lambda")}
-        chosen = f"{trained.cfg.posthoc}: " + ", ".join(f"{k} {v:g}" for k, v in told.items())
-    failed = sorted({node for row in trained.history for node in row["failed"]})
+    if trained.posthoc is not None:
+        chosen = f"{trained.cfg.posthoc}: {trained.posthoc.describe()}"
+    failed = sorted({node for report in trained.history for node in report.failed})
     return {
         "training": f"{method}, {len(trained.history)} rounds, {trained.cfg.clients} clients",
         "seed": trained.cfg.seed,
@@ -148,5 +146,5 @@ def _train(cfg: Config, prepared: Prepared, out: Path, resume: bool, say: Callab
     write_result(out, trained, prepared.provenance)
     pd.DataFrame(trained.history).to_csv(out / "history.csv", index=False)
     if trained.candidates:
-        pd.DataFrame(trained.candidates).to_csv(out / "candidates.csv", index=False)
+        pd.DataFrame([c.to_dict() for c in trained.candidates]).to_csv(out / "candidates.csv", index=False)
     return trained

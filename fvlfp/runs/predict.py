@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from fvlfp.dsop import Projection
-from fvlfp.training.adapter import readout
-from fvlfp.training.after import by_thresholds
-from fvlfp.training.vision import seen
+from fvlfp.training.fit_posthoc import crossed_groups
+from fvlfp.training.model import ClientPrompts
+from fvlfp.training.readout import Readout
 
 if TYPE_CHECKING:
     from fvlfp.runs.train import Prepared, Trained
@@ -30,37 +28,32 @@ def predict(prepared: Prepared, trained: Trained | None = None) -> pd.DataFrame:
     read: only image embeddings and class words go in. With `pooling = "local"` every row is judged by the
     model of one client, drawn with probability n_k / sum n: rates are then those of a client drawn by size.
     """
-    task = prepared.task
-    z = seen(prepared.test, task, None if trained is None else trained.vision).z
-    if trained is None:
-        probability = (task.scale * z @ task.frozen_texts.T).softmax(-1)
-    elif trained.cfg.pooling == "local":
-        rng = np.random.default_rng(trained.cfg.seed_for("local/judge"))
-        shares = np.array(trained.sizes) / sum(trained.sizes)
-        judge = torch.from_numpy(rng.choice(len(shares), size=len(z), p=shares)).to(z.device)
-        texts = torch.stack([task.class_texts(p.to(z.device)) for p in trained.prompts])
-        probability = (task.scale * torch.einsum("nd,ncd->nc", z, texts[judge])).softmax(-1)
-    else:
-        probability = class_probabilities(prepared, trained, z)
-    out, found = prepared.test_frame.copy(), probability.cpu().numpy()
-    chosen = found.argmax(1)
-    if trained is not None and trained.after is not None and trained.after.thresholds is not None:
-        chosen = by_thresholds(trained.after, found[:, 1].astype(float), prepared.test.g, trained.cfg.seed)
+    task, test = prepared.task, prepared.test
+    readout = readout_of(prepared, trained)
+    probability = readout.logits(readout.live(test)).softmax(-1).cpu().numpy()  # (n, C)
+    chosen = probability.argmax(1)
+    if readout.posthoc is not None and readout.posthoc.thresholds is not None and trained is not None:
+        score = probability[:, 1].astype(float)
+        chosen = readout.posthoc.thresholds.decide(score, crossed_groups(test), trained.cfg.seed)
+    out = prepared.test_frame.copy()
     out["prediction"] = np.array(task.classes)[chosen]
     if len(task.classes) == 2:
-        out["score"] = found[:, 1].astype(float)
+        out["score"] = probability[:, 1].astype(float)
     return out
 
 
-def class_probabilities(prepared: Prepared, trained: Trained, z: Tensor) -> Tensor:
-    """(n, C) probabilities for image embeddings z (n, d), by one global model.
-
-    z: with that model's vision prompts, where it has any.
-    """
-    task, device = prepared.task, z.device
-    p = trained.projection
-    z = Projection(p.basis.to(device), p.mu.to(device), p.lam)(z)
-    z, texts = readout(task, trained.cfg, trained.prompts.to(device), z)
-    if trained.after is not None:
-        z, texts = trained.after.images(z), trained.after.texts(texts)
-    return (task.scale * z @ texts.T).softmax(-1)
+@torch.no_grad()
+def readout_of(prepared: Prepared, trained: Trained | None) -> Readout:
+    """The classifier of a finished run, for the test rows of `prepared`; None: the zero-shot one."""
+    task = prepared.task
+    if trained is None:
+        return Readout(task, task.frozen_texts)
+    model = trained.model
+    if not isinstance(model, ClientPrompts):
+        return Readout.of(task, model, projection=trained.projection, posthoc=trained.posthoc)
+    device = task.frozen_texts.device
+    rng = np.random.default_rng(trained.cfg.seed_for("local/judge"))
+    shares = np.array(model.sizes) / sum(model.sizes)
+    judge = torch.from_numpy(rng.choice(len(shares), size=len(prepared.test), p=shares)).to(device)
+    texts = torch.stack([task.class_texts(prompts.to(device)) for prompts in model.text])  # (K, C, d)
+    return Readout(task, texts[judge])  # (n, C, d)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from safetensors.torch import save
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.errors import InputError
-from fvlfp.federation.checkpoint import write_atomically
+from fvlfp.files import write_atomically
 from fvlfp.runs.train import Trained
+from fvlfp.training.model import model_of
+from fvlfp.training.reports import RoundReport
+from fvlfp.training.select import Candidate
 
 
 def write_result(folder: Path, trained: Trained, provenance: dict[str, Any]) -> Path:
@@ -28,18 +32,18 @@ def write_result(folder: Path, trained: Trained, provenance: dict[str, Any]) -> 
         "config": trained.cfg.to_dict(),
         "provenance": provenance,
         "lambda": trained.projection.lam,
-        "history": trained.history,
-        "candidates": trained.candidates,
+        "history": [asdict(report) for report in trained.history],
+        "candidates": [candidate.to_dict() for candidate in trained.candidates],
     }
     tensors = {
-        "prompts": trained.prompts.cpu().contiguous(),
-        "basis": trained.projection.basis.cpu().contiguous(),
-        "mu": trained.projection.mu.cpu().contiguous(),
-        **({} if trained.vision is None else {"vision": trained.vision.cpu().contiguous()}),
-        **({} if trained.after is None else trained.after.tensors()),
+        **trained.model.tensors(),
+        "basis": trained.projection.basis,
+        "mu": trained.projection.mu,
+        **({} if trained.posthoc is None else trained.posthoc.tensors()),
     }
     folder.mkdir(parents=True, exist_ok=True)  # where nothing was sent there are no checkpoints
     path = folder / "prompts.safetensors"
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, save(tensors, metadata={"facts": json.dumps(facts)}))
     return path
 
@@ -53,16 +57,16 @@ def read_result(path: Path) -> Trained:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])
-            tensors = {key: file.get_tensor(key) for key in ("prompts", "basis", "mu")}
-            vision = file.get_tensor("vision") if "vision" in file.keys() else None  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            model = model_of(tensors)
+            projection = Projection(tensors["basis"], tensors["mu"], facts["lambda"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no finished run: {error}") from None
     return Trained(
         cfg=Config.make(**facts["config"]),
-        prompts=tensors["prompts"],
-        projection=Projection(tensors["basis"], tensors["mu"], facts["lambda"]),
-        history=facts["history"],
-        candidates=facts["candidates"],
+        model=model,
+        projection=projection,
+        history=[RoundReport(**row) for row in facts["history"]],
+        candidates=[Candidate.from_dict(row) for row in facts["candidates"]],
         seconds=math.nan,
-        vision=vision,
     )

@@ -7,39 +7,46 @@ clients only, never a test row; `predict` is the only function that reads them.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from flwr.app import Context
 from torch import Tensor
 
-from fvlfp.clip.cache import default_cache, features
+from fvlfp.baselines.posthoc import PostHoc
+from fvlfp.clip.cache import default_cache
 from fvlfp.clip.encoder import Encoder
-from fvlfp.clip.pixels import read_pixels
 from fvlfp.config import Config
 from fvlfp.data.table import Dataset
 from fvlfp.dsop import Projection, no_projection
 from fvlfp.errors import InputError
-from fvlfp.training.after import After, fit_after
-from fvlfp.training.alone import history_row, merged, train_alone
-from fvlfp.federation.app import make_client_app, serve
-from fvlfp.federation.checkpoint import Checkpoints, State
-from fvlfp.training.local import ClientData
-from fvlfp.runs.predict import predict as predict
+from fvlfp.federation.checkpoint import Checkpoints, ServerState
+from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
-from fvlfp.training.loss import Split
-from fvlfp.training.examples import codes, own_rows, owners, which_test, with_groups
+from fvlfp.federation.server_app import serve
 from fvlfp.federation.together import TrainTogether
-from fvlfp.federation.subspace import final_projection
+from fvlfp.training.alone import merged, train_alone
+from fvlfp.training.examples import (
+    ClientData,
+    Split,
+    check_columns,
+    encode_table,
+    own_rows,
+    owners,
+    which_test,
+    with_groups,
+)
+from fvlfp.training.fit_posthoc import fit_posthoc
+from fvlfp.training.model import Adapter, ClientPrompts, Prompts
+from fvlfp.training.reports import RoundReport
+from fvlfp.training.select import Candidate
 from fvlfp.training.task import Task
 
 
@@ -61,23 +68,36 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Trained:
-    """prompts: (L, n_ctx, width). projection: what to apply at inference. history: one row a round.
+    """A finished run.
 
-    candidates: the (rank, lambda) pairs tried on validation data. seconds: wall time of training.
-    after: what a post-hoc baseline does on top. With `pooling = "local"` prompts are (K, L, n_ctx,
-    width), one of each of K clients, and `sizes` their training rows; with `tune = "adapter"` they are
-    FedCLIP's adapter. vision: (L_v, n_v, width_v), prompts of the image tower, or None.
+    model: prompts, FedCLIP's adapter, or with `pooling = "local"` prompts for each client. projection: what to
+    apply at inference. history: one report a round. candidates: the (rank, lambda) pairs tried on validation
+    data. seconds: wall time of training. posthoc: what a post-hoc baseline does on top.
     """
 
     cfg: Config
-    prompts: Tensor
+    model: Prompts | Adapter | ClientPrompts
     projection: Projection
-    history: list[dict[str, Any]]
-    candidates: list[dict[str, Any]]
-    seconds: float
-    after: After | None = None
-    sizes: tuple[int, ...] = ()
-    vision: Tensor | None = None
+    history: list[RoundReport] = field(default_factory=list)
+    candidates: list[Candidate] = field(default_factory=list)
+    seconds: float = 0.0
+    posthoc: PostHoc | None = None
+
+    @property
+    def prompts(self) -> Tensor:
+        """P (L, n_ctx, width) of the one global model.
+
+        Raises:
+            InputError: the run trained something else.
+        """
+        if not isinstance(self.model, Prompts):
+            raise InputError(f"method = {self.cfg.method!r} trains no global prompts: see Trained.model")
+        return self.model.text
+
+    @property
+    def vision(self) -> Tensor | None:
+        """V (L_v, n_v, width_v), prompts of the image tower, or None."""
+        return self.model.vision if isinstance(self.model, Prompts) else None
 
 
 #: What `prepare` builds in and `train` can no longer change. A seed may differ: same clients, new training.
@@ -92,7 +112,7 @@ def load_data(cfg: Config, *, skip_bad: bool = False) -> Dataset:
     if cfg.data == "toyfaces":
         from fvlfp.data import toyfaces
 
-        _check_columns(pd.DataFrame(columns=[*toyfaces.LABELS, *toyfaces.GROUPS]), cfg)
+        check_columns(pd.DataFrame(columns=[*toyfaces.LABELS, *toyfaces.GROUPS]), cfg)
         return toyfaces.make(cfg.n, seed=cfg.seed, label=cfg.label)
     from fvlfp.data.table import read_table
 
@@ -119,27 +139,15 @@ def prepare(
     """
     dataset = load_data(cfg) if dataset is None else dataset
     frame = dataset.frame.reset_index(drop=True)
-    _check_columns(frame, cfg)
+    check_columns(frame, cfg)
     if encoder is None:
         encoder = Encoder.load(
             cfg.model, pretrained=cfg.pretrained, model_config=cfg.model_config, device=cfg.device
         )
     task = Task.make(encoder, dataset.card, cfg)
-    y = codes(frame, cfg.label, task.classes)
-    g = {name: codes(frame, name, groups) for name, groups in task.groups.items()}
-
     started = time.perf_counter()
-    z = features(encoder, dataset.images, cache=cache or default_cache(), quiet=quiet)
-    pixels = read_pixels(encoder, dataset.images, cache=cache or default_cache()) if cfg.vision_ctx else None
+    everything = encode_table(dataset, encoder, task, cfg, cache=cache or default_cache(), quiet=quiet)
     seconds = time.perf_counter() - started
-
-    where = encoder.device
-    everything = Split(
-        torch.from_numpy(z).to(where),
-        torch.from_numpy(y).to(where),
-        {name: torch.from_numpy(codes).to(where) for name, codes in g.items()},
-        pixels,
-    )
     is_test = which_test(frame, cfg)
     rows = np.flatnonzero(~is_test)
     if not len(rows):
@@ -179,94 +187,105 @@ def train(
         InputError: `out` holds a run with another config, model or data, or `cfg` asks for another task
             than `prepared` holds. RuntimeError: no client answered.
     """
-    for key in _PREPARED_WITH:
-        if getattr(cfg, key) != getattr(prepared.cfg, key):
-            raise InputError(f"{key} differs from what was prepared: call prepare(cfg) again")
-    if cfg.depth > len(prepared.task.initial):
-        raise InputError("depth differs from what was prepared: call prepare(cfg) again")
-    if cfg.vision_ctx and cfg.vision_depth > prepared.cfg.vision_depth:
-        raise InputError("vision_depth differs from what was prepared: call prepare(cfg) again")
-    by_partition = [with_groups(client, prepared.task, cfg) for client in prepared.clients]
+    _check_prepared(cfg, prepared)
+    clients = [with_groups(client, prepared.task, cfg) for client in prepared.clients]
     if cfg.pooling == "central":
-        by_partition = [merged(by_partition)]
-    prepared = dataclasses.replace(prepared, clients=by_partition)
+        clients = [merged(clients)]
+    prepared = dataclasses.replace(prepared, clients=clients)
+    watch = Stopwatch(cfg.rounds, progress)
     if cfg.pooling == "local":
-        return _train_alone(cfg, prepared, stacked=stacked, progress=progress)
-    logging.getLogger("flwr").setLevel(logging.WARNING)
-    task = prepared.task
+        return _train_alone(cfg, prepared, stacked, watch)
     checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
+    state = _train_together(cfg, prepared, stacked, watch, checkpoints, resume)
+    trained = trained_of(cfg, state, watch.seconds())
+    return trained if cfg.posthoc == "none" else with_posthoc(cfg, prepared, trained)
+
+
+def _check_prepared(cfg: Config, prepared: Prepared) -> None:
+    differs = [key for key in _PREPARED_WITH if getattr(cfg, key) != getattr(prepared.cfg, key)]
+    if cfg.depth > len(prepared.task.initial):
+        differs.append("depth")
+    if cfg.vision_ctx and cfg.vision_depth > prepared.cfg.vision_depth:
+        differs.append("vision_depth")
+    if differs:
+        raise InputError(f"{differs[0]} differs from what was prepared: call prepare(cfg) again")
+
+
+class Stopwatch:
+    """Seconds since its making; each round's report, with its seconds, goes to `say` as one line."""
+
+    def __init__(self, rounds: int, say: Callable[[str], None] | None) -> None:
+        self.rounds, self.say = rounds, say
+        self._started = self._last = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self._started
+
+    def on_round(self, report: RoundReport) -> None:
+        """A round is over."""
+        now = time.perf_counter()
+        if self.say:
+            self.say(report.describe(self.rounds, now - self._last))
+        self._last = now
+
+
+def _train_together(
+    cfg: Config,
+    prepared: Prepared,
+    stacked: bool,
+    watch: Stopwatch,
+    checkpoints: Checkpoints | None,
+    resume: bool,
+) -> ServerState:
+    """A federation of `prepared.clients` in this process."""
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    task, clients = prepared.task, prepared.clients
 
     def load(context: Context) -> ClientData:
-        return by_partition[int(context.node_config["partition-id"])]
+        return clients[int(context.node_config["partition-id"])]
 
-    together = (
-        TrainTogether(load, task, cfg) if stacked and cfg.tune == "prompts" and not cfg.vision_ctx else None
-    )
+    stackable = cfg.tune == "prompts" and not cfg.vision_ctx
+    together = TrainTogether(load, task, cfg) if stacked and stackable else None
     app = make_client_app(load, task, cfg, trainer=together.trainer if together else None)
-    started = last = time.perf_counter()
-
-    def on_round(row: dict[str, Any]) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        if progress:
-            progress(describe(row, cfg.rounds, now - last))
-        last = now
-
     with in_this_process():
-        state = serve(
-            LocalGrid(app, len(by_partition), together=together),
+        return serve(
+            LocalGrid(app, len(clients), together=together),
             task,
             cfg,
             checkpoints=checkpoints,
             resume=resume,
-            on_round=on_round,
+            on_round=watch.on_round,
         )
-    trained = trained_of(cfg, state, time.perf_counter() - started)
-    return trained if cfg.posthoc == "none" else with_posthoc(cfg, prepared, trained)
 
 
-def trained_of(cfg: Config, state: State, seconds: float) -> Trained:
+def _train_alone(cfg: Config, prepared: Prepared, stacked: bool, watch: Stopwatch) -> Trained:
+    """Every client for itself."""
+    history: list[RoundReport] = []
+
+    def on_round(report: RoundReport) -> None:
+        history.append(report)
+        watch.on_round(report)
+
+    model = train_alone(prepared.clients, prepared.task, cfg, stacked=stacked, on_round=on_round)
+    nothing = no_projection(prepared.task.frozen_texts.shape[1])
+    return Trained(cfg, model, nothing, history, seconds=watch.seconds())
+
+
+def trained_of(cfg: Config, state: ServerState, seconds: float = 0.0) -> Trained:
     """What `serve` ends with, as a finished run."""
-    return Trained(
-        cfg=cfg,
-        prompts=state.tensors["prompts"],
-        vision=state.tensors.get("vision"),
-        projection=final_projection(state),
-        history=state.facts["history"],
-        candidates=state.facts["candidates"],
-        seconds=seconds,
-    )
+    return Trained(cfg, state.model, state.projection, state.history, state.candidates, seconds)
 
 
 def with_posthoc(cfg: Config, prepared: Prepared, trained: Trained) -> Trained:
     """`trained` (FedAvg's) with what `cfg.posthoc` names on top; nothing is trained again."""
     started = time.perf_counter()
     clients = [with_groups(client, prepared.task, cfg) for client in prepared.clients]
-    after = fit_after(cfg, prepared.task, clients, trained.prompts.to(prepared.task.initial.device))
+    posthoc, tried = fit_posthoc(
+        cfg, prepared.task, clients, trained.prompts.to(prepared.task.initial.device)
+    )
     seconds = trained.seconds + time.perf_counter() - started
-    tried = after.facts.get("candidates", [])
-    return dataclasses.replace(trained, cfg=cfg, after=after, candidates=tried, seconds=seconds)
-
-
-def _train_alone(
-    cfg: Config, prepared: Prepared, *, stacked: bool, progress: Callable[[str], None] | None
-) -> Trained:
-    history: list[dict[str, Any]] = []
-    clients, task = prepared.clients, prepared.task
-    started = last = time.perf_counter()
-
-    def on_round(loss: float) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        history.append(history_row(len(history) + 1, loss, len(clients)))
-        if progress:
-            progress(describe(history[-1], cfg.rounds, now - last))
-        last = now
-
-    prompts = train_alone(clients, task, cfg, stacked=stacked, on_round=on_round)
-    nothing, seconds = no_projection(task.frozen_texts.shape[1]), time.perf_counter() - started
-    sizes = tuple(len(client.train) for client in clients)
-    return Trained(cfg, prompts, nothing, history, [], seconds, sizes=sizes)
+    return dataclasses.replace(trained, cfg=cfg, posthoc=posthoc, candidates=tried, seconds=seconds)
 
 
 def _run_key(cfg: Config, prepared: Prepared) -> str:
@@ -278,24 +297,3 @@ def _run_key(cfg: Config, prepared: Prepared) -> str:
             for tensor in (split.z, split.y, *split.g.values()):
                 key.update(tensor.cpu().numpy().tobytes())
     return key.hexdigest()[:32]
-
-
-def describe(row: dict[str, Any], rounds: int, seconds: float) -> str:
-    """One line a round; accuracy and gap are means over the clients' own validation data."""
-
-    def show(value: float | None) -> str:
-        return "undefined" if value is None else f"{value:.3f}"
-
-    line = (
-        f"round {row['round']:>3}/{rounds}  loss {row['loss']:.4f}  balanced accuracy "
-        f"{show(row['balanced_accuracy'])}  odds gap {show(row['odds_gap'])} (validation)  {seconds:.1f} s"
-    )
-    return line + (f"  FAILED clients: {row['failed']}" if row["failed"] else "")
-
-
-def _check_columns(frame: pd.DataFrame, cfg: Config) -> None:
-    for column in (cfg.label, *cfg.groups):
-        if column not in frame:
-            near = difflib.get_close_matches(column, list(frame.columns), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"the table has no column {column!r}{hint}")

@@ -6,43 +6,45 @@ What this module does not do: nothing is sent and nothing is fused, so no Flower
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from fvlfp.clip.pixels import Pixels
 from fvlfp.config import Config
-from fvlfp.training.adapter import initial
-from fvlfp.training.local import ClientData, Job, local_train
-from fvlfp.training.loss import Split
+from fvlfp.training.client import train_client
+from fvlfp.training.examples import ClientData, Split
+from fvlfp.training.local import Job
+from fvlfp.training.model import ClientPrompts, initial_model
+from fvlfp.training.reports import RoundReport
 from fvlfp.training.stacked import train_stacked
 from fvlfp.training.task import Task
 
 
 def train_alone(
-    clients: list[ClientData], task: Task, cfg: Config, *, stacked: bool, on_round: Callable[[float], None]
-) -> Tensor:
-    """Prompts (K, L, n_ctx, width), those of each of K clients, trained with the same budget as together.
+    clients: list[ClientData],
+    task: Task,
+    cfg: Config,
+    *,
+    stacked: bool,
+    on_round: Callable[[RoundReport], None],
+) -> ClientPrompts:
+    """The prompts of each of K clients, trained with the same budget as together.
 
     Adam starts anew in every round and batches are drawn as in a federation, so one client alone is
-    FedAvg of one. on_round: called with each round's mean loss.
+    FedAvg of one. on_round: called with each round's report.
     """
-    prompts = [initial(task, cfg) for _ in clients]
+    models = [initial_model(task, cfg) for _ in clients]
     for round_ in range(1, cfg.rounds + 1):
         jobs = [
-            Job(p, client.train, {}, f"client/{client.client}/round/{round_}")
-            for p, client in zip(prompts, clients, strict=True)
+            Job(model, client.train, {}, f"client/{client.client}/round/{round_}")
+            for model, client in zip(models, clients, strict=True)
         ]
-        if stacked:
-            done = [(found, loss) for found, _, loss in train_stacked(jobs, task, cfg)]
-        else:
-            done = [
-                local_train(j.prompts, j.data, task, cfg, directions={}, seed_name=j.seed_name) for j in jobs
-            ]
-        prompts = [found for found, _ in done]
-        on_round(sum(loss for _, loss in done) / len(done))
-    return torch.stack(prompts)
+        done = train_stacked(jobs, task, cfg) if stacked else [train_client(job, task, cfg) for job in jobs]
+        models = [result.model for result in done]
+        loss = sum(result.loss for result in done) / len(done)
+        on_round(RoundReport(round=round_, clients=len(clients), loss=loss))
+    text = torch.stack([model.tensors()["prompts"] for model in models])  # (K, L, n_ctx, width)
+    return ClientPrompts(text, tuple(len(client.train) for client in clients))
 
 
 def merged(clients: list[ClientData]) -> ClientData:
@@ -57,18 +59,3 @@ def merged(clients: list[ClientData]) -> ClientData:
         )
 
     return ClientData(0, together([c.train for c in clients]), together([c.val for c in clients]))
-
-
-def history_row(round_: int, loss: float, clients: int) -> dict[str, Any]:
-    """A round in which nothing was reported and nothing sent."""
-    return {
-        "round": round_,
-        "clients": clients,
-        "failed": [],
-        "reasons": [],
-        "loss": loss,
-        "balanced_accuracy": None,
-        "odds_gap": None,
-        "largest_weight": None,
-        "uplink_bytes": 0,
-    }

@@ -1,21 +1,63 @@
 """From the rows of a table to clients: which are test rows, who owns the others, what a client trains on.
 
-What this module does not do: it opens no image and encodes nothing; examples come in encoded.
+What this module does not do: it reads no table, see `fvlfp.data.table`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
+from fvlfp.clip.cache import features
+from fvlfp.clip.encoder import Encoder
+from fvlfp.clip.pixels import Pixels, read_pixels
 from fvlfp.config import Config
 from fvlfp.data.partition import split_clients
-from fvlfp.errors import InputError
-from fvlfp.training.local import ClientData
-from fvlfp.training.loss import Split
+from fvlfp.data.table import Dataset
+from fvlfp.dsop import Projection
+from fvlfp.errors import InputError, did_you_mean
 from fvlfp.training.task import Task
+
+
+@dataclass(frozen=True)
+class Split:
+    """Encoded examples: z (n, d) unit rows, y (n,) class indices, g: attribute -> (n,) group indices.
+
+    pixels: the n pictures, where the image tower is prompted and embeds them anew.
+    """
+
+    z: Tensor
+    y: Tensor
+    g: dict[str, Tensor]
+    pixels: Pixels | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: np.ndarray) -> Split:
+        """The examples at `rows`."""
+        index = torch.as_tensor(rows, device=self.z.device)
+        pixels = self.pixels and self.pixels.take(rows)
+        return Split(self.z[index], self.y[index], {k: v[index] for k, v in self.g.items()}, pixels)
+
+    def project(self, projection: Projection) -> Split:
+        """The same examples after DSOP."""
+        return Split(projection(self.z), self.y, self.g, self.pixels)
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """One client's own examples; there is no test split here."""
+
+    client: int
+    train: Split
+    val: Split
 
 
 def codes(frame: pd.DataFrame, column: str, values: list[str]) -> np.ndarray:
@@ -33,6 +75,46 @@ def codes(frame: pd.DataFrame, column: str, values: list[str]) -> np.ndarray:
             f"(it knows {', '.join(map(repr, values))}); {len(bad)} such rows"
         )
     return codes
+
+
+def encode_table(
+    dataset: Dataset,
+    encoder: Encoder,
+    task: Task,
+    cfg: Config,
+    *,
+    cache: str | Path | None = None,
+    quiet: bool = True,
+) -> Split:
+    """All rows of a table as examples, on the encoder's device; pictures are kept for vision prompts.
+
+    cache: a folder for the features; None keeps none.
+
+    Raises:
+        InputError: a column is missing, or a value has no words on the data card.
+    """
+    frame, device = dataset.frame.reset_index(drop=True), encoder.device
+    check_columns(frame, cfg)
+    y = codes(frame, cfg.label, task.classes)
+    g = {name: codes(frame, name, groups) for name, groups in task.groups.items()}
+    z = features(encoder, dataset.images, cache=cache, quiet=quiet)
+    return Split(
+        torch.from_numpy(z).to(device),
+        torch.from_numpy(y).to(device),
+        {name: torch.from_numpy(column).to(device) for name, column in g.items()},
+        read_pixels(encoder, dataset.images, cache=cache) if cfg.vision_ctx else None,
+    )
+
+
+def check_columns(frame: pd.DataFrame, cfg: Config) -> None:
+    """Label and group columns are there.
+
+    Raises:
+        InputError: one is not, with the nearest name.
+    """
+    for column in (cfg.label, *cfg.groups):
+        if column not in frame:
+            raise InputError(f"the table has no column {column!r}{did_you_mean(column, frame.columns)}")
 
 
 def which_test(frame: pd.DataFrame, cfg: Config) -> np.ndarray:

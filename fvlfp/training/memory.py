@@ -74,13 +74,13 @@ def estimate(encoder: Encoder, task: Task, cfg: Config, rows: int) -> Memory:
     prompts = task.initial.detach().clone().requires_grad_()
     z = F.normalize(torch.ones(min(cfg.batch, rows), d, device=device), dim=-1)
 
-    def texts() -> Tensor:
-        said = task.say(prompts, pairs=cfg.lambda_cf > 0 and cfg.pairing != "image")
+    def loss_of_texts() -> Tensor:
+        texts = task.encode_texts(prompts, pairs=cfg.uses_texts_of_pairs)
         y = torch.zeros(len(z), dtype=torch.long, device=device)
-        loss = F.cross_entropy(task.scale * z @ said.texts.T, y)
-        return loss + sum(states[-1].sum() for states in said.states.values())
+        loss = F.cross_entropy(task.logits(z, texts.classes), y)
+        return loss + sum(states[-1].sum() for states in texts.states.values())
 
-    saved = saved_by(texts)
+    saved = saved_by(loss_of_texts)
     if (image := task.image) is not None and task.initial_vision is not None:
         # A picture's input of every block, and what one block saves when it is computed again.
         vision = task.initial_vision.detach().clone().requires_grad_()

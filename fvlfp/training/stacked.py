@@ -3,7 +3,7 @@
 The frozen text tower sees the prompts (K, L, n_ctx, width) of K clients at once, and one Adam updates them
 all: its state is elementwise, so every client has its own. Batches, draws and loss are those of
 `fvlfp.training.loss`; short batches are filled up with rows that count for nothing. Each result
-equals that of `client.local_train`, the readable reference, within the tolerance of float32 sums (tested).
+equals that of `local_train`, the readable reference, within the tolerance of float32 sums (tested).
 
 What this module does not do: it changes no result beyond that tolerance, nothing travels through it, and it
 takes text prompts only: clients with vision prompts train one after another (`fvlfp.training.vision`).
@@ -19,18 +19,19 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from fvlfp import rivals
+from fvlfp.baselines.losses import proximal
 from fvlfp.config import Config
-from fvlfp.training.local import Job
-from fvlfp.training.loss import Batch, batch_loss, plan, row_weights, says_pairs, says_words
+from fvlfp.training.local import Job, LocalResult
+from fvlfp.training.loss import Batch, batch_loss, plan, row_weights
+from fvlfp.training.model import Prompts
 from fvlfp.training.task import Task
 
 #: bytes of activations that one stack of clients may hold at once.
 MOST_BYTES = 2**30
 
 
-def train_stacked(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor, Tensor, float]]:
-    """For each job new prompts, their class texts and the mean loss, as `local_train` makes them.
+def train_stacked(jobs: list[Job], task: Task, cfg: Config) -> list[LocalResult]:
+    """For each job what `train_client` makes of it; every job starts from text prompts.
 
     Clients are trained in stacks of at most `MOST_BYTES`. The jobs are those of one round: all hold the same
     `directions`.
@@ -38,7 +39,7 @@ def train_stacked(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor
     # Most steps first: the clients still at work are then always the first ones of a stack.
     order = sorted(range(len(jobs)), key=lambda k: (-n_steps(jobs[k], cfg), jobs[k].seed_name))
     size = clients_at_once(task, cfg)
-    out: dict[int, tuple[Tensor, Tensor, float]] = {}
+    out: dict[int, LocalResult] = {}
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
         out |= zip(chosen, _train_stack([jobs[k] for k in chosen], task, cfg), strict=True)
@@ -53,7 +54,7 @@ def n_steps(job: Job, cfg: Config) -> int:
 def clients_at_once(task: Task, cfg: Config) -> int:
     """How many clients fit into `MOST_BYTES`: a block keeps some 20 numbers a token and unit of width."""
     texts = [task.class_tokens]
-    if says_pairs(cfg):
+    if cfg.uses_texts_of_pairs:
         texts += [tokens for tokens, _ in task.pair_tokens.values()]
     tokens = 1 + cfg.n_ctx + sum(t.ids.shape[0] * (t.ids.shape[1] - 1 - t.n_ctx) for t in texts)
     tower = 20 * tokens * task.text.width * len(task.text.blocks)
@@ -61,8 +62,8 @@ def clients_at_once(task: Task, cfg: Config) -> int:
     return max(1, MOST_BYTES // (4 * (tower + images)))
 
 
-def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor, Tensor, float]]:
-    start = torch.stack([job.prompts for job in jobs]).detach()
+def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[LocalResult]:
+    start = torch.stack([_text_prompts(job) for job in jobs]).detach()  # (K, L, n_ctx, width)
     params = start.clone().requires_grad_()
     optimiser = torch.optim.Adam([params], lr=cfg.lr)
     batch_at = _stack_batches(jobs, task, cfg)
@@ -73,10 +74,12 @@ def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor,
     for t in range(left[0]):
         at_work = len(jobs) - len(finished)
         batch = batch_at(t, at_work)
-        said = task.say(params[:at_work], pairs=says_pairs(cfg), words=says_words(cfg))
-        losses = loss_of_each(said, batch)
+        texts = task.encode_texts(
+            params[:at_work], pairs=cfg.uses_texts_of_pairs, group_words=cfg.lambda_uniform > 0
+        )
+        losses = loss_of_each(texts, batch)  # (K,)
         if cfg.lambda_prox > 0:
-            losses = losses + cfg.lambda_prox * rivals.proximal(params[:at_work], start[:at_work])
+            losses = losses + cfg.lambda_prox * proximal(params[:at_work], start[:at_work])
         optimiser.zero_grad()
         losses.sum().backward()
         optimiser.step()
@@ -88,8 +91,13 @@ def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[tuple[Tensor,
     means = [float(x) / (len(job.data) * cfg.local_epochs) for x, job in zip(totals, jobs, strict=True)]
     prompts = torch.stack(finished[::-1])
     with torch.no_grad():
-        texts = task.class_texts(prompts)
-    return list(zip(prompts, texts, means, strict=True))
+        class_texts = task.class_texts(prompts)  # (K, C, d)
+    return [LocalResult(Prompts(p), t, loss) for p, t, loss in zip(prompts, class_texts, means, strict=True)]
+
+
+def _text_prompts(job: Job) -> Tensor:
+    assert isinstance(job.model, Prompts) and job.model.vision is None, "only text prompts are stacked"
+    return job.model.text
 
 
 def _stack_batches(jobs: list[Job], task: Task, cfg: Config) -> Callable[[int, int], Batch]:

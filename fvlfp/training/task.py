@@ -16,16 +16,18 @@ from fvlfp.config import Config
 from fvlfp.data.card import Card
 
 
-class Said(NamedTuple):
-    """What prompts make of the words: texts T (..., C, d), the classifier, and, where asked for, by attribute
-    the texts naming class and group (..., C, G, d), their states in each layer (..., C, G, width), and the
-    group words E (..., G, d).
+class TextEmbeddings(NamedTuple):
+    """What prompts make of the words.
+
+    classes: T (..., C, d), the classifier. Where asked for, attribute -> named: the texts that name a class
+    and a group (..., C, G, d); states: their end-of-text states in each layer (..., C, G, width);
+    group_words: E (..., G, d).
     """
 
-    texts: Tensor
+    classes: Tensor
     named: dict[str, Tensor]
     states: dict[str, list[Tensor]]
-    words: dict[str, Tensor]
+    group_words: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Task:
     pair_tokens: dict[str, tuple[Tokens, Tensor]]
     image: ImageTower | None = None
     initial_vision: Tensor | None = None
+
+    @property
+    def n_groups(self) -> dict[str, int]:
+        """Attribute -> G."""
+        return {name: len(groups) for name, groups in self.groups.items()}
 
     @classmethod
     def make(cls, encoder: Encoder, card: Card, cfg: Config) -> Task:
@@ -120,15 +127,21 @@ class Task:
         """T (..., C, d): the classifiers that prompts (..., L, n_ctx, width) make."""
         return self.text.encode(self.class_tokens, prompts)
 
-    def say(self, prompts: Tensor, *, pairs: bool, words: bool = False) -> Said:
+    def logits(self, z: Tensor, texts: Tensor) -> Tensor:
+        """`s z T^T` (n, C) of unit rows z (n, d); texts: T (C, d), or (n, C, d), one classifier a row."""
+        if texts.dim() == 3:
+            return self.scale * torch.einsum("nd,ncd->nc", z, texts)
+        return self.scale * z @ texts.T
+
+    def encode_texts(self, prompts: Tensor, *, pairs: bool, group_words: bool = False) -> TextEmbeddings:
         """What prompts (..., L, n_ctx, width) make of the words, in one pass of the tower.
 
-        pairs: also the texts that name a group, which CDFP's `words` and `layers` compare. words: also the
-        group words alone.
+        pairs: also the texts that name a group, which CDFP's `words` and `layers` compare. group_words: also
+        the group words alone.
         """
-        group_words = self.fair_group_texts(prompts) if words else {}
+        words = self.fair_group_texts(prompts) if group_words else {}
         if not pairs:
-            return Said(self.class_texts(prompts), {}, {}, group_words)
+            return TextEmbeddings(self.class_texts(prompts), {}, {}, words)
         tokens = Tokens.join([self.class_tokens, *(tokens for tokens, _ in self.pair_tokens.values())])
         texts, states = self.text.encode_layers(tokens, prompts)
         start, named, by_layer = len(self.classes), {}, {}
@@ -139,7 +152,7 @@ class Task:
             n_cells = shape[0] * shape[1]
             named[name] = F.normalize(_means(texts[..., rows, :], cell, n_cells), dim=-1).unflatten(-2, shape)
             by_layer[name] = [_means(s[..., rows, :], cell, n_cells).unflatten(-2, shape) for s in states]
-        return Said(texts[..., : len(self.classes), :], named, by_layer, group_words)
+        return TextEmbeddings(texts[..., : len(self.classes), :], named, by_layer, words)
 
     def read_groups(self, z: Tensor) -> dict[str, Tensor]:
         """Attribute -> (n,) the group that the frozen model reads off each embedding: `argmax_g z E^T`."""

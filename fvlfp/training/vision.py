@@ -12,65 +12,43 @@ is), and it lets no direction or subspace follow V: on drawn faces V undid what 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from fvlfp.clip.encoder import BATCH
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
-from fvlfp.errors import InputError
-from fvlfp.training.local import tune
-from fvlfp.training.loss import Split
+from fvlfp.training.examples import Split
+from fvlfp.training.local import optimise, prompt_loss
+from fvlfp.training.loss import Batch
+from fvlfp.training.model import Prompts
 from fvlfp.training.task import Task
 
 
-def initial_vision(task: Task, cfg: Config) -> dict[str, Tensor]:
-    """`vision`: where V (L_v, n_v, width_v) starts; {} where vision prompts are off."""
-    if not cfg.vision_ctx:
-        return {}
-    assert task.initial_vision is not None  # `train` has compared the config with what was prepared
-    return {"vision": task.initial_vision[: cfg.vision_depth]}
-
-
-@torch.no_grad()
-def seen(data: Split, task: Task, vision: Tensor | None) -> Split:
-    """The same examples, embedded with V (L_v, n_v, width_v); None: as they are.
-
-    Raises:
-        InputError: the examples came without pictures.
-    """
-    if vision is None:
-        return data
-    if data.pixels is None or task.image is None:
-        raise InputError("vision prompts need pictures: call prepare(cfg) with vision_ctx")
-    vision = vision.to(data.z.device)
-    parts = [task.image.encode(data.pixels[rows], vision) for rows in torch.arange(len(data)).split(BATCH)]
-    return Split(torch.cat([*parts, data.z[:0]]), data.y, data.g)
-
-
 def vision_train(
-    prompts: Tensor,
-    vision: Tensor,
+    prompts: Prompts,
     data: Split,
     task: Task,
     cfg: Config,
     *,
-    projection: Projection,
+    projection: Projection | None,
     directions: dict[str, Tensor],
     seed_name: str,
-) -> tuple[Tensor, Tensor, float]:
-    """`client.local_train` for both towers: new P, new V, mean loss, by the same loss, optimiser and budget.
+) -> tuple[Prompts, float]:
+    """`local_train` for both towers: new P and V, mean loss, by the same loss, optimiser and budget.
 
     data: after `projection`, which acts on live embeddings too, and with pictures.
     """
-    image, pixels = task.image, data.pixels
-    assert image is not None and pixels is not None
+    image, pixels, vision = task.image, data.pixels, prompts.vision
+    assert image is not None and pixels is not None and vision is not None
+    start = [prompts.text, vision.to(prompts.text.device)]
 
-    def see(params: list[Tensor], rows: Tensor) -> Tensor:
-        return projection(image.encode(pixels[rows], params[1]))
+    def embed(params: list[Tensor], rows: Tensor) -> Tensor:
+        z = image.encode(pixels[rows], params[1])
+        return z if projection is None else projection(z)
 
-    start = [prompts, vision.to(prompts.device)]
-    (new_prompts, new_vision), loss = tune(
-        start, data, task, cfg, directions=directions, seed_name=seed_name, see=see
+    def loss_of(params: list[Tensor], batch: Batch) -> Tensor:
+        return prompt_loss(params, batch, task, cfg, directions, start=start)
+
+    (text, new_vision), loss = optimise(
+        start, data, task, cfg, seed_name=seed_name, loss_of=loss_of, embed=embed
     )
-    return new_prompts, new_vision, loss
+    return Prompts(text, new_vision), loss

@@ -8,8 +8,9 @@ import torch
 from benchmarks import bad_clients, private
 from benchmarks.seeds import complete, over_seeds, run_missing
 from fvlfp.config import Config
-from fvlfp.federation.app import make_client_app, serve
+from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
+from fvlfp.federation.server_app import serve
 
 BALANCED, ODDS = "balanced_accuracy", "equalized_odds_difference_worst"
 
@@ -62,7 +63,7 @@ def test_bad_clients_do_the_same_twice(planted, kind):
         )
         app = bad_clients.Bad(honest, kind, frozenset({1}), cfg) if kind else honest
         with in_this_process():
-            return serve(LocalGrid(app, len(planted.clients)), planted.task, cfg).tensors["prompts"]
+            return serve(LocalGrid(app, len(planted.clients)), planted.task, cfg).prompts
 
     assert torch.equal(trained(kind), trained(kind))
     assert not torch.equal(trained(kind), trained(None))

@@ -7,8 +7,7 @@ import pytest
 from fvlfp.clip import encoder as encoder_module
 from fvlfp.clip.encoder import Encoder
 from fvlfp.runs.train import Prepared
-from fvlfp.training.local import ClientData
-from fvlfp.training.loss import Split
+from fvlfp.training.examples import ClientData, Split
 from fvlfp.training.task import Task
 from tests.conftest import CARD
 from tests.device.pretended import DEVICE, Watch, pretended

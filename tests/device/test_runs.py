@@ -9,8 +9,9 @@ import torch
 from fvlfp.config import Config
 from fvlfp.data import toyfaces
 from fvlfp.methods import METHODS
+from fvlfp.runs.predict import predict
 from fvlfp.runs.save import read_result, write_result
-from fvlfp.runs.train import predict, prepare, train
+from fvlfp.runs.train import prepare, train
 from fvlfp.runs.zero_shot import audit_clip
 
 #: How far float32 sums in another order may move a probability.

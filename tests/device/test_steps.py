@@ -1,11 +1,13 @@
 """What a training step costs beside its arithmetic: no transfer, and no wait for the device."""
 
+import dataclasses
 from collections import Counter
 
 import pytest
 
-from fvlfp.training.adapter import adapter_train, initial
-from fvlfp.training.local import Job, local_train
+from fvlfp.training.client import train_client
+from fvlfp.training.local import Job
+from fvlfp.training.model import Prompts, initial_model
 from fvlfp.training.stacked import train_stacked
 from tests.device.test_runs import config
 
@@ -14,18 +16,19 @@ def jobs_of(prepared):
     """Of two clients; directions for CDFP from words."""
     directions = {name: texts - texts.mean(0) for name, texts in prepared.task.group_texts.items()}
     return [
-        Job(prepared.task.initial, c.train, directions, f"client/{c.client}") for c in prepared.clients[:2]
+        Job(Prompts(prepared.task.initial), c.train, directions, f"client/{c.client}")
+        for c in prepared.clients[:2]
     ]
 
 
 def one_by_one(jobs, task, cfg):
-    for prompts, data, directions, seed_name in jobs:
-        local_train(prompts, data, task, cfg, directions=directions, seed_name=seed_name)
+    for job in jobs:
+        train_client(job, task, cfg)
 
 
 def adapter(jobs, task, cfg):
-    for _, data, directions, seed_name in jobs:
-        adapter_train(initial(task, cfg), data, task, cfg, directions=directions, seed_name=seed_name)
+    start = initial_model(task, cfg)
+    one_by_one([dataclasses.replace(job, model=start) for job in jobs], task, cfg)
 
 
 def counted(watch, work, *args) -> tuple[Counter[str], Counter[str]]:

@@ -8,17 +8,19 @@ import torch
 import torch.nn.functional as F
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
+from fvlfp.baselines.fedclip import adapt
 from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation.local_grid import in_this_process
+from fvlfp.federation.protocol import ClientReport
 from fvlfp.methods import METHODS
-from fvlfp.runs.predict import class_probabilities
-from fvlfp.runs.train import predict, train, with_posthoc
-from fvlfp.training.adapter import adapt, initial
-from fvlfp.training.after import by_thresholds, crossed
+from fvlfp.runs.predict import predict, readout_of
+from fvlfp.runs.train import train, with_posthoc
 from fvlfp.training.alone import merged
-from fvlfp.training.local import ClientData
-from fvlfp.training.loss import Split
+from fvlfp.training.examples import ClientData, Split
+from fvlfp.training.fit_posthoc import crossed_groups
+from fvlfp.training.model import initial_model
+from fvlfp.training.readout import Readout
 
 LABEL_FREE = [m for m in METHODS if not Config.make("smoke", m).labels_read()]
 
@@ -42,11 +44,12 @@ def fedavg(planted):
 def test_every_method_runs_is_reproducible_and_differs_from_fedavg(planted, fedavg, method):
     rounds = METHODS[method].get("rounds", 1)
     first, again = (run(planted, method, rounds=rounds) for _ in range(2))
-    assert torch.equal(first.prompts, again.prompts)
+    for a, b in zip(first.model.tensors().values(), again.model.tensors().values(), strict=True):
+        assert torch.equal(a, b)
     frame = predict(planted, first)
     assert frame["prediction"].tolist() == predict(planted, again)["prediction"].tolist()
     assert np.isfinite(frame["score"]).all()
-    if first.after is None:  # a projection may cost the tiny model its task
+    if first.posthoc is None:  # a projection may cost the tiny model its task
         assert (frame["prediction"] == frame["smiling"]).mean() > 0.6
     if method not in ("fedavg", "thresholds", "probe-projection", "leace"):  # these may leave scores alone
         assert not np.array_equal(frame["score"], predict(planted, fedavg)["score"])
@@ -85,7 +88,7 @@ def test_promptfl_sends_one_layer(planted, fedavg):
     shallow = run(planted, "promptfl")
     assert shallow.prompts.shape == (1, *planted.task.initial.shape[1:])
     half = 4 * 4 * planted.task.initial[1].numel()  # four clients, four bytes a number
-    assert fedavg.history[0]["uplink_bytes"] - shallow.history[0]["uplink_bytes"] == half
+    assert fedavg.history[0].uplink_bytes - shallow.history[0].uplink_bytes == half
 
 
 def test_centralised_is_one_client_with_everything(planted):
@@ -97,11 +100,11 @@ def test_centralised_is_one_client_with_everything(planted):
 def test_local_is_every_client_alone(planted):
     alone = run(planted, "local")
     second = run(dataclasses.replace(planted, clients=[planted.clients[1]]), "fedavg")
-    assert torch.allclose(alone.prompts[1], second.prompts, atol=1e-3)
+    assert torch.allclose(alone.model.text[1], second.prompts, atol=1e-3)
     one_by_one = train(config(planted, "local"), planted, stacked=False, progress=None)
-    assert torch.allclose(alone.prompts, one_by_one.prompts, atol=1e-3)
-    assert [row["uplink_bytes"] for row in alone.history] == [0, 0, 0]
-    assert alone.sizes == tuple(len(c.train) for c in planted.clients)
+    assert torch.allclose(alone.model.text, one_by_one.model.text, atol=1e-3)
+    assert [row.uplink_bytes for row in alone.history] == [0, 0, 0]
+    assert alone.model.sizes == tuple(len(c.train) for c in planted.clients)
 
 
 def test_prox_with_a_huge_lambda_stays_where_it_was(planted, fedavg):
@@ -138,16 +141,22 @@ def test_qfedavg_is_the_published_step(planted):
     """And Flower's own gives the same."""
     from flwr.serverapp.strategy import QFedAvg
 
-    from fvlfp.federation.rules import strategy_for
+    from fvlfp.dsop import no_projection
+    from fvlfp.federation.baseline_rules import strategy_for
+    from fvlfp.federation.checkpoint import ServerState
+    from fvlfp.training.model import Prompts
 
     cfg = config(planted, "qfedavg", q=0.5, lipschitz=2.0)
     rng = np.random.default_rng(0)
     w, parts = rng.normal(size=(2, 3)).astype("f4"), rng.normal(size=(3, 2, 3)).astype("f4")
     losses = [0.2, 1.0, 3.0]
     with in_this_process():
-        strategy = strategy_for(cfg, planted.task, RecordDict())
+        state = ServerState(Prompts(planted.task.initial), no_projection(16))
+        strategy = strategy_for(cfg, planted.task, state)
         strategy.sent = ArrayRecord({"prompts": Array(w)})
-        found = strategy._fuse(1, replies(planted, parts, losses))["prompts"].numpy()
+        good = replies(planted, parts, losses)
+        reports = [ClientReport(k, 10, 1.0, None, None, 0.0, start_loss=f) for k, f in enumerate(losses)]
+        found = strategy._fuse(1, good, reports)["prompts"].numpy()
         theirs = QFedAvg(1 / 2.0, q=0.5, train_loss_key="start-loss")
         theirs.current_arrays = ArrayRecord({"prompts": Array(w)})
         flowers, _ = theirs.aggregate_train(1, replies(planted, parts, losses))
@@ -168,17 +177,17 @@ def test_qfedavg_with_q_0_is_the_plain_mean_of_clients(planted):
 
 def test_fairfed_follows_its_rule_over_rounds(planted):
     """The weights of every round, recomputed from the prompts each round started from."""
-    from fvlfp.rivals import fairfed_distance, fairfed_weights
-    from fvlfp.training.local import confusion, suppress
+    from fvlfp.baselines.fairfed import fairfed_distance, fairfed_weights
+    from fvlfp.training.reports import suppress
 
     seen = []
     n = np.array([len(c.train) for c in planted.clients], float)
     weights, start = list(n / n.sum()), planted.task.initial
     for rounds in (1, 2):
         texts = planted.task.class_texts(start)
-        sizes = {k: len(v) for k, v in planted.task.groups.items()}
+        readout = Readout(planted.task, texts)
         own = [
-            [suppress(t, planted.cfg.min_cell) for _, t in sorted(confusion(c.val, texts, sizes).items())]
+            [suppress(t, planted.cfg.min_cell) for _, t in sorted(readout.confusion(c.val).items())]
             for c in planted.clients
         ]
         everybody = [sum(parts) for parts in zip(*own, strict=True)]
@@ -186,14 +195,14 @@ def test_fairfed_follows_its_rule_over_rounds(planted):
         weights = fairfed_weights(weights, distances, beta=1.0)
         trained = run(planted, "fairfed", rounds=rounds)
         start = trained.prompts
-        seen.append(trained.history[-1]["largest_weight"])
+        seen.append(trained.history[-1].largest_weight)
         assert seen[-1] == pytest.approx(max(weights))
     assert seen[0] != seen[1]
 
 
 def test_the_adapter_starts_as_zero_shot_and_is_fedclips(planted):
     cfg = config(planted, "fedclip")
-    adapter = initial(planted.task, cfg)
+    adapter = initial_model(planted.task, cfg).weights
     z = planted.test.z
     assert torch.allclose(adapt(z, adapter), z, atol=1e-5)
     d = z.shape[1]
@@ -212,32 +221,32 @@ def test_posthoc_reuses_the_trained_prompts(planted, fedavg):
     again = with_posthoc(cfg, planted, fedavg)
     assert torch.equal(run(planted, "leace").prompts, again.prompts)
     assert torch.equal(again.prompts, fedavg.prompts)
-    assert again.after.facts["candidates"][0]["rank"] == 0
-    assert again.after.facts["uplink_bytes"] > 0
+    assert again.candidates[0].rank == 0
+    assert again.posthoc.uplink_bytes > 0
 
 
 def test_validation_chooses_the_smallest_gap_that_costs_little(planted, fedavg):
     for tolerance in (0.0, 1.0):
-        after = with_posthoc(config(planted, "leace", tolerance=tolerance), planted, fedavg).after
-        tried = after.facts["candidates"]
-        fit = [r for r in tried if r["cell_accuracy"] >= tried[0]["cell_accuracy"] - tolerance]
-        best = min(fit, key=lambda r: r["odds_gap"])
-        assert (after.facts["rank"], after.facts["lambda"]) == (best["rank"], best["lambda"])
-    assert after.facts["rank"] > 0
+        found = with_posthoc(config(planted, "leace", tolerance=tolerance), planted, fedavg)
+        tried = found.candidates
+        fit = [c for c in tried if c.cell_accuracy >= tried[0].cell_accuracy - tolerance]
+        best = min(fit, key=lambda c: c.odds_gap)
+        assert (found.posthoc.rank, found.posthoc.lam) == (best.rank, best.lam)
+    assert found.posthoc.rank > 0
 
 
 def test_thresholds_close_the_gap_where_they_were_fitted(planted, fedavg):
     trained = with_posthoc(config(planted, "thresholds"), planted, fedavg)
     val = merged(planted.clients).val
     with torch.no_grad():
-        score = class_probabilities(planted, fedavg, val.z)[:, 1].double().numpy()
-    group, y = crossed(val.g), val.y.numpy()
+        score = readout_of(planted, fedavg).logits(val.z).softmax(-1)[:, 1].double().numpy()
+    group, y = crossed_groups(val), val.y.numpy()
 
     def gap(chosen):
         recall = [[(chosen == c)[(y == c) & (group == k)].mean() for k in np.unique(group)] for c in (0, 1)]
         return np.ptp(recall, axis=1).max()
 
-    assert gap(by_thresholds(trained.after, score, val.g, 0)) < gap(score >= 0.5)
+    assert gap(trained.posthoc.thresholds.decide(score, group, 0)) < gap(score >= 0.5)
 
 
 def test_thresholds_judges_unknown_groups_at_one_half(planted, fedavg):

@@ -11,9 +11,10 @@ from flwr.clientapp import ClientApp
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.federation.app import make_client_app, serve
+from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.protocol import arrays_of, read_arrays
+from fvlfp.federation.server_app import serve
 
 BAD = 2  # this client's answers are spoilt; its node is number 3
 
@@ -109,11 +110,11 @@ def without(planted):
 def test_a_bad_answer_is_left_out_with_its_reason(planted, without, spoil, reason, caplog):
     with caplog.at_level("WARNING", "fvlfp"):
         state = run(planted, spoil)
-    assert torch.equal(state.tensors["prompts"], without.tensors["prompts"])
-    for row in state.facts["history"]:
-        assert row["failed"] == [BAD + 1]
-        assert row["clients"] == len(planted.clients) - 1
-        (told,) = row["reasons"]
+    assert torch.equal(state.prompts, without.prompts)
+    for row in state.history:
+        assert row.failed == [BAD + 1]
+        assert row.clients == len(planted.clients) - 1
+        (told,) = row.reasons
         assert told.startswith(f"node {BAD + 1} refused: ")
         assert re.search(reason, told), told
         assert f"client {told}" in caplog.text
@@ -121,18 +122,18 @@ def test_a_bad_answer_is_left_out_with_its_reason(planted, without, spoil, reaso
 
 def test_an_honest_run_refuses_nobody(planted):
     state = run(planted, lambda content, sent: None, method="fvlfp")
-    assert all(row["failed"] == [] and row["reasons"] == [] for row in state.facts["history"])
+    assert all(row.failed == [] and row.reasons == [] for row in state.history)
 
 
 def test_without_fpf_a_weight_is_the_number_of_examples(planted):
     state = run(planted, report(weight=float(len(planted.clients[BAD].train)) * 2), method="fedavg")
-    assert "past the cap of 1" in state.facts["history"][0]["reasons"][0]
+    assert "past the cap of 1" in state.history[0].reasons[0]
 
 
 def test_nobody_claims_more_examples_than_agreed(planted):
     n = max(len(client.train) for client in planted.clients)
     state = run(planted, report(**{"num-examples": n + 1, "weight": n + 1.0}), max_examples=n)
-    assert f"past max_examples = {n}" in state.facts["history"][0]["reasons"][0]
+    assert f"past max_examples = {n}" in state.history[0].reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_a_silent_client_is_named_after_the_deadline(planted, caplog):
     with in_this_process(), caplog.at_level("WARNING", "fvlfp"):
         state = serve(Slow(app, 4), planted.task, cfg)
     assert set(Slow.asked_to_wait) == {7.0}
-    assert state.facts["history"][0]["reasons"] == ["node 3 failed: no answer within 7 s"]
+    assert state.history[0].reasons == ["node 3 failed: no answer within 7 s"]
 
 
 def test_a_lost_client_is_named_with_the_superlinks_reason(planted):
@@ -205,21 +206,21 @@ def test_a_lost_client_is_named_with_the_superlinks_reason(planted):
                     yield reply
 
     with in_this_process():
-        row = serve(Lost(app, 4), planted.task, cfg).facts["history"][0]
-    assert (row["clients"], row["reasons"]) == (3, ["node 3 failed: Node Unavailable"])
+        row = serve(Lost(app, 4), planted.task, cfg).history[0]
+    assert (row.clients, row.reasons) == (3, ["node 3 failed: Node Unavailable"])
 
 
 @pytest.mark.parametrize("robust", ["krum", "multi-krum", "trimmed-mean", "median"])
 def test_a_robust_rule_holds_a_liar_off(planted, robust):
     """The opposite update, twice as long: ordinary enough for the checks."""
     lie = prompts(lambda p, s: s - 2 * (p - s))
-    honest = run(planted, lambda c, s: None, method="fedavg", rounds=1).tensors["prompts"]
+    honest = run(planted, lambda c, s: None, method="fedavg", rounds=1).prompts
 
     def moved(robust):
         out = run(planted, lie, method="fedavg", rounds=1, robust=robust)
-        assert out.facts["history"][0]["failed"] == []
-        assert out.tensors["prompts"].dtype == torch.float32
-        return float((out.tensors["prompts"] - honest).norm())
+        assert out.history[0].failed == []
+        assert out.prompts.dtype == torch.float32
+        return float((out.prompts - honest).norm())
 
     assert moved(robust) < moved("none")
 

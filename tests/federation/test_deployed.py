@@ -65,9 +65,8 @@ def test_tables_in_folders_give_the_prompts_of_one_table(trial, tmp_path):
     torch.testing.assert_close(mine.prompts, whole.prompts, atol=1e-5, rtol=0)
     torch.testing.assert_close(mine.projection.basis, whole.projection.basis, atol=1e-5, rtol=0)
     for row, other in zip(mine.history, whole.history, strict=True):
-        assert row.keys() == other.keys()
-        assert row["loss"] == pytest.approx(other["loss"], abs=1e-4)
-        assert (row["clients"], row["uplink_bytes"]) == (other["clients"], other["uplink_bytes"])
+        assert row.loss == pytest.approx(other.loss, abs=1e-4)
+        assert (row.clients, row.uplink_bytes) == (other.clients, other.uplink_bytes)
     log = (folder / "server" / "server.log").read_text()
     assert "round   2/2" in log
     assert "the run is over" in log

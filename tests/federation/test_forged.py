@@ -9,16 +9,20 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fvlfp.config import Config
+from fvlfp.dsop import no_projection
+from fvlfp.federation.baseline_rules import FairFedFusion, QFedAvgFusion
+from fvlfp.federation.checkpoint import ServerState
 from fvlfp.federation.local_grid import in_this_process
 from fvlfp.federation.replies import check_counts, check_moments
-from fvlfp.federation.rules import FairFedFusion, QFedAvgFusion
 from fvlfp.federation.strategy import FairFusion
 from fvlfp.federation.trust import MOST_WORDS, accept, fault
+from fvlfp.training.model import Prompts
 
 SHAPE = (2, 4, 8)
 BAD = 3  # this node's replies are forged
@@ -165,6 +169,10 @@ FORGED = {
 }
 
 
+def state():
+    return ServerState(Prompts(torch.zeros(SHAPE)), no_projection(SHAPE[-1]))
+
+
 def a_round(strategy, replies):
     """What one round makes of these replies: fused prompts and the history's row."""
     strategy.sent, strategy.asked = content(99)["arrays"], [1, 2, 3, 4]
@@ -173,7 +181,7 @@ def a_round(strategy, replies):
 
 
 def fusion(**settings):
-    return FairFusion(Config.make("smoke", "fpf", device="cpu", **settings), 2, RecordDict())
+    return FairFusion(Config.make("smoke", "fpf", device="cpu", **settings), 2, state())
 
 
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
@@ -185,8 +193,8 @@ def test_a_forged_reply_is_left_out_and_the_round_goes_on(forge, norm_bound):
     forge(body)
     fused, row = a_round(fusion(norm_bound=norm_bound), [*honest, reply(BAD, body)])
     assert np.array_equal(fused, expected)
-    assert (row["clients"], row["failed"]) == (3, [BAD])
-    (reason,) = row["reasons"]
+    assert (row.clients, row.failed) == (3, [BAD])
+    (reason,) = row.reasons
     assert reason.startswith(f"node {BAD} refused: ")
     assert len(reason) < MOST_WORDS + 80
     assert reason.isprintable()
@@ -200,8 +208,8 @@ def test_an_error_of_120_megabytes_leaves_one_line():
     body = Message(Error(code=2, reason="row 17\n" * (120 * 10**6 // 7)), reply_to=asked(BAD))
     honest = [reply(node, content(node, client=node)) for node in (1, 2, 4)]
     _, row = a_round(fusion(), [*honest, body])
-    assert len(row["reasons"][0]) < MOST_WORDS + 80
-    assert "\n" not in row["reasons"][0]
+    assert len(row.reasons[0]) < MOST_WORDS + 80
+    assert "\n" not in row.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +225,7 @@ def test_numbers_of_other_rules_are_checked_too(kind, more, lie):
     cfg = Config.make("smoke", "fedavg", device="cpu")
 
     def strategy():
-        return kind(cfg, 2, RecordDict(), more=needs)
+        return kind(cfg, 2, state(), more=needs)
 
     def honest():
         return [reply(node, content(node, client=node, **more)) for node in (1, 2, 4)]
@@ -230,7 +238,7 @@ def test_numbers_of_other_rules_are_checked_too(kind, more, lie):
     else:
         body["metrics"]._data[key] = lie
     fused, row = a_round(strategy(), [*honest(), reply(BAD, body)])
-    assert row["failed"] == [BAD]
+    assert row.failed == [BAD]
     assert np.array_equal(fused, expected)
 
 
@@ -342,7 +350,7 @@ def taken_or_left_out(report, data, gone):
     mine = reply(BAD, body)
     if fault(mine.content, lambda content: None) is None:  # a whole round is slower
         honest = [reply(node, content(node, client=node)) for node in (1, 2, 4)]
-        fused, row = a_round(FairFusion(CFG, 2, RecordDict()), [*honest, mine])
+        fused, row = a_round(FairFusion(CFG, 2, state()), [*honest, mine])
         assert np.isfinite(fused).all()
-        assert row["clients"] == 4 - len(row["failed"])
-        assert set(row["failed"]) <= {BAD, 4}
+        assert row.clients == 4 - len(row.failed)
+        assert set(row.failed) <= {BAD, 4}

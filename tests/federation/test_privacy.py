@@ -71,7 +71,7 @@ def test_means_for_the_next_round_are_sums_too(planted, recorded):
     reports = [reply.content.metric_records["metrics"] for _, reply in recorded]
     for key, name in (("perf", "balanced_accuracy"), ("disp", "odds_gap")):
         known = [v for r in reports if not math.isnan(v := number(r, key))]
-        assert sum(known) / len(known) == pytest.approx(trained.history[0][name], abs=1e-12)
+        assert sum(known) / len(known) == pytest.approx(getattr(trained.history[0], name), abs=1e-12)
 
 
 def test_flower_still_has_no_secure_aggregation_for_messages():
@@ -166,9 +166,9 @@ def test_a_private_run_is_clipped_noisy_and_repeats(planted, recorded, tmp_path,
 
 
 def test_an_update_that_is_not_clipped_is_refused(planted, monkeypatch):
-    from fvlfp.federation import app
+    from fvlfp.federation import client_app
 
-    monkeypatch.setattr(app, "clip_update", lambda prompts, start, clip: prompts)
+    monkeypatch.setattr(client_app, "clip_update", lambda prompts, start, clip: prompts)
     with pytest.raises(RuntimeError, match=r"was not clipped to 0\.05"):
         train(config(planted, dp_noise=0.5, dp_clip=0.05), planted, progress=None)
 

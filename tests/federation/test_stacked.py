@@ -6,7 +6,9 @@ import torch
 from fvlfp.config import Config
 from fvlfp.runs.train import train
 from fvlfp.training import stacked
-from fvlfp.training.local import Job, local_train
+from fvlfp.training.client import train_client
+from fvlfp.training.local import Job
+from fvlfp.training.model import Prompts
 
 #: Largest difference of a unit class embedding, and of the mean loss, between the two ways of training.
 TOLERANCE = 1e-4
@@ -22,20 +24,18 @@ def jobs_of(prepared):
     directions = {name: texts - texts.mean(0) for name, texts in prepared.task.group_texts.items()}
     splits = [client.train for client in prepared.clients]
     splits[3] = splits[3].take(range(37))
-    return [Job(prepared.task.initial, data, directions, f"client/{k}") for k, data in enumerate(splits)]
+    return [
+        Job(Prompts(prepared.task.initial), data, directions, f"client/{k}") for k, data in enumerate(splits)
+    ]
 
 
 def alone(jobs, task, cfg):
-    out = []
-    for prompts, data, directions, seed_name in jobs:
-        prompts, loss = local_train(prompts, data, task, cfg, directions=directions, seed_name=seed_name)
-        out.append((prompts, task.class_texts(prompts), loss))
-    return out
+    return [train_client(job, task, cfg) for job in jobs]
 
 
 def assert_same(ours, theirs):
-    for (prompts, texts, loss), (wanted, wanted_texts, wanted_loss) in zip(ours, theirs, strict=True):
-        assert prompts.shape == wanted.shape
+    for (model, texts, loss), (wanted, wanted_texts, wanted_loss) in zip(ours, theirs, strict=True):
+        assert model.text.shape == wanted.text.shape
         torch.testing.assert_close(texts, wanted_texts, atol=TOLERANCE, rtol=0)
         assert loss == pytest.approx(wanted_loss, abs=TOLERANCE)
 
@@ -58,7 +58,7 @@ def test_stacked_equals_sequential(planted, changes):
     cfg, jobs = config(planted, **changes), jobs_of(planted)
     ours = stacked.train_stacked(jobs, planted.task, cfg)
     assert_same(ours, alone(jobs, planted.task, cfg))
-    assert not torch.allclose(ours[0][0], ours[1][0])
+    assert not torch.allclose(ours[0].model.text, ours[1].model.text)
 
 
 def test_a_stack_never_holds_more_than_fits(planted, monkeypatch):
@@ -81,8 +81,8 @@ def test_a_whole_run_is_the_same_either_way(planted, method):
     texts = [planted.task.class_texts(run.prompts) for run in (together, one_by_one)]
     torch.testing.assert_close(*texts, atol=TOLERANCE, rtol=0)
     for a, b in zip(together.history, one_by_one.history, strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], abs=TOLERANCE)
-        assert a["uplink_bytes"] == b["uplink_bytes"]
+        assert a.loss == pytest.approx(b.loss, abs=TOLERANCE)
+        assert a.uplink_bytes == b.uplink_bytes
 
 
 def test_a_loss_that_cannot_be_stacked_trains_one_by_one_and_says_so(planted, monkeypatch, caplog):

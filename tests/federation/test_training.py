@@ -7,7 +7,8 @@ import torch
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.runs.train import Prepared, predict, train
+from fvlfp.runs.predict import predict
+from fvlfp.runs.train import Prepared, train
 
 
 def config(prepared, method="fvlfp", **changes):
@@ -156,8 +157,8 @@ def test_a_failing_client_is_reported_and_the_round_goes_on(planted, caplog):
     clients = [planted.clients[0], broken, *planted.clients[2:]]
     with caplog.at_level("WARNING", "fvlfp"):
         trained = run(dataclasses.replace(planted, clients=clients), "fedavg")
-    assert [row["failed"] for row in trained.history] == [[2]] * 3
-    assert [row["clients"] for row in trained.history] == [3] * 3
+    assert [row.failed for row in trained.history] == [[2]] * 3
+    assert [row.clients for row in trained.history] == [3] * 3
     assert "client node 2 failed" in caplog.text
 
 

@@ -15,15 +15,18 @@ from fvlfp.config import Config
 from fvlfp.data import toyfaces
 from fvlfp.data.card import Card
 from fvlfp.errors import InputError
-from fvlfp.federation import app as apps
+from fvlfp.federation import client_app as apps
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.protocol import payload_bytes, read_arrays
 from fvlfp.runs.deployment import Site, open_node, run_config_of, run_server
+from fvlfp.runs.predict import predict
 from fvlfp.runs.save import read_result, write_result
-from fvlfp.runs.train import predict, prepare, train
+from fvlfp.runs.train import prepare, train
 from fvlfp.training.loss import batch_loss, batches, plan, row_weights
 from fvlfp.training.memory import estimate
-from fvlfp.training.vision import seen, vision_train
+from fvlfp.training.model import Prompts
+from fvlfp.training.readout import embed_live
+from fvlfp.training.vision import vision_train
 
 SETTINGS = {"clients": 3, "rounds": 2, "batch": 32, "device": "cpu", "model": "tiny-test-clip"}
 ON = {"vision_ctx": 2, "vision_depth": 2}
@@ -83,7 +86,7 @@ def test_the_bare_tower_sees_what_was_cached(prepared):
     data = prepared.clients[0].train
     z = prepared.task.image.encode(data.pixels[torch.arange(len(data))])
     torch.testing.assert_close(z, data.z, atol=1e-6, rtol=0)
-    assert seen(data, prepared.task, None) is data
+    assert embed_live(data, prepared.task, None) is data.z
 
 
 def test_off_is_off(encoder, faces, prepared, tmp_path):
@@ -95,11 +98,11 @@ def test_off_is_off(encoder, faces, prepared, tmp_path):
     a, b = (train(config(vision_ctx=0, vision_depth=d), plain, progress=None) for d in (1, 2))
     assert a.vision is None
     assert torch.equal(a.prompts, b.prompts)
-    assert [row["uplink_bytes"] for row in a.history] == [3 * (HEADER + 4 * a.prompts.numel())] * 2
+    assert [row.uplink_bytes for row in a.history] == [3 * (HEADER + 4 * a.prompts.numel())] * 2
     with pytest.raises(InputError, match="vision_ctx differs from what was prepared"):
         train(config(), plain, progress=None)
     with pytest.raises(InputError, match="vision prompts need pictures"):
-        seen(plain.test, plain.task, torch.zeros(1, 2, 32))
+        embed_live(plain.test, plain.task, torch.zeros(1, 2, 32))
 
 
 def test_one_step_by_hand(prepared):
@@ -107,12 +110,12 @@ def test_one_step_by_hand(prepared):
     cfg = config(batch=10_000)
     task, data = prepared.task, prepared.clients[0].train
     start = task.initial, task.initial_vision
-    p, v, loss = vision_train(
-        *start,
+    new, loss = vision_train(
+        Prompts(*start),
         data,
         task,
         cfg,
-        projection=apps.dsop.no_projection(data.z.shape[1]),
+        projection=None,
         directions={},
         seed_name="one",
     )
@@ -120,13 +123,13 @@ def test_one_step_by_hand(prepared):
     drawn = plan(data, task, cfg, "one")
     (batch,) = batches(data, row_weights(data, task, cfg), drawn, cfg.batch)
     z = task.image.encode(data.pixels[drawn.rows[0]], params[1], recompute=False)
-    wanted = batch_loss(task.say(params[0], pairs=False), batch._replace(z=z), task, cfg, {})
+    wanted = batch_loss(task.encode_texts(params[0], pairs=False), batch._replace(z=z), task, cfg, {})
     wanted.backward()
     assert loss == pytest.approx(float(wanted.detach()), abs=1e-6)
-    for new, old in zip((p, v), params, strict=True):
+    for moved_to, old in zip((new.text, new.vision), params, strict=True):
         clear = old.grad.abs() > 1e-4
         assert clear.float().mean() > 0.5
-        moved = (new - old).detach()
+        moved = (moved_to - old).detach()
         torch.testing.assert_close(moved[clear], -cfg.lr * old.grad.sign()[clear], atol=0.01 * cfg.lr, rtol=0)
 
 
@@ -141,7 +144,7 @@ def test_a_run_trains_resumes_and_predicts(prepared, tmp_path):
     straight = train(cfg, prepared, progress=None)
     assert straight.vision.shape == (2, 2, 32)
     assert not torch.equal(straight.vision, prepared.task.initial_vision)
-    losses = [row["loss"] for row in straight.history]
+    losses = [row.loss for row in straight.history]
     assert losses[-1] < losses[0]
 
     with pytest.raises(Kill):
@@ -155,7 +158,7 @@ def test_a_run_trains_resumes_and_predicts(prepared, tmp_path):
     assert torch.equal(found.vision, straight.vision)
     score = predict(prepared, straight)["score"]
     assert (predict(prepared, found)["score"] == score).all()
-    blind = dataclasses.replace(straight, vision=None)
+    blind = dataclasses.replace(straight, model=Prompts(straight.prompts))
     assert not np.allclose(predict(prepared, blind)["score"], score, atol=1e-4)
 
 
@@ -175,7 +178,7 @@ def test_prompts_of_both_towers_travel_and_nothing_else(prepared, recorded):
         torch.testing.assert_close((sums[name] / weights).float(), fused, atol=1e-6, rtol=0)
     bytes_sent = 2 * HEADER + 4 * (trained.prompts.numel() + trained.vision.numel())
     assert payload_bytes(last[0][1].content) == bytes_sent
-    assert trained.history[-1]["uplink_bytes"] == 3 * bytes_sent
+    assert trained.history[-1].uplink_bytes == 3 * bytes_sent
     others = [r.content["arrays"] for m, r in recorded if m.metadata.message_type != "train"]
     assert others
     assert all(not {"prompts", "vision"} & set(arrays) for arrays in others)
@@ -197,20 +200,20 @@ def test_bad_vision_prompts_are_refused(prepared, monkeypatch, changed, reason):
     def bad(task, cfg):
         trainer = make(task, cfg)
 
-        def train(content, data):
-            trained, texts, loss = trainer(content, data)
+        def train(question, data):
+            result = trainer(question, data)
             if data.client == 1:
-                vision = trained.pop("vision")
-                trained |= {} if changed is None else {"vision": changed(vision)}
-            return trained, texts, loss
+                vision = None if changed is None else changed(result.model.vision)
+                result = result._replace(model=Prompts(result.model.text, vision))
+            return result
 
         return train
 
     monkeypatch.setattr(apps, "one_by_one", bad)
     row = train(config(rounds=1), prepared, progress=None).history[0]
-    assert row["clients"] == 2
-    assert len(row["reasons"]) == 1
-    assert re.search(reason, row["reasons"][0]), row["reasons"]
+    assert row.clients == 2
+    assert len(row.reasons) == 1
+    assert re.search(reason, row.reasons[0]), row.reasons
 
 
 @pytest.mark.parametrize(

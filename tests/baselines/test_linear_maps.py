@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import Ridge
 
-from fvlfp import posthoc
+from fvlfp import dsop
+from fvlfp.baselines import linear_maps
 
 
 def example(n=600, d=6, groups=2, seed=0):
@@ -29,7 +30,7 @@ def moments_of(z, y, g, groups=2, parts=3):
     total = None
     for k in range(parts):
         rows = owner == k
-        one = posthoc.moments(z[rows], y[rows], F.one_hot(g[rows], groups).float(), 2)
+        one = linear_maps.moments(z[rows], y[rows], F.one_hot(g[rows], groups).float(), 2)
         total = one if total is None else total + one
     return total
 
@@ -46,7 +47,7 @@ def within(z, y, g, groups=2):
 
 def test_moments_of_clients_are_the_moments_of_all():
     z, y, g = example()
-    mean, covariance, cross = posthoc.within_class(moments_of(z, y, g))
+    mean, covariance, cross = linear_maps.within_class(moments_of(z, y, g))
     by_class = [z[y == c].double() for c in (0, 1)]
     assert torch.allclose(mean, sum(a.mean(0) for a in by_class) / 2)
     naive = sum((a - a.mean(0)).T @ (a - a.mean(0)) / len(a) for a in by_class) / 2
@@ -58,10 +59,10 @@ def test_moments_of_clients_are_the_moments_of_all():
 def test_leace_leaves_no_linear_trace_and_moves_less_than_a_projection(groups):
     z, y, g = example(groups=groups)
     found = moments_of(z, y, g, groups)
-    erase = posthoc.leace(found)
+    erase = linear_maps.leace(found)
     after = erase.unnormalised(z)
     assert within(after, y, g, groups).abs().max() < 1e-4
-    _, covariance, cross = posthoc.within_class(found)
+    _, covariance, cross = linear_maps.within_class(found)
     q, sigma, _ = torch.linalg.svd(cross, full_matrices=False)
     q = q[:, sigma > 1e-8]
     orthogonal = z.double() - (z - erase.mu).double() @ q @ q.T
@@ -80,26 +81,26 @@ def test_leace_leaves_no_linear_trace_and_moves_less_than_a_projection(groups):
 def test_leace_is_the_published_formula():
     z, y, g = example()
     found = moments_of(z, y, g)
-    mu, s, cross = (t.numpy() for t in posthoc.within_class(found))
+    mu, s, cross = (t.numpy() for t in linear_maps.within_class(found))
     values, vectors = np.linalg.eigh(s)
     w = vectors @ np.diag(values**-0.5) @ vectors.T
     wx = w @ cross
     pi = wx @ np.linalg.pinv(wx)
     naive = z.numpy() - (np.linalg.inv(w) @ pi @ w @ (z.numpy() - mu).T).T
-    assert np.allclose(posthoc.leace(found).unnormalised(z).numpy(), naive, atol=1e-4)
+    assert np.allclose(linear_maps.leace(found).unnormalised(z).numpy(), naive, atol=1e-4)
 
 
 def test_first_probe_is_sklearns_ridge():
     z, y, g = example()
     found = moments_of(z, y, g)
-    _, s, _ = posthoc.within_class(found)
+    _, s, _ = linear_maps.within_class(found)
     # rows centred by class, every class the same weight
     centred = torch.cat([z[y == c].double() - z[y == c].double().mean(0) for c in (0, 1)])
     target = torch.cat([g[y == c].double() - g[y == c].double().mean() for c in (0, 1)])
     weight = torch.cat([torch.full((int((y == c).sum()),), 0.5 / int((y == c).sum())) for c in (0, 1)])
     alpha = 1e-3 * float(torch.trace(s)) / len(s)
     fitted = Ridge(alpha=alpha, fit_intercept=False).fit(centred, target, sample_weight=weight)
-    ours = posthoc.probe(found, 1).read[:, 0].numpy()
+    ours = linear_maps.probe(found, 1).basis[:, 0].numpy()
     cosine = fitted.coef_ @ ours / np.linalg.norm(fitted.coef_)
     assert abs(cosine) == pytest.approx(1, abs=1e-5)
 
@@ -107,10 +108,10 @@ def test_first_probe_is_sklearns_ridge():
 def test_probes_take_the_group_away_step_by_step():
     z, y, g = example(d=8)
     found = moments_of(z, y, g)
-    left = [within(posthoc.probe(found, k).unnormalised(z), y, g).norm().item() for k in (0, 1, 2, 4)]
+    left = [within(linear_maps.probe(found, k).unnormalised(z), y, g).norm().item() for k in (0, 1, 2, 4)]
     assert left == sorted(left, reverse=True)
     assert left[-1] < 0.2 * left[0]
-    basis = posthoc.probe(found, 4).read
+    basis = linear_maps.probe(found, 4).basis
     assert torch.allclose(basis.T @ basis, torch.eye(basis.shape[1]), atol=1e-5)
 
 
@@ -119,35 +120,35 @@ def test_text_projection_is_chuangs_formula():
     words = torch.randn(3, 7, generator=rng)
     a = words.double().T.numpy()
     naive = np.eye(7) - a @ np.linalg.inv(a.T @ a) @ a.T
-    found = posthoc.text_projection(words)
+    found = linear_maps.text_projection(words)
     assert np.allclose(found.numpy(), naive)
     assert (words.double() @ found).abs().max() < 1e-10
     pairs = torch.randn(5, 7, generator=rng)
     m = sum(np.outer(p, p) for p in pairs.double().numpy()) / 5
     assert np.allclose(
-        posthoc.calibrated(found, pairs, 10.0).numpy(), naive @ np.linalg.inv(np.eye(7) + 10 * m)
+        linear_maps.calibrated(found, pairs, 10.0).numpy(), naive @ np.linalg.inv(np.eye(7) + 10 * m)
     )
 
 
 def test_calibration_makes_pairs_alike():
     rng = torch.Generator().manual_seed(4)
     words, pairs = torch.randn(2, 9, generator=rng), torch.randn(3, 9, generator=rng)
-    plain = posthoc.text_projection(words)
-    strong = posthoc.calibrated(plain, pairs)
+    plain = linear_maps.text_projection(words)
+    strong = linear_maps.calibrated(plain, pairs)
     assert (strong @ pairs.double().T).norm() < 0.02 * (plain @ pairs.double().T).norm()
 
 
 def test_difference_is_dsops_text_projection():
-    from fvlfp import dsop
-
     z = F.normalize(torch.randn(5, 6, generator=torch.Generator().manual_seed(5)), dim=-1)
     words = F.normalize(torch.randn(3, 6, generator=torch.Generator().manual_seed(6)), dim=-1)
     mu = z.mean(0)
     basis = dsop.subspace(dsop.group_directions("text", words))[0]
-    assert torch.allclose(posthoc.difference([words], mu)(z), dsop.Projection(basis, mu, 1.0)(z), atol=1e-6)
+    assert torch.allclose(
+        linear_maps.difference([words], mu)(z), dsop.Projection(basis, mu, 1.0)(z), atol=1e-6
+    )
 
 
 def test_an_empty_erasure_is_the_identity_bit_for_bit():
     z = torch.randn(4, 6)
-    nothing = posthoc.Erasure(torch.zeros(6, 0), torch.zeros(6, 0), torch.zeros(6))
+    nothing = dsop.Projection(torch.zeros(6, 0), torch.zeros(6))
     assert nothing(z) is z

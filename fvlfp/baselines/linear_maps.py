@@ -6,8 +6,8 @@
 - `leace`: least-squares concept erasure (Belrose et al., NeurIPS 2023), oblique; group labels, or soft
   readings.
 
-What this module does not do: it chooses nothing (see `fvlfp.training.after`), and only linear traces of a
-group are removed.
+What this module does not do: it chooses nothing (see `fvlfp.training.fit_posthoc`), and only linear
+traces of a group are removed.
 """
 
 from __future__ import annotations
@@ -19,30 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fvlfp import dsop
-
-
-@dataclass(frozen=True)
-class Erasure:
-    """`z' = normalise(z - lambda (z - mu) R W^T)`: read (d, r) is what is removed, write (d, r) how.
-
-    With write = read orthonormal this is DSOP's orthogonal projection; LEACE's is oblique.
-    """
-
-    read: Tensor
-    write: Tensor
-    mu: Tensor
-    lam: float = 1.0
-
-    def __call__(self, z: Tensor) -> Tensor:
-        """(n, d) unit rows -> (n, d) unit rows; rank 0 or lambda = 0 returns z itself."""
-        if self.lam == 0 or self.read.shape[1] == 0:
-            return z
-        return F.normalize(self.unnormalised(z), dim=-1)
-
-    def unnormalised(self, z: Tensor) -> Tensor:
-        """Before the rows are made unit again."""
-        read, write, mu = (t.to(z.device) for t in (self.read, self.write, self.mu))
-        return z - self.lam * (z - mu) @ read @ write.T
+from fvlfp.dsop import Projection
 
 
 @dataclass(frozen=True)
@@ -68,7 +45,7 @@ class Moments:
 
 
 def moments(z: Tensor, y: Tensor, membership: Tensor, n_classes: int, min_cell: int = 0) -> Moments:
-    """One client's moments. z (n, d); y (n,); membership (n, G), one-hot or soft. Small cells stay home.
+    """One client's moments. z (n, d); y (n,); membership (n, G), one-hot or soft. Small cells are left out.
 
     They are summed in float64 on the CPU: not every device has such numbers.
     """
@@ -112,13 +89,13 @@ def calibrated(projection: Tensor, pairs: Tensor, lam: float = 1000.0) -> Tensor
     return projection @ torch.linalg.inv(eye + lam / len(pairs) * pairs.T @ pairs)
 
 
-def difference(words: list[Tensor], mu: Tensor) -> Erasure:
+def difference(words: list[Tensor], mu: Tensor) -> Projection:
     """Orthogonal projection along the differences of group words; words: E (G, d) of each attribute."""
     basis = dsop.subspace(torch.cat([dsop.centred(w) for w in words]))[0].to(mu)
-    return Erasure(basis, basis, mu)
+    return Projection(basis, mu)
 
 
-def probe(m: Moments, steps: int, *, ridge: float = 1e-3) -> Erasure:
+def probe(m: Moments, steps: int, *, ridge: float = 1e-3) -> Projection:
     """INLP on moments: `steps` times, the ridge probes of the groups are fitted and projected away.
 
     A probe is `(S + ridge tr(S)/d I)^-1 S_zg`, as ridge regression of group membership on z gives it; each
@@ -135,10 +112,10 @@ def probe(m: Moments, steps: int, *, ridge: float = 1e-3) -> Erasure:
         fresh = directions[:, sigma > 1e-8 * max(1.0, float(sigma.max()))][:, : cross.shape[1] - 1]
         found = torch.linalg.qr(torch.cat([found, fresh], 1))[0]
         keep = eye - found @ found.T
-    return Erasure(found.float(), found.float(), mu.float())
+    return Projection(found.float(), mu.float())
 
 
-def leace(m: Moments, *, tol: float = 1e-6, lam: float = 1.0) -> Erasure:
+def leace(m: Moments, *, tol: float = 1e-6, lam: float = 1.0) -> Projection:
     """`z - W^+ Q Q^T W (z - mu)`, W = S^(-1/2), Q the column space of `W S_zg` (theorem 4.3).
 
     Afterwards no linear probe, within classes, tells the groups, and no other such map moves z less.
@@ -150,4 +127,4 @@ def leace(m: Moments, *, tol: float = 1e-6, lam: float = 1.0) -> Erasure:
     whiten, unwhiten = vectors[:, good] / root, vectors[:, good] * root
     left, sigma, _ = torch.linalg.svd(whiten.T @ cross, full_matrices=False)
     q = left[:, sigma > 1e-4 * sigma.max().clamp_min(1e-12)][:, : max(1, cross.shape[1] - 1)]
-    return Erasure((whiten @ q).float(), (unwhiten @ q).float(), mu.float(), lam)
+    return Projection((whiten @ q).float(), mu.float(), lam, write=(unwhiten @ q).float())

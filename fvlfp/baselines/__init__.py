@@ -1,0 +1,1 @@
+"""Published methods that our components are measured against, as small as their ideas; no Flower."""

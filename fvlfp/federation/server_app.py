@@ -1,0 +1,89 @@
+"""The ServerApp: what the server asks, in order, and the state that it carries from round to round.
+
+1. Moments, only if a subspace or counterfactual directions must come from images.
+2. Validation counts for each candidate (rank, lambda) of the projection, "off" among them.
+3. Training, once a round: the model out; a model, a fusion weight and a report back.
+
+What this module does not do: it looks at no reply itself, see `fvlfp.federation.trust`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flwr.app import ArrayRecord
+from flwr.serverapp import Grid
+
+from fvlfp.config import Config
+from fvlfp.dsop import no_projection
+from fvlfp.federation.ask import ask_subspace, choose_projection
+from fvlfp.federation.baseline_rules import strategy_for
+from fvlfp.federation.checkpoint import Checkpoints, ServerState
+from fvlfp.federation.protocol import arrays_of, read_arrays
+from fvlfp.training.model import initial_model, model_of, on_device
+from fvlfp.training.reports import RoundReport
+from fvlfp.training.task import Task
+
+
+def serve(
+    grid: Grid,
+    task: Task,
+    cfg: Config,
+    *,
+    checkpoints: Checkpoints | None = None,
+    resume: bool = False,
+    on_round: Callable[[RoundReport], None] = lambda report: None,
+) -> ServerState:
+    """The ServerApp's work: the whole run, from hand-written prompts to the final state.
+
+    on_round: called with each round's report.
+
+    Raises:
+        RunStopped: fewer than `min_available` clients gave a usable answer.
+        InputError: the checkpoints are of another config.
+    """
+    state = checkpoints.load() if checkpoints and resume else None
+    if state is None:
+        state = ServerState(initial_model(task, cfg), no_projection(task.frozen_texts.shape[1]))
+        ask_subspace(grid, task, cfg, state)
+        if cfg.dsop_at == "training":
+            choose_projection(grid, task, cfg, state)
+    state.model = on_device(state.model, task.initial.device)
+    if state.round < cfg.rounds:
+        _train(grid, task, cfg, state, checkpoints, on_round)
+    if cfg.dsop_at == "inference":
+        if cfg.dsop_words == "fair":
+            ask_subspace(grid, task, cfg, state)
+        choose_projection(grid, task, cfg, state)
+    return state
+
+
+def _train(
+    grid: Grid,
+    task: Task,
+    cfg: Config,
+    state: ServerState,
+    checkpoints: Checkpoints | None,
+    on_round: Callable[[RoundReport], None],
+) -> None:
+    """All rounds that are left; the state is what the last of them leaves."""
+    done = state.round
+    strategy = strategy_for(cfg, task, state)
+
+    def after_round(round_: int, arrays: ArrayRecord) -> None:
+        if round_ == 0:
+            return  # Flower calls once before the first round
+        state.model = on_device(model_of(read_arrays(arrays)), task.initial.device)
+        state.history.append(strategy.history[-1])
+        state.means, state.weights, state.round = strategy.means, strategy.previous, done + round_
+        if checkpoints:
+            checkpoints.save(state)
+        on_round(state.history[-1])
+
+    strategy.start(
+        grid,
+        arrays_of(state.model.tensors()),
+        num_rounds=cfg.rounds - done,
+        timeout=cfg.deadline,
+        evaluate_fn=after_round,
+    )

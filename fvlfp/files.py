@@ -1,0 +1,28 @@
+"""Files that are whole or not there, and their fingerprints.
+
+What this module does not do: it knows no format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, body: bytes) -> None:
+    """Write beside `path`, flush to disk, rename: readers see the old file or the new one, never a half."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sha256(body: bytes) -> str:
+    """The fingerprint of some bytes, 64 hex digits."""
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,70 @@
+"""What is chosen on the clients' validation data: one rule for DSOP's projection and for post-hoc maps.
+
+Of all candidates whose cell accuracy (mean recall over class-by-group cells) is within `tolerance` of the
+first one's, which changes nothing, the one with the smallest odds gap; of equal gaps, the smallest rank. Cell
+accuracy, because clients' data may be biased: there, balanced accuracy would reward using the group.
+
+What this module does not do: it reads counts only, pooled over clients, and never those of a test row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fvlfp.fpf import cell_recalls, recall_gap
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One (rank, lambda), and what it does on validation data.
+
+    odds_gap: the largest over the attributes, None where undefined. worst_cell_recall, cell_accuracy: over
+    all class-by-group cells of all attributes; 0 where no cell is large enough.
+    """
+
+    rank: int
+    lam: float
+    cell_accuracy: float
+    worst_cell_recall: float
+    odds_gap: float | None
+
+    @classmethod
+    def judge(cls, rank: int, lam: float, counts: Sequence[np.ndarray], *, min_cell: int) -> Candidate:
+        """counts: (C, C, G) for each attribute, pooled over clients."""
+        gaps = [gap for table in counts if (gap := recall_gap(table, min_cell=min_cell)) is not None]
+        recalls = np.concatenate([cell_recalls(table, min_cell=min_cell) for table in counts])
+        return cls(
+            rank,
+            lam,
+            cell_accuracy=float(recalls.mean()) if len(recalls) else 0.0,
+            worst_cell_recall=float(recalls.min()) if len(recalls) else 0.0,
+            odds_gap=max(gaps, default=None),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON and tables have it."""
+        return {
+            "rank": self.rank,
+            "lambda": self.lam,
+            "cell_accuracy": self.cell_accuracy,
+            "worst_cell_recall": self.worst_cell_recall,
+            "odds_gap": self.odds_gap,
+        }
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> Candidate:
+        """The inverse of `to_dict`."""
+        return cls(lam=row["lambda"], **{key: value for key, value in row.items() if key != "lambda"})
+
+
+def choose(tried: Sequence[Candidate], *, tolerance: float) -> int:
+    """The index of the best candidate; 0, which changes nothing, where no other is good enough."""
+    enough = tried[0].cell_accuracy - tolerance
+    gaps = {
+        i: c.odds_gap for i, c in enumerate(tried) if c.cell_accuracy >= enough and c.odds_gap is not None
+    }
+    return min(gaps, key=lambda i: (gaps[i], tried[i].rank), default=0)
