@@ -6,13 +6,13 @@ is slow to import is imported inside, so that `fvlfp --help` answers at once.
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from fvlfp import __version__
+from fvlfp.console import command_line, not_empty, tell, tell_read
 from fvlfp.errors import InputError
 from fvlfp.exits import says_what_is_wrong
 
@@ -27,25 +27,6 @@ app.add_typer(audit_app, name="audit")
 TABLE = "CSV or Parquet file of images, or a folder that save_to_disk of Hugging Face datasets wrote."
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")]
 Group = Annotated[list[str], typer.Option(help="Perceived-group column; repeat for several.")]
-
-
-def _command(*words: str | Path, **options: Any) -> str:
-    """The command that gives the same numbers; of a path outside this folder only the name is told."""
-    parts = ["fvlfp", *(w.name if isinstance(w, Path) and w.is_absolute() else str(w) for w in words)]
-    for name, value in options.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            parts.append(flag)
-        elif value is not None and value is not False:
-            for one in value if isinstance(value, list) else [value]:
-                parts += [flag, one.name if isinstance(one, Path) and one.is_absolute() else str(one)]
-    return shlex.join([*parts, "--out", "DIR"])
-
-
-def _tell(remarks: list[str]) -> None:
-    """Remarks of an audit, beside the output: they do not change the exit code."""
-    for remark in remarks:
-        typer.echo(f"remark: {remark}", err=True)
 
 
 def _version(wanted: bool) -> None:
@@ -155,12 +136,14 @@ def audit_predictions(
     """
     from fvlfp.audit import audit as run
     from fvlfp.audit import write_audit
-    from fvlfp.audit.load import read_predictions, sha256
     from fvlfp.audit.stats.bins import bin_groups, parse_bins
+    from fvlfp.data.predictions import read_predictions
 
+    not_empty(label=label, prediction=prediction, group=group, score=score, positive=positive)
     numbers = [score] if score else []
     bins = parse_bins(bin_ or ())
-    frame = read_predictions(table, [label, prediction, *group], numbers=numbers)
+    frame = read_predictions(table, [label, prediction, *group], numbers=numbers, alike=(label, prediction))
+    tell_read(frame.attrs["facts"])
     result = run(
         frame,
         label=label,
@@ -172,7 +155,7 @@ def audit_predictions(
         cross=cross,
         draws=draws,
         seed=seed,
-        provenance={"table": {"file": table.name, "sha256": sha256(table)}},
+        provenance={"table": frame.attrs["facts"]},
     )
     report = write_audit(result, out, notebook=True)
     # The audited rows stay beside the audit, so that `fvlfp compare` can pair two of them.
@@ -180,7 +163,7 @@ def audit_predictions(
         columns={prediction: "prediction"}
     )
     rows.to_csv(out / "predictions.csv", index=False)
-    _tell(result.remarks)
+    tell(result.remarks)
     typer.echo(f"report: {report}")
 
 
@@ -221,7 +204,7 @@ def audit_clip(
     options: dict[str, Any] = {"label": label, "cross": cross, "k": k, "target": target}
     options |= {"draws": draws, "seed": seed}
     files = {"model": model, "pretrained": pretrained or None, "model_config": model_config}
-    again = _command(
+    again = command_line(
         *("audit", "clip", table),
         **{**options, "group": group, **files, "prompts": prompts, "harmful_words": harmful},
         skip_bad=skip_bad,
@@ -251,8 +234,9 @@ def compare(
     """
     from fvlfp.audit import Audit, write_comparison
     from fvlfp.audit import compare as run
-    from fvlfp.audit.load import read_predictions
+    from fvlfp.data.predictions import read_predictions
 
+    not_empty(label=label, group=group, prediction=prediction, key=key, positive=positive)
     said = Audit.read(before).document["settings"] if before.is_dir() else {}
     label, group = label or said.get("label"), group or said.get("groups")
     if not label or not group:
@@ -260,14 +244,16 @@ def compare(
     prediction = prediction or "prediction"
     paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]
     columns = [label, prediction, *group, *([key] if key else [])]
-    a, b = (read_predictions(path, columns) for path in paths)
+    a, b = (read_predictions(path, columns, alike=(label, prediction)) for path in paths)
     options: dict[str, Any] = {"label": label, "prediction": prediction, "key": key, "draws": draws}
     options |= {"positive": positive or said.get("positive"), "seed": seed}
     options["cross"] = cross or bool(said.get("cross"))
-    again = _command("compare", before, after, group=group, **options)
-    names, known = (before.name, after.name), {"command": again}
+    again = command_line("compare", before, after, group=group, **options)
+    facts = {name: frame.attrs["facts"] for name, frame in (("before", a), ("after", b))}
+    tell_read(*facts.values())
+    names, known = (before.name, after.name), {"command": again, "tables": facts}
     result = run(a, b, groups=group, names=names, provenance=known, **options)
-    _tell(result.remarks)
+    tell(result.remarks)
     typer.echo(f"report: {write_comparison(result, out, notebook=True)}")
 
 

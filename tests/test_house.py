@@ -15,6 +15,7 @@ PACKAGE = ROOT / "fvlfp"
 #: part -> parts of fvlfp it may import; `errors` and the package itself (its version) are open to all.
 MAY_IMPORT = {
     "errors": set(),
+    "values": set(),
     "methods": set(),
     "limits": set(),
     "config": {"methods", "limits"},
@@ -25,15 +26,16 @@ MAY_IMPORT = {
     "peers": {"robust"},
     "files": set(),
     "baselines": {"dsop"},
-    "data": set(),
+    "data": {"values"},
     "clip": {"config"},
     "training": {"config", "data", "clip", "cdfp", "dsop", "fpf", "baselines"},
     "federation": {"config", "files", "training", "dsop", "fpf", "peers", "robust", "baselines"},
-    "audit": set(),
+    "audit": {"values"},
     "runs": {"config", "files", "data", "clip", "dsop", "baselines", "training", "federation", "audit"},
     "course": {"clip"},
     "exits": set(),
-    "cli": {"config", "data", "clip", "audit", "runs", "course", "exits"},
+    "console": set(),
+    "cli": {"config", "data", "clip", "audit", "runs", "course", "exits", "console"},
 }
 #: heavy packages -> the parts that may import them
 HEAVY = {

@@ -1,7 +1,7 @@
 """`audit`: judge the predictions of one model by perceived group.
 
 The result is one document, the ``audit.json`` of DESIGN; everything shown later (tables, figures,
-report) is read from that document alone. What it does not do: read or write files (``load``,
+report) is read from that document alone. What it does not do: read or write files (``fvlfp.data``,
 ``report``), compare two models (``compare``).
 """
 

@@ -17,7 +17,7 @@ import pandas as pd
 from fvlfp.audit.assess import with_versions
 from fvlfp.audit.document import SCHEMA
 from fvlfp.audit.stats import metrics
-from fvlfp.audit.stats.counts import FIRST_ROW, Columns, Counts, encode, require_column
+from fvlfp.audit.stats.counts import Columns, Counts, encode, first_row, require_column
 from fvlfp.audit.stats.families import families, joints
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
@@ -25,8 +25,8 @@ from fvlfp.audit.stats.paired import Change, change, mean_change, rate_change, r
 from fvlfp.audit.stats.rates import number
 from fvlfp.audit.stats.resampling import affordable
 from fvlfp.audit.stats.sanity import constant_columns, fine_groups
-from fvlfp.audit.stats.values import names_of
 from fvlfp.errors import InputError
+from fvlfp.values import names_of
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,12 @@ def compare(
         raise InputError("draws must be at least 100 and level between 0.5 and 1")
     a, b = _matched(a, b, key, [label, prediction, *groups])
     for column in (label, *groups):
-        _same(a[column], b[column], column)
+        _same(a[column], b[column], column, first_row(a))
+    for frame, side in zip((a, b), names, strict=True):
+        blank = names_of(frame[prediction]).isna()
+        if blank.any():
+            row = int(blank.argmax()) + first_row(frame)
+            raise InputError(f"{side}: prediction {prediction!r} is missing in row {row}")
     both = pd.concat([a, b], ignore_index=True)
     columns = encode(both, label=label, prediction=prediction, groups=groups, positive=positive, cross=cross)
     n, binary = len(a), len(columns.classes) == 2
@@ -191,9 +196,9 @@ def _matched(
     if key is None:
         return a[list(needed)].reset_index(drop=True), b[list(needed)].reset_index(drop=True)
     keys = [names_of(frame[key]) for frame in (a, b)]
-    for names in keys:
+    for names, frame in zip(keys, (a, b), strict=True):
         if names.isna().any():
-            raise InputError(f"key {key!r} is missing in row {int(names.isna().argmax()) + FIRST_ROW}")
+            raise InputError(f"key {key!r} is missing in row {int(names.isna().argmax()) + first_row(frame)}")
         if names.duplicated().any():
             value = names[names.duplicated()].iloc[0]
             raise InputError(f"key {key!r} is not unique: {value!r} occurs more than once")
@@ -205,13 +210,13 @@ def _matched(
     return a[list(needed)].reset_index(drop=True), b[list(needed)].reset_index(drop=True)
 
 
-def _same(left: pd.Series, right: pd.Series, column: str) -> None:
+def _same(left: pd.Series, right: pd.Series, column: str, first: int) -> None:
     x, y = names_of(left).fillna(""), names_of(right).fillna("")
     differ = (x != y).to_numpy()
     if differ.any():
         row = int(differ.argmax())
         raise InputError(
-            f"{column!r} differs between the tables in row {row + FIRST_ROW} ({x[row]!r} and {y[row]!r}): "
+            f"{column!r} differs between the tables in row {row + first} ({x[row]!r} and {y[row]!r}): "
             "these are not the same examples"
         )
 

@@ -6,21 +6,21 @@ saved data set has no header line, its first row is row 1.
 
 import difflib
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fvlfp.data.card import Card
+from fvlfp.data.cells import read_values, rows_of
 from fvlfp.data.images import Stored, inside, open_image
 from fvlfp.data.source import Source
 from fvlfp.errors import InputError
 
 RESERVED = ("path", "split", "client")
 SPLITS = ("train", "val", "test")
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
 @dataclass(frozen=True)
@@ -72,21 +72,6 @@ def find_problems(
     return problems
 
 
-def undo_spreadsheet(value: str) -> str | None:
-    """What a value was before a spreadsheet took it for a date; None if it looks untouched.
-
-    >>> undo_spreadsheet("03-Sep"), undo_spreadsheet("Oct-19"), undo_spreadsheet("20-29")
-    ('3-9', '10-19', None)
-    """
-    if found := re.fullmatch(r"(\d{1,2})-([A-Za-z]{3})", value):
-        first, second = found[1], found[2].lower()
-        return f"{int(first)}-{_MONTHS.index(second) + 1}" if second in _MONTHS else None
-    if found := re.fullmatch(r"([A-Za-z]{3})-(\d{2})", value):
-        first, second = found[1].lower(), found[2]
-        return f"{_MONTHS.index(first) + 1}-{int(second)}" if first in _MONTHS else None
-    return None
-
-
 def _categories(frame: pd.DataFrame, card: Card | None) -> list[str]:
     """The columns to check when none is named: the card's, else all that look like categories."""
     if card:
@@ -103,34 +88,29 @@ def _no_column(name: str, columns: Iterable[str]) -> Problem:
 
 
 def _column_problems(
-    values: pd.Series, column: str, rows: Sequence[int | str], card: Card | None
+    column: pd.Series, name: str, rows: Sequence[int | str], card: Card | None
 ) -> Iterator[Problem]:
-    for i, value in enumerate(values):
-        if value == "":
-            yield Problem("missing value: fill it in or delete the row", rows[i], column)
-    counts = {str(v): int(k) for v, k in values[values != ""].value_counts(sort=False).items()}
-    if len(counts) == 1:
-        yield Problem(f"all values are {min(counts)!r}: two at least are needed", None, column)
+    values = read_values(column)
+    for i in np.flatnonzero(values.codes < 0):
+        yield Problem("missing value: fill it in or delete the row", rows[int(i)], name)
+    if len(values.names) == 1:
+        yield Problem(f"all values are {values.names[0]!r}: two at least are needed", None, name)
+    for position, text in values.mistakes:
+        yield Problem(text, rows[position], name)
+    if values.mistakes:
+        return
     words: dict[str, object] = {}
     if card:
-        words |= card.classes.get(column, {})
-        words |= card.groups[column].words if column in card.groups else {}
-    first = {value: rows[i] for i, value in reversed(list(enumerate(values)))}
-    spelt: dict[str, str] = {}
-    for value, count in counts.items():
-        was, other = undo_spreadsheet(value), spelt.setdefault(value.strip().casefold(), value)
-        here = f"{value!r} ({count} row{'s' if count > 1 else ''})"
-        if was:
-            text = f"{here} looks like {was!r} after a spreadsheet took it for a date: restore it"
-        elif other != value:
-            text = f"{here} differs from {other!r} by spaces or capitals only: spell them alike"
-        elif count == 1:
-            text = f"{here}: a misspelling? A class or group needs two members at least"
+        words |= card.classes.get(name, {})
+        words |= card.groups[name].words if name in card.groups else {}
+    counts = np.bincount(values.codes + 1, minlength=len(values.names) + 1)[1:].tolist()
+    for code, (value, count) in enumerate(zip(values.names, counts, strict=True)):
+        here, row = f"{value!r} ({rows_of(count)})", rows[int((values.codes == code).argmax())]
+        if count == 1:
+            yield Problem(f"{here}: a misspelling? A class or group needs two members at least", row, name)
         elif words and value not in words:
-            text = f"{here}: the data card has no words for it, only for {', '.join(words)}"
-        else:
-            continue
-        yield Problem(text, first[value], column)
+            known = ", ".join(words)
+            yield Problem(f"{here}: the data card has no words for it, only for {known}", row, name)
 
 
 def _image_problems(frame: pd.DataFrame, rows: Sequence[int | str], root: Path) -> Iterator[Problem]:

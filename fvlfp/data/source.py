@@ -1,34 +1,27 @@
-"""What a table is read from: a CSV, a Parquet file, or a Hugging Face data set saved to disk.
+"""What a table of examples is read from: a text table, Parquet, a saved data set, or a folder of pictures.
 
-`Dataset.save_to_disk` writes a folder: `state.json` names Arrow stream files, whose schema metadata says
-which columns are pictures (a struct of `bytes` and `path`) and what the numbers of a class label mean;
-a `DatasetDict` is a folder of such folders, named in `dataset_dict.json`. This was compared with what
-datasets 5.2.0 writes. pyarrow reads all of it, so that library is not needed. Parquet files of the Hugging
-Face hub carry the same struct and the same metadata.
-
-Values are read as text exactly as written ("NA" and "None" may be names of groups); empty cells and nan
-count as missing. What this module does not do: it judges no value; that is `checks`.
+Cells are read as text exactly as written ("NA" and "None" may be names of groups); empty cells and nan count
+as missing. What this module does not do: it judges no value; that is `checks`.
 """
 
-import csv
-import json
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from fvlfp.data.images import Stored, inside
+from fvlfp.data import arrow, folders
+from fvlfp.data.delimited import open_delimited
+from fvlfp.data.images import Stored
+from fvlfp.data.opened import Opened, read_columns
 from fvlfp.errors import InputError
 
 _MISSING = {"", "nan", "NaN", "<NA>", "#N/A"}
-#: Names of splits in a saved `DatasetDict` -> ours.
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_AGAIN = "load it with the datasets library and call save_to_disk again"
+#: A column that names pictures, in the words of the Hugging Face hub -> ours.
+_FILE_NAME = "file_name"
 
 
 @dataclass(frozen=True)
@@ -37,157 +30,124 @@ class Source:
 
     frame: n rows of text columns, missing is "". rows: what to call each row in a message: the number that
     a spreadsheet shows (2 is the first data row of a CSV), in Parquet and saved data sets counted from 1,
-    there with its split if there are several. stored: the n pictures when the table itself holds them.
+    there with its split if there are several; in a folder of class folders the picture's file. stored: the n
+    pictures when the table itself holds them. how: what was read, in words.
     """
 
     frame: pd.DataFrame
     rows: Sequence[int | str]
     stored: list[Stored] | None = None
+    how: str = ""
+
+
+def open_table(path: Path) -> Opened:
+    """Open a file, or a saved data set of one split. Raises InputError when it is none."""
+    if path.is_dir():
+        parts = arrow.saved_parts(path)
+        if parts is None:
+            raise InputError(_no_saved(path))
+        if len(parts) > 1:
+            raise InputError(f"{path} holds several splits: give the folder of one, {path / parts[-1][0]}")
+        return arrow.open_arrow(parts[0][1], path)
+    if not path.is_file():
+        raise InputError(
+            f"no table at {path}: no such file; give a CSV or Parquet file, a folder of pictures, or one "
+            "that save_to_disk wrote"
+        )
+    return arrow.open_parquet(path) if arrow.is_parquet(path) else open_delimited(path)
 
 
 def read_source(path: Path) -> Source:
-    """Read any of the three. Raises InputError when it is no table."""
+    """Read any of them. Raises InputError when it is no table."""
     try:
-        if path.is_dir():
-            source = _read_saved(path)
-        elif not path.is_file():
-            raise InputError(
-                f"no table at {path}: give a CSV or Parquet file, or a folder that save_to_disk wrote"
-            )
-        elif path.suffix.lower() == ".parquet":
-            frame, stored = _from_arrow(pq.ParquetFile(path).read(), path)
-            source = Source(frame, range(1, len(frame) + 1), stored)
-        else:
-            frame = _read_csv(path)
-            source = Source(frame, range(2, len(frame) + 2))
-    except UnicodeDecodeError as e:
-        raise InputError(f"{path}: not UTF-8 text (byte {e.start}); save it as UTF-8 CSV") from None
+        source = _read_folder(path) if path.is_dir() else _read_file(path)
     except InputError:
         raise
-    except (csv.Error, OSError, ValueError) as e:  # pyarrow's errors are of these kinds as well
+    except (OSError, ValueError, NotImplementedError, KeyError, TypeError) as e:  # pyarrow's errors are such
         raise InputError(f"{path}: cannot be read as a table: {e}") from None
     if source.frame.empty:
         raise InputError(f"{path}: the table has no rows")
-    return Source(source.frame.map(lambda v: "" if v in _MISSING else v), source.rows, source.stored)
+    if "split" in source.frame:
+        splits = [arrow.SPLITS.get(value, value) for value in source.frame["split"]]
+        source = replace(source, frame=source.frame.assign(split=pd.Series(splits, dtype=object)))
+    return source
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    with path.open(newline="", encoding="utf-8-sig") as f:
-        rows = list(csv.reader(f))
-    while rows and not any(rows[-1]):
-        rows.pop()  # blank lines at the end
-    if not rows:
-        raise InputError(f"{path}: the file is empty")
-    header = rows[0]
-    twice = sorted({c for c in header if header.count(c) > 1})
-    if twice:
-        raise InputError(f"{path}: the column {twice[0]!r} occurs twice; rename one")
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(header):
-            raise InputError(
-                f"{path}: row {number} has {len(row)} cells, the header has {len(header)}; "
-                "put values that contain a comma in double quotes"
-            )
-    return pd.DataFrame(rows[1:], columns=header, dtype=object)
+def _read_file(path: Path) -> Source:
+    table = open_table(path)
+    frame = _frame(table)
+    first = table.first_row
+    for i in np.flatnonzero((frame == "").to_numpy().all(axis=1))[:1] if first > 1 else ():
+        raise InputError(f"{path}: row {i + first} has 0 cells with a value: delete it")
+    held = arrow.read_pictures(path) if arrow.is_parquet(path) else None
+    return _with_pictures(Source(frame, range(first, first + len(frame)), how=table.how), held)
 
 
-def _read_saved(folder: Path) -> Source:
-    """A folder that `save_to_disk` wrote, of one `Dataset` or of a `DatasetDict`."""
-    splits = _json(folder / "dataset_dict.json").get("splits") if _has(folder, "dataset_dict.json") else None
-    if splits is None:
-        if not _has(folder, "state.json"):
-            tables = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in (".csv", ".parquet"))
-            hint = f": give {folder / tables[0]} itself" if tables else ""
-            raise InputError(f"{folder} is a folder, but none that save_to_disk wrote{hint}")
-        frame, stored = _read_arrow(folder)
-        return Source(frame, range(1, len(frame) + 1), stored)
-    parts = [(name, *_read_arrow(inside(folder, name))) for name in splits]
-    if len(parts) == 1:  # load_dataset calls a lonely split "train": that says nothing about a split
-        return Source(parts[0][1], range(1, len(parts[0][1]) + 1), parts[0][2])
-    for name, frame, stored in parts:
-        if name not in _SPLITS:
-            raise InputError(f"{folder}: split {name!r} must be called train, validation or test")
-        if set(frame.columns) != set(parts[0][1].columns) or (stored is None) != (parts[0][2] is None):
-            raise InputError(f"{folder}: split {name!r} has other columns than {parts[0][0]!r}")
+def _read_folder(path: Path) -> Source:
+    if (parts := arrow.saved_parts(path)) is not None:
+        return _join([(name, _from_arrow(table, path)) for name, table in parts])
+    if (files := folders.metadata_parts(path)) is not None:
+        return _join([(split, _below(split, _read_file(file))) for split, file in files])
+    tables = sorted(p.name for p in path.iterdir() if p.suffix.lower() in (".csv", ".tsv", ".parquet"))
+    if not tables and (found := folders.class_folders(path)) is not None:
+        return Source(found[0], list(found[0]["path"]), how=found[1])
+    raise InputError(_no_saved(path) + (f": give {path / tables[0]} itself" if tables else ""))
+
+
+def _from_arrow(table: arrow.pa.Table, path: Path) -> Source:
+    opened = arrow.open_arrow(table, path)
+    name = arrow.picture_column(table.schema, path)
+    frame = _frame(opened)
+    if not len(frame.columns):
+        frame = pd.DataFrame(index=range(len(table)))
+    source = Source(frame, range(1, len(frame) + 1), how=opened.how)
+    return _with_pictures(source, arrow.stored_in(table[name]) if name else None)
+
+
+def _with_pictures(source: Source, held: tuple[list[Stored], list[str]] | None) -> Source:
+    frame = source.frame
+    if "path" not in frame and _FILE_NAME in frame:
+        frame = frame.rename(columns={_FILE_NAME: "path"})
+    if held and "path" not in frame:
+        frame = frame.copy() if len(frame) else pd.DataFrame(index=range(len(held[1])))
+        frame.insert(0, "path", pd.Series(held[1], dtype=object))
+    return replace(source, frame=frame, stored=held[0] if held else None)
+
+
+def _below(split: str, source: Source) -> Source:
+    """The same with its pictures' names seen from the folder above."""
+    if not split or "path" not in source.frame:
+        return source
+    names = [f"{split}/{name}" if name else "" for name in source.frame["path"]]
+    return replace(source, frame=source.frame.assign(path=pd.Series(names, dtype=object)))
+
+
+def _join(parts: list[tuple[str, Source]]) -> Source:
+    """The rows of all splits below each other, in a column `split`; a lonely part is no split."""
+    if len(parts) == 1:
+        return parts[0][1]
+    first = parts[0][1]
+    for name, part in parts:
+        same = set(part.frame.columns) == set(first.frame.columns)
+        if not same or (part.stored is None) != (first.stored is None):
+            raise InputError(f"split {name!r} has other columns than {parts[0][0]!r}")
     return Source(
-        pd.concat([frame.assign(split=_SPLITS[name]) for name, frame, _ in parts], ignore_index=True),
-        [f"{i} of {name}" for name, frame, _ in parts for i in range(1, len(frame) + 1)],
-        None if parts[0][2] is None else [one for _, _, stored in parts for one in stored or ()],
+        pd.concat([part.frame.assign(split=arrow.SPLITS[name]) for name, part in parts], ignore_index=True),
+        [f"{row} of {name}" for name, part in parts for row in part.rows],
+        None if first.stored is None else [one for _, part in parts for one in part.stored or ()],
+        first.how,
     )
 
 
-def _read_arrow(folder: Path) -> tuple[pd.DataFrame, list[Stored] | None]:
-    """One saved `Dataset`: its Arrow streams, memory-mapped, so that pictures stay on the disk."""
-    state = _json(folder / "state.json")
-    names = [file["filename"] for file in state.get("_data_files", [])]
-    if not names or state.get("_indices_data_files"):
-        raise InputError(f"{folder}: no Arrow file of its own in state.json; {_AGAIN}")
-    tables = []
-    for name in names:
-        file = inside(folder, name)
-        if not file.is_file():
-            raise InputError(f"{folder}: {name} is missing; {_AGAIN}")
-        tables.append(pa.ipc.open_stream(pa.memory_map(str(file))).read_all())
-    return _from_arrow(pa.concat_tables(tables), folder)
+def _frame(table: Opened) -> pd.DataFrame:
+    """All columns as text."""
+    columns, _ = read_columns(table, table.names)
+    frame = {}
+    for name, column in columns.items():
+        texts = ["" if text in _MISSING else text for text in column.categories]
+        frame[name] = np.array([*texts, ""], dtype=object)[column.codes]
+    return pd.DataFrame(frame, dtype=object)
 
 
-def _from_arrow(table: pa.Table, path: Path) -> tuple[pd.DataFrame, list[Stored] | None]:
-    """The columns of an Arrow table as text, and its pictures if a column holds them."""
-    if twice := sorted({n for n in table.column_names if table.column_names.count(n) > 1}):
-        raise InputError(f"{path}: the column {twice[0]!r} occurs twice; rename one")
-    features = _features(table)
-    kinds = {field.name: field.type for field in table.schema}
-    held = [name for name, kind in kinds.items() if pa.types.is_struct(kind) and _is_image(kind)]
-    if len(held) > 1:
-        raise InputError(f"{path}: the columns {' and '.join(held)} both hold pictures: keep one")
-    frame = pd.DataFrame(
-        {
-            str(name): _as_text(table[name].to_pandas(), features.get(name, {}).get("names"))
-            for name, kind in kinds.items()
-            if not pa.types.is_nested(kind)  # boxes, key points: neither labels nor groups
-        },
-        dtype=object,
-    )
-    if not held:
-        return frame, None
-    pictures = table[held[0]]
-    if "path" not in frame:
-        names = pc.struct_field(pictures, "path").to_pylist()
-        frame.insert(0, "path", [name or "" for name in names])
-    content = pc.struct_field(pictures, "bytes")
-    return frame, [Stored(content, i) for i in range(len(content))]
-
-
-def _is_image(kind: pa.StructType) -> bool:
-    return {kind.field(i).name for i in range(kind.num_fields)} == {"bytes", "path"}
-
-
-def _features(table: pa.Table) -> dict[str, Any]:
-    """What the datasets library wrote about the columns, {} where it did not."""
-    try:
-        return json.loads((table.schema.metadata or {})[b"huggingface"])["info"]["features"]
-    except (KeyError, ValueError, TypeError):
-        return {}
-
-
-def _as_text(column: pd.Series, names: list[str] | None) -> list[str]:
-    """names: those of a class label, which is stored as a number; -1 is missing there."""
-    whole = pd.api.types.is_float_dtype(column.dtype) and (column.dropna() % 1 == 0).all()
-    # integers with a gap in them are stored as floats: 1.0 was 1
-    text = ["" if pd.isna(v) else str(int(v)) if whole else str(v) for v in column]
-    meaning = {str(i): str(name) for i, name in enumerate(names)} | {"-1": ""} if names else {}
-    return [meaning.get(v, v) for v in text]
-
-
-def _has(folder: Path, name: str) -> bool:
-    return (folder / name).is_file()
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{file.parent}: {file.name} is missing; {_AGAIN}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is not what save_to_disk writes; {_AGAIN}")
-    return content
+def _no_saved(path: Path) -> str:
+    return f"{path} is a folder, but none that save_to_disk wrote"

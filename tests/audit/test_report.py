@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from fvlfp.audit import audit, compare, write_audit, write_comparison
-from fvlfp.audit.load import read_predictions
 from fvlfp.audit.report import plots
+from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
 
 KW = {"label": "smiling", "prediction": "prediction", "positive": "yes", "draws": 200}
@@ -149,7 +149,7 @@ def test_csv_reads_only_what_is_needed_and_keeps_na_as_a_name(tmp_path):
 def test_csv_in_chunks_equals_csv_at_once(table, tmp_path, monkeypatch):
     table.to_csv(tmp_path / "t.csv", index=False)
     whole = read_predictions(tmp_path / "t.csv", table.columns)
-    monkeypatch.setattr("fvlfp.audit.load.CHUNK", 7)
+    monkeypatch.setattr("fvlfp.data.delimited.BLOCK", 90)
     parts = read_predictions(tmp_path / "t.csv", table.columns)
     assert whole.astype(str).equals(parts.astype(str)) and whole.astype(str).equals(table.astype(str))
 
@@ -187,7 +187,7 @@ def test_a_table_without_rows_is_said_to_be_empty(tmp_path):
 
 
 def test_a_text_that_is_no_number_is_named_with_its_row_in_a_later_chunk(tmp_path, monkeypatch):
-    monkeypatch.setattr("fvlfp.audit.load.CHUNK", 2)
+    monkeypatch.setattr("fvlfp.data.delimited.BLOCK", 16)
     (tmp_path / "t.csv").write_text("y,s\n" + "1,0.5\n" * 4 + "1,\n1,high\n")
     with pytest.raises(InputError, match="row 7: 'high' is no number"):
         read_predictions(tmp_path / "t.csv", ["y"], numbers=["s"])
@@ -215,7 +215,7 @@ def test_parquet_numbers_and_missing_groups(tmp_path):
     got = read_predictions(tmp_path / "t.pq", ["y", "g"], numbers=["s"])
     assert got["s"].tolist() == [0.25, 1.0] and got["g"].isna().tolist() == [False, True]
     frame.assign(s=["0.25", "x"]).to_parquet(tmp_path / "t.pq")
-    with pytest.raises(InputError, match="row 3: 'x'"):
+    with pytest.raises(InputError, match="row 2: 'x'"):
         read_predictions(tmp_path / "t.pq", ["y", "g"], numbers=["s"])
 
 

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from fvlfp.audit import audit, compare, write_audit
 from fvlfp.audit.stats.bins import bin_groups, parse_bins
-from fvlfp.audit.stats.values import code, names_of
 from fvlfp.cli import app
 from fvlfp.errors import InputError
+from fvlfp.values import code, names_of
 
 KW = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes", "draws": 200}
 

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from fvlfp.data.checks import Problem, undo_spreadsheet
+from fvlfp.data.cells import undo_spreadsheet
+from fvlfp.data.checks import Problem
 from fvlfp.data.table import check_table, read_table
 from fvlfp.data.toyfaces import CARD
 from fvlfp.errors import InputError

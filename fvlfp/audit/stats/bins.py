@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from fvlfp.audit.stats.counts import FIRST_ROW, require_column
+from fvlfp.audit.stats.counts import first_row, require_column
 from fvlfp.errors import InputError
 
 
@@ -53,11 +53,11 @@ def bin_groups(
         if name not in groups:
             raise InputError(f"bins for {name!r}, which is not a group column ({', '.join(groups)})")
         require_column(frame, name, "group")
-        out[name] = _bands(frame[name], np.asarray(cuts, float), name)
+        out[name] = _bands(frame[name], np.asarray(cuts, float), name, first_row(frame))
     return out
 
 
-def _bands(column: pd.Series, cuts: np.ndarray, name: str) -> pd.Categorical:
+def _bands(column: pd.Series, cuts: np.ndarray, name: str, first: int) -> pd.Categorical:
     if not len(cuts) or not np.isfinite(cuts).all() or (np.diff(cuts) <= 0).any():
         raise InputError(f"bins for {name!r}: cuts must be numbers that rise, not {cuts.tolist()}")
     texts = column.astype(object).where(column.notna())
@@ -66,9 +66,7 @@ def _bands(column: pd.Series, cuts: np.ndarray, name: str) -> pd.Categorical:
     bad = np.flatnonzero(~np.isfinite(numbers) & ~blank)
     if len(bad):
         row = int(bad[0])
-        raise InputError(
-            f"group {name!r} in row {row + FIRST_ROW} is {column.iloc[row]!r}: bins need numbers"
-        )
+        raise InputError(f"group {name!r} in row {row + first} is {column.iloc[row]!r}: bins need numbers")
     shown = [f"{cut:g}" for cut in cuts]
     names = [f"under {shown[0]}", *(f"{a} to under {b}" for a, b in pairwise(shown))]
     codes = np.where(blank, -1, np.searchsorted(cuts, np.where(blank, 0, numbers), side="right"))

@@ -14,10 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fvlfp.audit.stats.values import Coded, code, is_fraction, rank, value_name
 from fvlfp.errors import InputError
+from fvlfp.values import Coded, code, is_fraction, rank, value_name
 
 FIRST_ROW = 2  # row number of a table's first data row, as a spreadsheet counts: the header is row 1
+
+
+def first_row(frame: pd.DataFrame) -> int:
+    """What messages call the first row of a frame: its reader knows; 2 where nobody said."""
+    return int(frame.attrs.get("first_row", FIRST_ROW))
 
 
 @dataclass(frozen=True)
@@ -124,12 +129,12 @@ def encode(
     for column, what, name in [(y, "label", label), (p, "prediction", prediction)]:
         bad = np.flatnonzero(column.codes < 0)
         if len(bad):
-            row = int(bad[0]) + FIRST_ROW
+            first = first_row(frame)
             raise InputError(
-                f"{what} {name!r} is missing in row {row} "
-                f"({len(bad)} of {len(frame)} rows have none; row 2 is the first after the header)"
+                f"{what} {name!r} is missing in row {int(bad[0]) + first} "
+                f"({len(bad)} of {len(frame)} rows have none; row {first} is the first)"
             )
-    _refuse_scores(y, p, label, prediction)
+    _refuse_scores(y, p, label, prediction, first_row(frame))
     classes, notes = _classes(y, p, label, prediction, positive)
     coded: dict[str, Coded] = {}
     for name in groups:
@@ -145,14 +150,14 @@ def encode(
     return Columns(classes, label_codes, prediction_codes, coded, tuple(dict.fromkeys(notes)))
 
 
-def _refuse_scores(y: Coded, p: Coded, label: str, prediction: str) -> None:
+def _refuse_scores(y: Coded, p: Coded, label: str, prediction: str, first: int) -> None:
     """Probabilities where decisions should stand would be audited as dozens of classes."""
     if any(map(is_fraction, y.names)):
         return
     scores = np.array([is_fraction(name) for name in p.names])
     rows = np.flatnonzero(scores[p.codes])
     if len(rows):
-        row, value = int(rows[0]) + FIRST_ROW, p.names[p.codes[rows[0]]]
+        row, value = int(rows[0]) + first, p.names[p.codes[rows[0]]]
         raise InputError(
             f"prediction {prediction!r} is {value} in row {row}, which is never a label: these look like "
             f"scores. Pass them with --score {prediction} (score=), and a --prediction column or a "

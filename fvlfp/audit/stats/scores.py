@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from fvlfp.audit.stats import metrics
-from fvlfp.audit.stats.counts import FIRST_ROW, Columns
+from fvlfp.audit.stats.counts import Columns, first_row
 from fvlfp.audit.stats.intervals import wilson, z_score
 from fvlfp.audit.stats.inversion import GapInference, infer_estimates
 from fvlfp.errors import InputError
@@ -37,7 +37,7 @@ def read_scores(frame: pd.DataFrame, column: str, positive: str | None) -> np.nd
     if len(bad):
         row, value = int(bad[0]), frame[column].iloc[int(bad[0])]
         shown = repr(value) if isinstance(value, str) else str(value)
-        raise InputError(f"score {column!r} in row {row + FIRST_ROW} is {shown}, not a finite number")
+        raise InputError(f"score {column!r} in row {row + first_row(frame)} is {shown}, not a finite number")
     return score
 
 

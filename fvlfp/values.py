@@ -1,8 +1,9 @@
 """One rule for how a value of a table is read, for labels, predictions, groups and keys alike.
 
-1, 1.0, "1" and "1.0" are one value; surrounding spaces do not count; a blank is missing. Nothing else is
-merged: "01" is not "1", "3_9" is not 39, and "Yes" is not "yes", which is remarked on.
-What this module does not do: read files.
+1, 1.0, "1" and "1.0" are one value, and so are True, "true" and "TRUE"; surrounding spaces do not count; a
+blank is missing. Nothing else is merged: "01" is not "1", "3_9" is not 39, and "Yes" is not "yes", which is
+remarked on.
+What this module does not do: read files, which `fvlfp.data.cells` holds to stricter rules.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-SPACES = " \u00a0"
+SPACES = " \u00a0\u202f\u3000"
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0*")
 
 
@@ -38,7 +39,9 @@ def value_name(value: Any) -> str | None:
     if not text.strip():
         return None
     whole = WHOLE.fullmatch(text)
-    return whole[1] if whole else text
+    if whole:
+        return whole[1]
+    return text.capitalize() if text.casefold() in ("true", "false") else text
 
 
 def names_of(column: pd.Series) -> pd.Series:

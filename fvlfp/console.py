@@ -1,0 +1,48 @@
+"""What commands read from their words and say on the terminal, beside their results.
+
+What this module does not do: it ends no command (`exits` does) and computes nothing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fvlfp.errors import InputError
+
+
+def command_line(*words: str | Path, **options: Any) -> str:
+    """The command that gives the same numbers; of a path outside this folder only the name is told."""
+    parts = ["fvlfp", *(w.name if isinstance(w, Path) and w.is_absolute() else str(w) for w in words)]
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            parts.append(flag)
+        elif value is not None and value is not False:
+            for one in value if isinstance(value, list) else [value]:
+                parts += [flag, one.name if isinstance(one, Path) and one.is_absolute() else str(one)]
+    return shlex.join([*parts, "--out", "DIR"])
+
+
+def tell(remarks: list[str]) -> None:
+    """Remarks of an audit, beside the output: they do not change the exit code."""
+    for remark in remarks:
+        typer.echo(f"remark: {remark}", err=True)
+
+
+def tell_read(*facts: dict[str, Any]) -> None:
+    """What was read from each table, and what was merged or read as missing."""
+    for told in facts:
+        typer.echo(f"read: {told['file']}, {told['read']}")
+        for line in told.get("merged", ()):
+            typer.echo(f"note: {line}")
+
+
+def not_empty(**options: str | list[str] | None) -> None:
+    """Refuse an option that was given without a text: it would be left out in silence."""
+    for name, value in options.items():
+        if any(not one.strip() for one in (value if isinstance(value, list) else [value]) if one is not None):
+            raise InputError(f"--{name} is empty: name a column or a value, or leave the option out")

@@ -1,0 +1,154 @@
+"""A table that is open for reading, whatever it is stored as; and its columns, read in one pass.
+
+Columns of text become categories while they are read: four bytes a row and column stay, and every different
+cell is kept once. What this module does not do: it knows no file format (`delimited`, `arrow` do) and judges
+no value (`fvlfp.values` does).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fvlfp.errors import InputError
+
+
+@dataclass(frozen=True)
+class Opened:
+    """names: of all columns. first_row: what messages call the first row. how: the format, in words.
+
+    batches: column names -> record batches of these columns. meanings: column -> what its whole numbers 0, 1,
+    ... mean, -1 being missing. decimal: the decimal point of numbers written as text. blank_tail: counts
+    blank lines at the end, which are no rows.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    first_row: int
+    how: str
+    batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+    meanings: dict[str, list[str]]
+    decimal: str = "."
+    blank_tail: Callable[[], int] = lambda: 0
+
+
+def require(name: str, names: Sequence[str]) -> None:
+    """Raise InputError, naming the nearest column, when there is no column `name`."""
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise InputError(f"the column {name!r} is not in the table{hint} (columns: {shown})")
+
+
+def read_columns(
+    table: Opened, texts: Sequence[str], numbers: Sequence[str] = ()
+) -> tuple[dict[str, pd.Categorical], dict[str, np.ndarray]]:
+    """The columns `texts` as categories of text and the columns `numbers` as float64, each of n rows.
+
+    A null is missing (code -1, nan); an empty text cell stays "" in `texts` and is nan in `numbers`.
+
+    Raises:
+        InputError: a column is not there, or a text stands where a number should (row named).
+    """
+    for name in (*texts, *numbers):
+        require(name, table.names)
+    wanted = list(dict.fromkeys([*texts, *numbers]))
+    known: dict[str, dict[str | None, int]] = {name: {None: -1} for name in texts}
+    codes: dict[str, list[np.ndarray]] = {name: [] for name in texts}
+    floats: dict[str, list[np.ndarray]] = {name: [] for name in numbers}
+    row = table.first_row
+    for batch in table.batches(wanted):
+        for name in texts:
+            codes[name].append(_codes(batch[name], known[name], table.meanings.get(name)))
+        for name in numbers:
+            floats[name].append(_floats(batch[name], name, row, table.decimal))
+        row += len(batch)
+    text = {
+        name: pd.Categorical.from_codes(
+            np.concatenate([np.empty(0, np.int32), *codes[name]]),
+            pd.Index([value for value in known[name] if value is not None], dtype=object),
+        )
+        for name in texts
+    }
+    value = {name: np.concatenate([np.empty(0), *floats[name]]) for name in numbers}
+    return _without_tail(table, text, value)
+
+
+def _without_tail(
+    table: Opened, texts: dict[str, pd.Categorical], numbers: dict[str, np.ndarray]
+) -> tuple[dict[str, pd.Categorical], dict[str, np.ndarray]]:
+    """The columns without the blank lines that follow the last row."""
+    columns: list[Any] = [*texts.values(), *numbers.values()]
+    n = len(columns[0]) if columns else 0
+    empty = n and all(t[-1] == "" for t in texts.values()) and all(np.isnan(v[-1]) for v in numbers.values())
+    keep = n - (table.blank_tail() if empty else 0)
+    return {k: v[:keep] for k, v in texts.items()}, {k: v[:keep] for k, v in numbers.items()}
+
+
+def _codes(column: pa.Array, known: dict[str | None, int], meanings: list[str] | None) -> np.ndarray:
+    """(n,) int32: the place of each cell in `known`, which grows by what is new."""
+    if not pa.types.is_dictionary(column.type):
+        column = _plain_type(column).dictionary_encode()
+    text = [_meaning(t, meanings) for t in _texts(column.dictionary)]
+    lookup = [known[t] if t in known else known.setdefault(t, len(known) - 1) for t in text]
+    places = column.indices.fill_null(len(lookup)).to_numpy(zero_copy_only=False)
+    return np.array([*lookup, -1], np.int32)[places]
+
+
+def _meaning(text: str | None, meanings: list[str] | None) -> str | None:
+    if meanings is None or text is None or not text.lstrip("-").isdigit():
+        return text
+    number = int(text)
+    return None if number < 0 else meanings[number] if number < len(meanings) else text
+
+
+def _plain_type(column: pa.Array) -> pa.Array:
+    """A column of a kind that pyarrow can put into a dictionary."""
+    if pa.types.is_float16(column.type):
+        return column.cast(pa.float32())
+    return column.cast(pa.string()) if pa.types.is_null(column.type) else column
+
+
+def _texts(values: pa.Array) -> list[str | None]:
+    """Different cells as text. A float that is whole was an integer in a column with gaps: 1.0 is "1"."""
+    kind = values.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        values = values.cast(pa.large_string())
+    if pa.types.is_floating(kind):
+        found = values.to_numpy(zero_copy_only=False)
+        return [None if np.isnan(v) else str(int(v)) if float(v).is_integer() else str(v) for v in found]
+    return [None if value is None else str(value) for value in values.to_pylist()]
+
+
+def _floats(column: pa.Array, name: str, first: int, decimal: str) -> np.ndarray:
+    """(n,) float64, nan where missing; `first` is the row number of the batch's first cell."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    try:  # all cells of a batch at once, as nearly always
+        if pa.types.is_string(column.type):
+            column = pc.if_else(pc.equal(column, ""), None, column)
+        return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowException:
+        pass
+    cells = column.to_pandas()
+    if not pd.api.types.is_numeric_dtype(cells):
+        cells = cells.where(~cells.isin(["", "nan", "NaN"]))
+    numbers = pd.to_numeric(cells, errors="coerce").to_numpy(float, na_value=np.nan).copy()
+    bad = np.flatnonzero(np.isnan(numbers) & cells.notna().to_numpy())
+    if len(bad) and decimal != ".":
+        again = cells.iloc[bad].str.replace(decimal, ".", regex=False)
+        numbers[bad] = pd.to_numeric(again, errors="coerce").to_numpy(float, na_value=np.nan)
+        bad = bad[np.isnan(numbers[bad])]
+    if len(bad):
+        i = int(bad[0])
+        raise InputError(f"column {name!r}, row {first + i}: {str(cells.iloc[i])!r} is no number")
+    return numbers

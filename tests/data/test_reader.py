@@ -1,0 +1,202 @@
+"""One reader for every command: each kind of table, and each way in which a table can be wrong."""
+
+import gzip
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from fvlfp.audit.report import write
+from fvlfp.cli import app
+from fvlfp.data.predictions import read_predictions
+from fvlfp.data.source import read_source
+from fvlfp.errors import InputError
+
+ROWS = [
+    ("1", "F", "0", "0", "0.1"),
+    ("2", "M", "1", "1", "0.9"),
+    ("3", "F", "1", "0", "0.4"),
+    ("4", "M", "0", "1", "0.6"),
+]
+HEADER = ("id", "sex", "y", "p", "s")
+TEXT = "\n".join(",".join(row) for row in (HEADER, *ROWS)) + "\n"
+
+
+@pytest.fixture(autouse=True)
+def pages_in_this_process(monkeypatch):
+    """A fresh kernel for each report would take most of the time; `test_report` compares the two."""
+    monkeypatch.setattr(write, "execute", write.in_process)
+
+
+def fvlfp(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def read(path):
+    frame = read_predictions(path, ["sex", "y", "p"], numbers=["s"])
+    return list(
+        zip(*(frame[c].astype(str) for c in ("sex", "y", "p")), frame["s"].astype(float), strict=True)
+    )
+
+
+WANTED = [(sex, y, p, float(s)) for _, sex, y, p, s in ROWS]
+KINDS = {
+    "t.csv": TEXT.encode(),
+    "windows.csv": TEXT.replace("\n", "\r\n").encode(),
+    "no_end.csv": TEXT.rstrip("\n").encode(),
+    "blank_end.csv": (TEXT + "\n\n").encode(),
+    "mark.csv": TEXT.encode("utf-8-sig"),
+    "t.tsv": TEXT.replace(",", "\t").encode(),
+    "semicolon.csv": TEXT.replace(",", ";").encode(),
+    "comma_decimals.csv": TEXT.replace(",", ";").replace("0.", "0,").encode(),
+    "excel.csv": ("sep=;\n" + TEXT.replace(",", ";")).encode(),
+    "bars.txt": TEXT.replace(",", "|").encode(),
+    "utf16.csv": TEXT.encode("utf-16"),
+    "utf16_unmarked.csv": TEXT.encode("utf-16-le"),
+    "t.csv.gz": gzip.compress(TEXT.encode()),
+    "spaced.csv": TEXT.replace(",", ", ").encode(),
+    "quoted.csv": TEXT.replace("F", '"F"').encode(),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_text_table_gives_the_same_rows(tmp_path, name):
+    (tmp_path / name).write_bytes(KINDS[name])
+    assert read(tmp_path / name) == WANTED
+    source = read_source(tmp_path / name)
+    assert [tuple(x.strip() for x in row[:4]) for row in source.frame.to_numpy()] == [row[:4] for row in ROWS]
+    assert list(source.rows) == [2, 3, 4, 5]
+
+
+def test_every_kind_of_parquet_gives_the_same_rows(tmp_path):
+    frame = pd.DataFrame(ROWS, columns=HEADER).astype({"s": float})
+    kinds = {
+        "plain": frame,
+        "index": frame.set_index("id"),
+        "category": frame.astype({"sex": "category", "y": "category"}),
+        "numbers": frame.astype({"y": float, "p": "int8", "s": "float16"}),
+        "null": frame.assign(nothing=None, boxes=[[1, 2]] * 4),
+        "filtered": pd.concat([frame, frame])[:4].iloc[[0, 1, 2, 3]],
+    }
+    for name, kind in kinds.items():
+        kind.to_parquet(tmp_path / f"{name}.parquet")
+        got = read(tmp_path / f"{name}.parquet")
+        assert [row[:3] for row in got] == [row[:3] for row in WANTED], name
+        assert [row[3] for row in got] == pytest.approx([row[3] for row in WANTED], abs=1e-3), name
+        assert list(read_source(tmp_path / f"{name}.parquet").rows) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("id,sex,y,p\n1,F,0,0,\n2,M,1,1,\n", "row 2 has 5 cells, the header has 4"),  # F1
+        ("id,sex,y,p\n1,F,0,0\n4,extra,F,1,1\n", "row 3 has 5 cells"),  # F2
+        ("id,sex,y,p\n1,F,0,0\n2,M,1\n", "row 3 has 3 cells"),
+        ("id,sex,y,p,p\n1,F,0,0,1\n", "'p' occurs twice"),  # F19
+        ("id,sex,y,p, p\n1,F,0,0,1\n", "'p' occurs twice"),
+        ('id,sex,y,p\n1,F,0,0\n2,"M,1,1\n', "row 3 has a double quote that is not closed"),
+        ('id,sex,y,p\n1,F,0,0\n2,"M",1,1\n3,"F,1,1\n4,"M,1,1\n', "row 4 has a double quote"),
+        ('id,sex,y,p\n"1\n1",F,0,0\n2,M,1\n', "row 3 has 3 cells"),  # rows, not lines
+        ("sep=,\nid,sex,y,p\n1,F,0,0\n2,M,1\n", "row 3 has 3 cells"),
+        ("id,sex,y,p\n1,F,0,0\n2,M\xff,1,1\n", "not UTF-8"),
+        ('{"sex": "F"}', "it is JSON"),
+        ("PK\x03\x04", "Excel workbook"),
+        ("\n\n", "names no column|is empty"),
+        ("id,sex,y,p\n1,F,0,0\n\n2,M,1,1\n", "missing in row 3|row 3 has 0 cells"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused_with_its_row(tmp_path, text, message):
+    path = tmp_path / "t.csv"
+    path.write_bytes(text.encode("latin-1"))
+    words = ["--label", "y", "--prediction", "p", "--group", "sex", "--out", tmp_path / "out"]
+    for result in (fvlfp("audit", "predictions", path, *words), fvlfp("check", path)):
+        assert result.exit_code == 2, result.output
+        assert pd.Series([result.output]).str.contains(message).all(), result.output
+    assert not (tmp_path / "out").exists()
+
+
+def audited(tmp_path, text, *words, name="t.csv"):
+    (tmp_path / name).write_text(text)
+    out = tmp_path / "out"
+    columns = ["--label", "y", "--prediction", "p", "--group", "g", "--draws", 100, "--out", out]
+    result = fvlfp("audit", "predictions", tmp_path / name, *columns, *words)
+    if result.exit_code:
+        assert result.exit_code == 2 and "Traceback" not in result.output
+        return result.output, None
+    return result.output, json.loads((out / "audit.json").read_text())
+
+
+def test_spellings_are_merged_and_told_or_refused(tmp_path):  # F7, F17, M5, M6
+    rows = "yes,yes,a\nno,yes,a\nyes,no,b\nno,no,b\n"
+    said, document = audited(tmp_path, "y,p,g\n" + rows * 3 + "yes,yes,nan\n")
+    assert set(document["attributes"]["g"]["groups"]) == {"a", "b"}
+    assert document["attributes"]["g"]["missing"] == 1
+    assert "g: 'nan' (1 row) is read as missing" in said
+    assert document["provenance"]["table"]["merged"] == ["g: 'nan' (1 row) is read as missing"]
+    for odd in ("Yes", "yes ", "YES"):
+        said, document = audited(tmp_path, "y,p,g\n" + rows * 3 + f"{odd},yes,a\n")
+        assert document is None and "row 14" in said and "spell them alike" in said
+    said, document = audited(tmp_path, "y,p,g\n" + rows.replace(",yes", ",Yes") * 3)
+    assert document is None and "'Yes' in column 'p' differs from 'yes' in column 'y'" in said
+    said, document = audited(tmp_path, "y,p,g\n" + "1,1.0,1\n0,1.0,1.0\n1.0,0,2\n0,0,2.0\n" * 3)
+    assert document["classes"] == ["0", "1"] and set(document["attributes"]["g"]["groups"]) == {"1", "2"}
+    assert "g: '1.0' (3 rows) is read as '1'" in said
+    said, document = audited(tmp_path, "y,p,g\n" + "01,1,3_9\n1,1,39\n01,01,39\n1,01,3_9\n" * 3)
+    assert document["classes"] == ["01", "1"] and set(document["attributes"]["g"]["groups"]) == {"3_9", "39"}
+    said, document = audited(
+        tmp_path, "y,p,g\n" + "true,True,a\nFALSE,False,a\ntrue,False,b\nFALSE,True,b\n" * 3
+    )
+    assert document["classes"] == ["False", "True"]
+    assert document["overall"]["rates"]["accuracy"]["value"] == 0.5
+
+
+def test_compare_reads_by_the_same_rules(tmp_path):  # F17
+    frame = pd.DataFrame(
+        {"k": range(8), "y": [0, 1] * 4, "prediction": [0, 1, 1, 1] * 2, "g": ["a"] * 4 + ["b"] * 4}
+    )
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.astype({"k": float, "y": float}).iloc[::-1].to_parquet(tmp_path / "b.parquet")
+    words = ["--label", "y", "--group", "g", "--draws", 100]
+    result = fvlfp(
+        "compare", tmp_path / "a.csv", tmp_path / "b.parquet", *words, "--key", "k", "--out", tmp_path / "c"
+    )
+    assert result.exit_code == 0, result.output
+    change = json.loads((tmp_path / "c" / "audit.json").read_text())["overall"]["rates"]["accuracy"]
+    assert change["a"] == change["b"] == 0.75
+    result = fvlfp(
+        "compare", tmp_path / "a.csv", tmp_path / "b.parquet", *words, "--key", "", "--out", tmp_path / "d"
+    )
+    assert result.exit_code == 2 and "--key" in result.output
+    for column, value in (("prediction", None), ("g", "A ")):
+        changed = frame.astype({column: object})
+        changed.loc[5, column] = value
+        changed.to_csv(tmp_path / "bad.csv", index=False)
+        result = fvlfp("compare", tmp_path / "a.csv", tmp_path / "bad.csv", *words)
+        assert result.exit_code == 2 and "row 7" in result.output, result.output
+
+
+def test_damaged_parquet_is_one_message(tmp_path):  # F9
+    path = tmp_path / "t.parquet"
+    pd.DataFrame({"y": np.arange(3000) % 2, "p": 1, "g": "a"}).to_parquet(path)
+    whole = path.read_bytes()
+    for start in range(4, len(whole), 97):
+        path.write_bytes(whole[:start] + b"\0" * 40 + whole[start + 40 :])
+        try:
+            read_predictions(path, ["y", "p", "g"])
+        except InputError as error:
+            assert str(path) in str(error)
+
+
+def test_a_column_of_lists_is_no_group(tmp_path):
+    pq.write_table(pa.table({"y": [0, 1], "p": [0, 1], "g": [[1], [2]]}), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="'g' is not in the table"):
+        read_predictions(tmp_path / "t.parquet", ["y", "p", "g"])
+
+
+def test_large_whole_numbers_keep_every_digit(tmp_path):
+    pd.DataFrame({"k": pd.array([2**60 + 1, None], "Int64")}).to_parquet(tmp_path / "t.parquet")
+    assert read_predictions(tmp_path / "t.parquet", ["k"])["k"].tolist()[0] == str(2**60 + 1)
