@@ -14,25 +14,40 @@ What this module does not do:
 - It takes the weights as public. The reports that come with an update (size, balanced accuracy, gap, loss)
   and DSOP's sums are not covered: with `method = "fedavg"` nothing but prompts and sizes goes on to anybody
   else; with FPF or DSOP more does.
-- Its random numbers are torch's, not a cryptographic generator's.
+- A run that is resumed draws new noise. A round that had ended and is run again after a kill is a second
+  release of that round, which `epsilon` does not count.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import os
+import random
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from fvlfp.config import Config
+from fvlfp.config import seed_for
+
+log = logging.getLogger("fvlfp")
 
 
 def clip_update(prompts: Tensor, start: Tensor, clip: float) -> Tensor:
-    """`start` plus the update, shortened to length (L2, all numbers together) at most `clip`."""
-    update = prompts - start.to(prompts.device)
-    return start.to(prompts.device) + update * min(1.0, clip / max(float(update.norm()), 1e-30))
+    """`start` plus the update, shortened to length (L2, all numbers together) at most `clip`.
+
+    The bound holds for what is returned: where `clip` is near the rounding of float32, a sum of rounded
+    numbers may be longer than meant, and is shortened again.
+    """
+    start = start.to(prompts.device)
+    update = prompts - start
+    scale = min(1.0, clip / max(float(update.norm()), 1e-30))
+    out = start + update * scale
+    while scale > 1e-6 and float((out - start).double().norm()) > clip * (1 + 1e-5):
+        scale *= 0.9
+        out = start + update * scale
+    return out if scale > 1e-6 else start.clone()
 
 
 def largest_share(weights: Sequence[float]) -> float:
@@ -50,19 +65,22 @@ def real_multiplier(weights: Sequence[float], *, multiplier: float) -> float:
     return multiplier / (len(weights) * largest_share(weights))
 
 
-def add_noise(prompts: Tensor, std: float, *, seed: int) -> Tensor:
-    """Prompts plus independent Gaussian noise."""
-    noise = torch.randn(prompts.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (prompts.double() + std * noise.to(prompts.device)).to(prompts.dtype)
+def add_noise(prompts: Tensor, std: float, *, name: str) -> Tensor:
+    """Prompts plus independent Gaussian noise, from the operating system's generator: fresh in every run.
 
-
-def noise_seed(cfg: Config, name: str) -> int:
-    """The seed of a round's noise, so that a resumed run adds what the straight one would.
-
-    Whoever knows it can subtract the noise, and clients know the run's seed: a server that means it sets
-    FVLFP_NOISE_KEY to a secret of its own, which never travels.
+    Noise that repeats is none: two runs that differ in one client's update would differ by that update. Only
+    where the environment sets `FVLFP_NOISE_SEED`, as tests do, does it follow from that and from `name`.
     """
-    return cfg.seed_for(f"{name}/{os.environ.get('FVLFP_NOISE_KEY', '')}")
+    seed = os.environ.get("FVLFP_NOISE_SEED")
+    if seed is None:
+        draw = random.SystemRandom().gauss
+        noise = torch.tensor([draw(0.0, 1.0) for _ in range(prompts.numel())], dtype=torch.float64)
+    else:
+        log.warning("FVLFP_NOISE_SEED is set: the noise can be computed and subtracted; for tests only")
+        generator = torch.Generator().manual_seed(seed_for(int(seed), name))
+        noise = torch.randn(prompts.numel(), generator=generator, dtype=torch.float64)
+    noise = noise.reshape(prompts.shape).to(prompts.device)
+    return (prompts.double() + std * noise).to(prompts.dtype)
 
 
 def epsilon(*, multiplier: float, rounds: int, delta: float) -> float:

@@ -18,7 +18,7 @@ from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, Mult
 from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation.checkpoint import ServerState
-from fvlfp.federation.privacy import add_noise, noise_seed, noise_std
+from fvlfp.federation.privacy import add_noise, noise_std
 from fvlfp.federation.protocol import (
     TRAIN,
     ClientReport,
@@ -195,8 +195,8 @@ class FairFusion(FedAvg):
         arrays, _ = super().aggregate_train(server_round, good)
         if arrays is not None and self.cfg.dp_noise > 0:
             std = noise_std(list(self.previous.values()), clip=self.cfg.dp_clip, multiplier=self.cfg.dp_noise)
-            seed = noise_seed(self.cfg, f"noise/round/{self.first_round + server_round}")
+            round_ = f"noise/round/{self.first_round + server_round}"
             arrays = arrays_of(
-                {name: add_noise(tensor, std, seed=seed) for name, tensor in read_arrays(arrays).items()}
+                {name: add_noise(tensor, std, name=round_) for name, tensor in read_arrays(arrays).items()}
             )
         return arrays

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import kstest, norm
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
@@ -152,17 +152,47 @@ def test_no_noise_is_no_privacy():
     assert privacy.epsilon(multiplier=0.0, rounds=1, delta=1e-3) == math.inf
 
 
-def test_a_private_run_is_clipped_noisy_and_repeats(planted, recorded, tmp_path, monkeypatch):
+def test_a_private_run_is_clipped_and_its_noise_is_fresh(planted, recorded, monkeypatch):
     cfg = config(planted, dp_noise=0.5, dp_clip=0.05)
-    first = train(cfg, planted, out=tmp_path, progress=None)
+    first = train(cfg, planted, progress=None)
     for question, reply in recorded:
         sent, back = (read_arrays(m.content, "arrays")["prompts"] for m in (question, reply))
         assert float((back - sent).norm()) <= 0.05 * (1 + 1e-4)
-    assert torch.equal(first.prompts, train(cfg, planted, progress=None).prompts)
-    without = train(config(planted), planted, progress=None)
-    assert not torch.equal(first.prompts, without.prompts)
-    monkeypatch.setenv("FVLFP_NOISE_KEY", "secret")
     assert not torch.equal(first.prompts, train(cfg, planted, progress=None).prompts)
+    monkeypatch.setenv("FVLFP_NOISE_SEED", "7")
+    second = train(cfg, planted, progress=None)
+    assert torch.equal(second.prompts, train(cfg, planted, progress=None).prompts)
+    assert not torch.equal(first.prompts, second.prompts)
+
+
+def test_two_runs_without_one_client_do_not_differ_by_its_update(monkeypatch):
+    """The attack on noise that repeats: subtract two releases that differ in one client's update."""
+    drawn = torch.Generator().manual_seed(0)
+    updates = 0.1 * torch.randn(10, 2, 4, 32, generator=drawn)
+    full, without = updates.mean(0), updates[1:].sum(0) / 10
+    std = privacy.noise_std([1.0] * 10, clip=float(updates[0].norm()), multiplier=1.0)
+
+    def recovered():
+        seen = privacy.add_noise(full, std, name="noise/round/1")
+        seen -= privacy.add_noise(without, std, name="noise/round/1")
+        return float(torch.cosine_similarity(seen.ravel(), updates[0].ravel(), dim=0))
+
+    assert abs(recovered()) < 0.3
+    monkeypatch.setenv("FVLFP_NOISE_SEED", "7")
+    assert recovered() > 0.999
+
+
+def test_fresh_noise_is_gaussian_of_the_right_width():
+    noise = privacy.add_noise(torch.zeros(20_000, dtype=torch.float64), 0.3, name="").numpy()
+    assert kstest(noise / 0.3, "norm").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("clip", [1e-6, 1e-5, 1e-3, 1.0])
+def test_no_honest_client_is_refused_for_rounding(clip):
+    drawn = torch.Generator().manual_seed(1)
+    start, update = torch.randn(4, 8, 512, generator=drawn), torch.randn(4, 8, 512, generator=drawn)
+    moved = (privacy.clip_update(start + update, start, clip) - start).double().norm()
+    assert 0 <= float(moved) <= clip * (1 + 1e-4)
 
 
 def test_an_update_that_is_not_clipped_is_refused(planted, monkeypatch):
