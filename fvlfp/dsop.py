@@ -103,14 +103,29 @@ def moments(
     """What one client sends: feature sums (C, G, d) and counts (C, G), class by group.
 
     z: (n, d); labels: (n,) in [C]; membership: (n, G), soft (rows sum to 1) or one-hot perceived groups.
-    A cell with a count in (0, min_cell) stays home: its sum and its count are sent as zeros.
-    Sums over clients are the sums of the union, so secure aggregation can hide each client's share.
+    No cell with a count in (0, min_cell) is sent, and none can be had by subtraction either: a small cell is
+    added to the largest cell of its class, so that every table of the same rows has the same totals by class,
+    and a class with fewer than `min_cell` rows is left out. Sums over clients are the sums of the union, so
+    secure aggregation can hide each client's share.
     """
     onehot = F.one_hot(labels, n_classes).to(z.dtype)
     counts = torch.einsum("nc,ng->cg", onehot, membership.to(z.dtype))
     sums = torch.einsum("nc,ng,nd->cgd", onehot, membership.to(z.dtype), z)
-    keep = counts >= min_cell
-    return sums * keep[..., None], counts * keep
+    keep = counts.sum(1) >= min_cell
+    return _merge_small(sums * keep[:, None, None], counts * keep[:, None], min_cell)
+
+
+def _merge_small(sums: Tensor, counts: Tensor, min_cell: int) -> tuple[Tensor, Tensor]:
+    """Cells (C, G) with a count in (0, min_cell) go into the largest cell of their class."""
+    small = (counts > 0) & (counts < min_cell)
+    sums, counts = sums.clone(), counts.clone()
+    for c, g in small.nonzero().tolist():
+        to = int(counts[c].argmax())
+        if to != g:
+            sums[c, to] += sums[c, g]
+            counts[c, to] += counts[c, g]
+            sums[c, g], counts[c, g] = 0, 0
+    return sums, counts
 
 
 def group_means(sums: Tensor, counts: Tensor) -> Tensor:

@@ -32,8 +32,9 @@ from fvlfp.data.table import Dataset, read_table
 from fvlfp.errors import InputError
 from fvlfp.federation.checkpoint import Checkpoints
 from fvlfp.federation.client_app import make_client_app
-from fvlfp.federation.protocol import log
+from fvlfp.federation.protocol import MOMENTS, log
 from fvlfp.federation.server_app import serve
+from fvlfp.runs.ledger import Ledger, OwnLimits, split_of
 from fvlfp.runs.save import write_result
 from fvlfp.runs.train import Prepared, Stopwatch, trained_of
 from fvlfp.training.examples import ClientData, Split, encode_table, own_rows, with_groups
@@ -123,12 +124,13 @@ def open_node(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> 
     """The ClientApp of one machine.
 
     node_config: `data` (its table), `client` (its number), and, as needed, `device`, `pretrained`,
-    `model-config`, `prompts`, `min-cell`. On the simulation engine, which sets `partition-id` instead, the
+    `model-config`, `prompts`, and the owner's limits (`OwnLimits`). On the simulation engine, which sets `partition-id` instead, the
     run config's `simulated-data` names the tables, with {} for the number.
 
     Raises:
-        InputError: another model, other words or another config than the server's, a missing table, or a
-            run that would let smaller counts out than this machine's `min-cell`.
+        InputError: another model, other words or another config than the server's, a missing table, a run
+            that would let smaller counts out than this machine's `min-cell`, or more splits or questions
+            than its owner allows.
     """
     own = {key.replace("-", "_"): value for key, value in node_config.items()}
     if "num_partitions" in own and "data" not in own:
@@ -137,11 +139,8 @@ def open_node(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> 
     if "data" not in own or "client" not in own:
         raise InputError("the node config must name this machine's `data` and `client`")
     cfg = config_of(run_config, own)
-    if cfg.min_cell < int(own.get("min_cell", 0)):
-        raise InputError(
-            f"the run asks for min_cell = {cfg.min_cell}; this machine lets out no count under "
-            f"{own['min_cell']}"
-        )
+    limits = OwnLimits.of(node_config)
+    limits.permit(cfg)
     table = Path(cfg.data)
     dataset = read_table(table, label=cfg.label, groups=cfg.groups, prompts=cfg.prompts or None)
     site = Site.open(cfg, dataset.card)
@@ -150,16 +149,45 @@ def open_node(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> 
             f"this machine's model, words or config (fingerprint {site.fingerprint}) are not the run's "
             f"({run_config['fingerprint']})"
         )
+    ledger = Ledger(table.parent / "answers.json", limits)
+    ledger.admit(split_of(table, int(own["client"]), cfg))
     data = site.client(int(own["client"]), dataset, cache=table.parent / "features")
-    return make_client_app(lambda context: data, site.task, cfg)
+    return Remembering(make_client_app(lambda context: data, site.task, cfg), ledger)
+
+
+class Remembering(ClientApp):
+    """A ClientApp whose answers to the question for moments are noted, or refused, before they leave."""
+
+    def __init__(self, app: ClientApp, ledger: Ledger) -> None:
+        super().__init__()
+        self._app, self._ledger = app, ledger
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer one message."""
+        reply = self._app(message, context)
+        if message.metadata.message_type == MOMENTS and reply.has_content():
+            arrays = reply.content.array_records["arrays"]
+            self._ledger.tell_moments(b"".join(arrays[name].data for name in sorted(arrays)))
+        return reply
 
 
 class NodeApp(ClientApp):
     """A ClientApp that is built when its first message arrives, from the Context's run and node config."""
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """Answer one message."""
-        return open_node(context.run_config, context.node_config)(message, context)
+        """Answer one message.
+
+        Raises:
+            InputError, RuntimeError: the answer is an error; its text travels, so what other code says of
+                rows and paths stays in this machine's own log.
+        """
+        try:
+            return open_node(context.run_config, context.node_config)(message, context)
+        except InputError:
+            raise
+        except Exception as error:
+            log.exception("cannot answer")
+            raise RuntimeError(f"{type(error).__name__}; this machine's own log says more") from None
 
 
 def run_server(grid: Grid, run_config: Mapping[str, Any]) -> None:
