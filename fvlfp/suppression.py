@@ -6,7 +6,7 @@ less the cells that are there is the cell that is not. So a row in a small cell 
 have the same totals by class, whatever attributes they are about.
 
 What this module does not do: it hides no row in a cell of `min_cell` or more, and it knows nothing of other
-runs (`fvlfp.runs.memory`).
+runs (`fvlfp.runs.ledger`).
 """
 
 from __future__ import annotations

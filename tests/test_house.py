@@ -24,11 +24,12 @@ MAY_IMPORT = {
     "fpf": set(),
     "robust": set(),
     "peers": {"robust"},
+    "suppression": set(),
     "files": set(),
     "baselines": {"dsop"},
     "data": {"values"},
     "clip": {"config"},
-    "training": {"config", "data", "clip", "cdfp", "dsop", "fpf", "baselines"},
+    "training": {"config", "data", "clip", "cdfp", "dsop", "fpf", "suppression", "baselines"},
     "federation": {"config", "files", "training", "dsop", "fpf", "peers", "robust", "baselines"},
     "audit": {"values"},
     "runs": {"config", "files", "data", "clip", "dsop", "baselines", "training", "federation", "audit"},
@@ -40,7 +41,7 @@ MAY_IMPORT = {
 #: heavy packages -> the parts that may import them
 HEAVY = {
     "flwr": {"federation", "runs"},
-    "torch": {"clip", "cdfp", "dsop", "baselines", "training", "federation", "runs"},
+    "torch": {"clip", "cdfp", "dsop", "suppression", "baselines", "training", "federation", "runs"},
     "open_clip": {"clip"},
     "safetensors": {"federation", "runs"},
 }

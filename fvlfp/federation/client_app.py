@@ -35,7 +35,7 @@ from fvlfp.training.local import Job, LocalResult
 from fvlfp.training.loss import row_weights
 from fvlfp.training.model import Model, model_of, on_device
 from fvlfp.training.readout import Readout
-from fvlfp.training.reports import client_moments, fusion_rule, performance_and_gap, suppress
+from fvlfp.training.reports import client_moments, fusion_rule, performance_and_gap, told
 from fvlfp.training.task import Task
 
 #: The server's question and the client's data -> what was trained.
@@ -135,16 +135,16 @@ def report_on(
 def validation_counts(
     question: CandidatesQuestion, data: ClientData, task: Task, cfg: Config
 ) -> dict[str, Tensor]:
-    """Validation counts (C, C, G) for each candidate and attribute, small cells left out."""
-    model = Readout.of(task, question.model)
-    z = model.live(data.val)
+    """Validation counts (C, C, G) for each candidate and attribute, of the rows in no small cell."""
+    model, val = Readout.of(task, question.model), told(data.val, cfg.min_cell)
+    z = model.live(val)
     arrays: dict[str, Tensor] = {}
     for i, (rank, lam) in enumerate(question.candidates):
         readout = Readout.of(
             task, question.model, projection=question.projection.to_rank(rank, lam), texts=model.texts
         )
-        for name, counts in readout.confusion(data.val, z).items():
-            arrays[count_name(i, name)] = torch.from_numpy(suppress(counts, cfg.min_cell))
+        for name, counts in readout.confusion(val, z).items():
+            arrays[count_name(i, name)] = torch.from_numpy(counts)
     return arrays
 
 
@@ -159,5 +159,4 @@ def start_loss(model: Model, data: ClientData, task: Task, cfg: Config) -> float
 
 def start_counts(model: Model, data: ClientData, task: Task, cfg: Config) -> dict[str, np.ndarray]:
     """Attribute -> validation counts (C, C, G) of a model as it arrived, for FairFed; no small cells."""
-    counts = Readout.of(task, model).confusion(data.val)
-    return {name: suppress(table, cfg.min_cell) for name, table in counts.items()}
+    return Readout.of(task, model).confusion(told(data.val, cfg.min_cell))

@@ -124,8 +124,8 @@ def open_node(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> 
     """The ClientApp of one machine.
 
     node_config: `data` (its table), `client` (its number), and, as needed, `device`, `pretrained`,
-    `model-config`, `prompts`, and the owner's limits (`OwnLimits`). On the simulation engine, which sets `partition-id` instead, the
-    run config's `simulated-data` names the tables, with {} for the number.
+    `model-config`, `prompts`, and the owner's limits (`OwnLimits`). On the simulation engine, which sets
+    `partition-id` instead, the run config's `simulated-data` names the tables, with {} for the number.
 
     Raises:
         InputError: another model, other words or another config than the server's, a missing table, a run

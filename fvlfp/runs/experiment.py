@@ -18,8 +18,8 @@ from fvlfp.config import Config
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
 from fvlfp.files import write_atomically
-from fvlfp.runs.save import write_result
 from fvlfp.runs.predict import predict
+from fvlfp.runs.save import write_result
 from fvlfp.runs.train import Prepared, Trained, load_data, prepare, train
 from fvlfp.training.model import initial_model
 

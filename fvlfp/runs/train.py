@@ -70,9 +70,9 @@ class Prepared:
 class Trained:
     """A finished run.
 
-    model: prompts, FedCLIP's adapter, or with `pooling = "local"` prompts for each client. projection: what to
-    apply at inference. history: one report a round. candidates: the (rank, lambda) pairs tried on validation
-    data. seconds: wall time of training. posthoc: what a post-hoc baseline does on top.
+    model: prompts, FedCLIP's adapter, or with `pooling = "local"` prompts for each client. projection: what
+    to apply at inference. history: one report a round. candidates: the (rank, lambda) pairs tried on
+    validation data. seconds: wall time of training. posthoc: what a post-hoc baseline does on top.
     """
 
     cfg: Config

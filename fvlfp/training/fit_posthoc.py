@@ -25,7 +25,7 @@ from fvlfp.dsop import Projection
 from fvlfp.errors import InputError
 from fvlfp.training.examples import ClientData, Split
 from fvlfp.training.readout import Readout
-from fvlfp.training.reports import suppress
+from fvlfp.training.reports import told
 from fvlfp.training.select import Candidate, choose
 from fvlfp.training.task import Task
 
@@ -114,10 +114,8 @@ def _chosen(
     tried = []
     for candidate in candidates:
         readout = Readout(task, texts, posthoc=PostHoc(candidate))
-        counts = [readout.confusion(client.val) for client in clients]
-        pooled = [
-            np.sum([suppress(table[name], cfg.min_cell) for table in counts], axis=0) for name in task.groups
-        ]
+        counts = [readout.confusion(told(client.val, cfg.min_cell)) for client in clients]
+        pooled = [np.sum([table[name] for table in counts], axis=0) for name in task.groups]
         tried.append(Candidate.judge(candidate.rank, candidate.lam, pooled, min_cell=cfg.min_cell))
     return candidates[choose(tried, tolerance=cfg.tolerance)], tried
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.fpf import GAP_PRIOR, Fusion, balanced_accuracy, recall_gap
+from fvlfp.suppression import countable
 from fvlfp.training.examples import Split
 from fvlfp.training.task import Task
 
@@ -74,9 +75,13 @@ def performance_and_gap(counts: Sequence[np.ndarray], *, min_cell: int) -> tuple
     return perf, max((gap for gap in gaps if gap is not None), default=None)
 
 
-def suppress(counts: np.ndarray, min_cell: int) -> np.ndarray:
-    """`counts` (C, C, G) with every (class, group) cell of fewer than `min_cell` examples set to zero."""
-    return counts * (counts.sum(1, keepdims=True) >= min_cell)
+def told(data: Split, min_cell: int, *, by_group: bool = True) -> Split:
+    """The examples that a client may count in tables that leave it: none in a cell under `min_cell`.
+
+    by_group: cells are class by group, of every attribute; else whole classes.
+    """
+    keep = countable(data.y, data.g.values() if by_group else (), min_cell)
+    return data if bool(keep.all()) else data.take(keep.nonzero().ravel().cpu().numpy())
 
 
 @torch.no_grad()
@@ -86,8 +91,10 @@ def client_moments(
     """Name -> (sums (C, G, d), counts (C, G)) of this client's training features, for DSOP and CDFP.
 
     `prompted/<attribute>` weighs by the frozen model's own reading of the group (no label);
-    `image/<attribute>` by perceived-group labels, and only if the config asks for them.
+    `image/<attribute>` by perceived-group labels, and only if the config asks for them. All tables count the
+    same rows, so that no small cell is the difference of two of them.
     """
+    data = told(data, cfg.min_cell, by_group=cfg.moments_by_label)
     texts = task.group_texts if prompts is None else task.fair_group_texts(prompts)
     out = {}
     for name, words in texts.items():

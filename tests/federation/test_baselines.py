@@ -178,7 +178,7 @@ def test_qfedavg_with_q_0_is_the_plain_mean_of_clients(planted):
 def test_fairfed_follows_its_rule_over_rounds(planted):
     """The weights of every round, recomputed from the prompts each round started from."""
     from fvlfp.baselines.fairfed import fairfed_distance, fairfed_weights
-    from fvlfp.training.reports import suppress
+    from fvlfp.training.reports import told
 
     seen = []
     n = np.array([len(c.train) for c in planted.clients], float)
@@ -187,7 +187,7 @@ def test_fairfed_follows_its_rule_over_rounds(planted):
         texts = planted.task.class_texts(start)
         readout = Readout(planted.task, texts)
         own = [
-            [suppress(t, planted.cfg.min_cell) for _, t in sorted(readout.confusion(c.val).items())]
+            [t for _, t in sorted(readout.confusion(told(c.val, planted.cfg.min_cell)).items())]
             for c in planted.clients
         ]
         everybody = [sum(parts) for parts in zip(*own, strict=True)]

@@ -1,5 +1,6 @@
 """What leaves a client, that sums are enough, and differential privacy for the largest weight."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -248,3 +249,59 @@ def test_nothing_else_leaves_a_client(planted, recorded, method, changes, expect
         seen.setdefault(question.metadata.message_type, set()).update(fields)
         assert set(reply.content) == {"arrays", "metrics"}
     assert seen == expected
+
+
+def subtracted(found):
+    """What a server can have by subtraction: the class totals of one table less those of another."""
+    totals = {name: (sums.sum(1), counts.sum(1)) for name, (sums, counts) in found.items()}
+    for name, (sums, counts) in totals.items():
+        for other, (sums_2, counts_2) in totals.items():
+            yield name, other, sums - sums_2, counts - counts_2
+
+
+@pytest.mark.parametrize("method", ["fvlfp-labels", "fvlfp"])
+@pytest.mark.parametrize("alone", [1, 3])
+def test_no_small_cell_is_the_difference_of_two_tables(planted, method, alone):
+    """The attack: `prompted` and `image` sums of the same rows, or of two attributes; before, cosine 1."""
+    from fvlfp.training.reports import client_moments
+
+    cfg, data = config(planted, method, min_cell=5), planted.clients[3].train
+    g = {name: groups.clone() for name, groups in data.g.items()}
+    rows = (data.y == 0).nonzero().ravel()
+    g["shape"][rows], g["shape"][rows[:alone]] = 0, 1  # `alone` images of class 0 are in group 1
+    data = dataclasses.replace(data, g=g)
+    secret = data.z[rows[:alone]].sum(0)
+    found = client_moments(data, planted.task, cfg, None)
+    fair = client_moments(data, planted.task, cfg, planted.task.initial + 0.3)  # asked again, in other words
+    tables = found | {f"fair/{name}": pair for name, pair in fair.items()}
+    for name, other, sums, counts in subtracted(tables):
+        assert counts.abs().max() < 1e-2, (name, other)
+        assert sums.norm(dim=-1).max() < 1e-2, (name, other)
+    if method == "fvlfp-labels":  # what would be had without: all rows less those of the kept cell
+        left = data.z[rows].sum(0) - data.z[rows[alone:]].sum(0)
+        assert float(torch.cosine_similarity(left, secret, dim=0)) > 0.999
+        assert found["image/shape"][1][0].tolist()[1] == 0
+
+
+def test_no_soft_count_under_min_cell_leaves_with_two_attributes(planted):
+    from fvlfp.training.reports import client_moments
+
+    for min_cell in (5, 40, 60):
+        for client in planted.clients:
+            found = client_moments(client.train, planted.task, config(planted, min_cell=min_cell), None)
+            for _, counts in found.values():
+                assert not ((counts > 1e-6) & (counts < min_cell)).any()
+
+
+def test_validation_tables_of_two_attributes_count_the_same_rows(planted, recorded):
+    """Else a cell of two rows is a class's total in one table less what is left in the other."""
+    train(config(planted, "fvlfp", rounds=1, min_cell=12), planted, progress=None)
+    seen = 0
+    for question, reply in recorded:
+        if question.metadata.message_type == "evaluate":
+            tables = read_arrays(reply.content, "arrays")
+            by_class = {tuple(table.sum((1, 2)).tolist()) for table in tables.values()}
+            assert len(by_class) == 1
+            assert all(((t.sum(1) == 0) | (t.sum(1) >= 12)).all() for t in tables.values())
+            seen += 1
+    assert seen == len(planted.clients)
