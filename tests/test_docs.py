@@ -13,6 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from docs.build import with_alt_texts, with_mathml, write_lesson
+from docs.diagrams import DRAWINGS, drawn
 from fvlfp.course.tour import lessons
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,3 +92,16 @@ def test_every_figure_of_a_lesson_has_a_description_above_it():
             elif re.search(r"plt\.subplots|^plots\.", cell.source, re.MULTILINE):
                 assert waiting > 0, f"{lesson.stem}: {cell.source[:60]}"
                 waiting -= 1
+
+
+def test_notebooks_hold_the_diagrams_that_the_script_draws():
+    """Every diagram that a cell shows is attached, as docs/diagrams.py draws it, and described in words."""
+    shown = set()
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            wanted = drawn(cell.source) if cell.cell_type == "markdown" else {}
+            assert cell.get("attachments", {}) == wanted, f"{path.name}: run python docs/diagrams.py"
+            assert cell.source.count("(attachment:") == len(wanted)
+            assert len(re.findall(r"!\[[^\]]{40,}\]\(attachment:", cell.source)) == len(wanted)
+            shown |= set(wanted)
+    assert shown == {f"{name}.svg" for name in DRAWINGS}
