@@ -173,9 +173,15 @@ def audit_clip(
     table: Annotated[Path, typer.Argument(help=TABLE)],
     label: Annotated[str, typer.Option(help="Label column.")],
     group: Group,
-    model: Annotated[str, typer.Option(help="open_clip name; toyclip is built in.")] = "toyclip",
+    model: Annotated[
+        str, typer.Option(help="open_clip name, local-dir:FOLDER or hf-hub:NAME; toyclip is built in.")
+    ] = "toyclip",
     pretrained: Annotated[str, typer.Option(help="A tag open_clip knows, or a weights file.")] = "",
     model_config: Annotated[Path | None, typer.Option(help="open_clip config JSON.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Image mean: R,G,B; default: what is stated.")] = None,
+    std: Annotated[str | None, typer.Option(help="Image standard deviation: R,G,B.")] = None,
+    interpolation: Annotated[str | None, typer.Option(help="bicubic or bilinear.")] = None,
+    resize: Annotated[str | None, typer.Option(help="shortest, longest or squash.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Data card; default: NAME.card.toml.")] = None,
     cross: Annotated[bool, typer.Option(help="Also cross all groups.")] = False,
     k: Annotated[int | None, typer.Option(help="MaxSkew@k: how many come first; default: n/10.")] = None,
@@ -191,7 +197,8 @@ def audit_clip(
 ) -> None:
     """Audit a CLIP, zero-shot.
 
-    Example: fvlfp audit clip faces.csv --model ViT-B-16 --pretrained openai --label age --group gender
+    Example: fvlfp audit clip faces.csv --label age --group gender --model ViT-B-16-quickgelu
+    --pretrained openai
     """
     from fvlfp.clip.encoder import Encoder
     from fvlfp.data.table import read_table
@@ -200,10 +207,14 @@ def audit_clip(
     dataset = read_table(table, label=label, groups=group, prompts=prompts, skip_bad=skip_bad)
     for line in dataset.skipped:
         typer.echo(f"left out: {line}", err=True)
-    encoder = Encoder.load(model, pretrained=pretrained, model_config=model_config or "", device=device)
+    steps = {"mean": mean, "std": std, "interpolation": interpolation, "resize": resize}
+    encoder = Encoder.load(
+        model, pretrained=pretrained, model_config=model_config or "", device=device, preprocess=steps
+    )
+    tell([f"{what} stated by {origin}" for what, origin in encoder.unstated().items()])
     options: dict[str, Any] = {"label": label, "cross": cross, "k": k, "target": target}
     options |= {"draws": draws, "seed": seed}
-    files = {"model": model, "pretrained": pretrained or None, "model_config": model_config}
+    files = {"model": model, "pretrained": pretrained or None, "model_config": model_config, **steps}
     again = command_line(
         *("audit", "clip", table),
         **{**options, "group": group, **files, "prompts": prompts, "harmful_words": harmful},

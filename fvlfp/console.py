@@ -16,15 +16,21 @@ from fvlfp.errors import InputError
 
 def command_line(*words: str | Path, **options: Any) -> str:
     """The command that gives the same numbers; of a path outside this folder only the name is told."""
-    parts = ["fvlfp", *(w.name if isinstance(w, Path) and w.is_absolute() else str(w) for w in words)]
+    parts = ["fvlfp", *map(_without_folder, words)]
     for name, value in options.items():
         flag = f"--{name.replace('_', '-')}"
         if value is True:
             parts.append(flag)
         elif value is not None and value is not False:
             for one in value if isinstance(value, list) else [value]:
-                parts += [flag, one.name if isinstance(one, Path) and one.is_absolute() else str(one)]
+                parts += [flag, _without_folder(one)]
     return shlex.join([*parts, "--out", "DIR"])
+
+
+def _without_folder(word: Any) -> str:
+    """`/home/me/faces.csv` as `faces.csv`, `local-dir:/home/me/clip` as `local-dir:clip`."""
+    schema, colon, path = str(word).rpartition(":")
+    return schema + colon + (Path(path).name if path.startswith("/") else path)
 
 
 def tell(remarks: list[str]) -> None:

@@ -21,3 +21,8 @@ def did_you_mean(value: object, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the known name nearest to `value`, or an empty string."""
     near = difflib.get_close_matches(str(value), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its kind where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -43,7 +43,7 @@ HEAVY = {
     "flwr": {"federation", "runs"},
     "torch": {"clip", "cdfp", "dsop", "suppression", "baselines", "training", "federation", "runs"},
     "open_clip": {"clip"},
-    "safetensors": {"federation", "runs"},
+    "safetensors": {"clip", "federation", "runs"},
 }
 
 

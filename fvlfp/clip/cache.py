@@ -23,7 +23,7 @@ def features(
 ) -> np.ndarray:
     """Image features (n, d) float32, read from `cache` where they are there already.
 
-    Images are taken in blocks of 2048. The key of a block is the sha256 of the weights, of the image
+    Images are taken in blocks of 2048. The key of a block is the sha256 of weights, config, image
     transform and of every image in it, so neither a new model nor a changed picture can meet an old
     feature. A block's file is written beside its place and then renamed: a killed run leaves no half
     file, and the next one goes on where it stopped. Blocks found are mapped, not read, until they are put
@@ -57,7 +57,8 @@ _BLOCK = 2048
 
 def _cache_file(encoder: Encoder, images: Sequence[Any], part: range, cache: Path) -> Path:
     made_of = encoder.provenance
-    key = hashlib.sha256(f"{made_of['weights_sha256']}{made_of['transform']}{encoder.device.type}".encode())
+    model = [made_of.get(key) for key in ("weights_sha256", "config_sha256", "transform")]
+    key = hashlib.sha256(f"{model} {encoder.device.type}".encode())
     for i in part:
         key.update(picture_digest(images, i))
     return cache / f"{key.hexdigest()}.npy"

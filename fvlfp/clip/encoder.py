@@ -6,9 +6,9 @@ only when a `pretrained` *tag* is asked for).
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fvlfp.clip.build import build_model, build_tokenizer, versions
+from fvlfp.clip.causal_text import CausalTextTower
+from fvlfp.clip.image_tower import ImageTower
+from fvlfp.clip.lookup import look_up
+from fvlfp.clip.preprocess import NOBODY
+from fvlfp.clip.stated import config_sha256
 from fvlfp.clip.text_tower import TextTower
-from fvlfp.clip.weights import check_tag, file_sha256, has_quick_gelu, register, state_sha256
+from fvlfp.clip.towers import open_text_tower
+from fvlfp.clip.weights import file_sha256, has_quick_gelu, load_weights
+from fvlfp.clip.whole_text import whole_tokens
 from fvlfp.errors import InputError
-
-#: The built-in model, trained on drawn faces by data_prep/tiny_clip.py.
-TOYCLIP = Path(__file__).parent / "toyclip"
 
 #: Images in one pass of the tower: benchmarks/speed.py finds no CPU gain beyond some tens.
 BATCH = 64
@@ -46,9 +51,10 @@ class Encoder:
     """The frozen towers of one open_clip model.
 
     Attributes:
-        text: the text tower, which takes prompts.
+        text: the text tower, which takes prompts; InputError for a tower that takes none.
         scale: `s = exp(logit_scale)`, the factor between cosine and logit.
-        provenance: name, weights sha256, activation, image transform, dtype, device, versions.
+        provenance: name, sha256 of weights and config, what was done to the weights, activation and image
+            transform with who states them, dtype, device, versions.
     """
 
     def __init__(
@@ -60,10 +66,20 @@ class Encoder:
         self._layout = torch.channels_last if resnet else torch.contiguous_format
         self.model.visual.to(memory_format=self._layout)
         self.transform = transform
-        self.text = TextTower(model, tokenizer)
+        self.tokenizer = tokenizer
         self.scale = float(model.logit_scale.exp())
-        self.device = self.text.device
+        self.device = model.logit_scale.device
         self.provenance = provenance
+
+    def unstated(self) -> dict[str, str]:
+        """What neither the user nor a file states, "transform" or "activation", and what was taken."""
+        origins = {what: str(self.provenance.get(f"{what}_origin")) for what in ("transform", "activation")}
+        return {what: origin for what, origin in origins.items() if origin.startswith(NOBODY)}
+
+    @cached_property
+    def text(self) -> TextTower:
+        """The text tower, opened when first asked for: an audit needs none that takes prompts."""
+        return open_text_tower(self.model, self.tokenizer)
 
     @classmethod
     def load(
@@ -73,55 +89,54 @@ class Encoder:
         pretrained: str = "",
         model_config: str | Path = "",
         device: str = "auto",
+        preprocess: Mapping[str, Any] | None = None,
+        text_prompts: bool = False,
+        vision_prompts: bool = False,
     ) -> Encoder:
         """Load a frozen CLIP.
 
-        model: "toyclip" (built in, no download), or a name open_clip knows, or the name that
-            `model_config` defines.
+        model: "toyclip" (built in, no download), a name open_clip knows, the name that `model_config`
+            defines, "local-dir:FOLDER" (weights beside open_clip_config.json, or a saved CLIPModel of
+            transformers), or "hf-hub:OWNER/NAME".
         pretrained: a tag open_clip knows for `model`, or the path of a weights file.
         model_config: an open_clip config JSON, for a model open_clip does not know by name.
+        preprocess: steps of the image transform that are given here: mean, std, interpolation, resize; see
+            `Preprocess`. The others are those of a config beside the weights, of the tag, or OpenAI's.
+        text_prompts, vision_prompts: prompts are to be put into this tower; a tower that cannot take them
+            is refused before the weights are loaded.
 
         Raises:
-            InputError: unknown model or tag, missing file, weights of another model, or an activation
-                (quick_gelu) that is not the one the weights were trained with.
+            InputError: unknown model or tag, missing, damaged or contradictory files, weights of another
+                model, an option that would not be used, or an activation (quick_gelu) that is not the one
+                the weights were trained with.
         """
-        if model == "toyclip":
-            model_config = TOYCLIP / "ToyCLIP-64.json"
-            pretrained = str(TOYCLIP / "toyclip64_fp16.safetensors")
-        import open_clip  # takes seconds, and config errors should not wait for it
-
-        name, config = register(open_clip, model, model_config)
-        if not pretrained:
-            raise InputError(f"model {name!r} needs weights: give a tag or a file as `pretrained`")
-        is_file = Path(pretrained).is_file()
-        if not is_file:
-            check_tag(open_clip, name, pretrained, config)
         where = pick_device(device)
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                # weights_only is open_clip's default for .pt files; .safetensors cannot hold code.
-                made, _, transform = open_clip.create_model_and_transforms(
-                    name, pretrained=pretrained, device=where
-                )
-        except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"{pretrained} does not hold the weights of {name}: {first}") from error
-        for warning in caught:
-            if "QuickGELU" in str(warning.message):
-                raise InputError(f"wrong activation for {name}, {pretrained}: {warning.message}")
-        tokenizer = open_clip.get_tokenizer(name)
+        source = look_up(model, pretrained, model_config)
+        steps = source.preprocess.override(preprocess or {})
+        made = build_model(source.name, source.config)
+        transform = steps.transform(made.visual.image_size)
+        tokenizer = build_tokenizer(source.name, source.config, source.tokenizer_files)
+        if text_prompts:
+            open_text_tower(made, tokenizer)
+        if vision_prompts:
+            ImageTower(made, transform)
+        weights = source.fetch()
+        done = load_weights(made, source.name, weights)
         provenance = {
-            "model": name,
-            "pretrained": Path(pretrained).name if is_file else pretrained,
-            "weights_sha256": file_sha256(Path(pretrained)) if is_file else state_sha256(made),
+            "model": source.name,
+            "pretrained": source.pretrained,
+            "weights_sha256": file_sha256(weights),
+            "weights_read": "; ".join(done) or "as they are",
+            "config_sha256": config_sha256(source.config),
             "activation": "quick_gelu" if has_quick_gelu(made) else "gelu",
+            "activation_origin": source.activation_origin,
             "transform": " ".join(str(transform).split()),
+            "transform_origin": steps.origin,
             "dtype": "float32",
             "device": str(where),
-            "versions": {"torch": torch.__version__, "open_clip": open_clip.__version__},
+            "versions": versions(),
         }
-        return cls(made, transform, tokenizer, provenance)
+        return cls(made.to(where), transform, tokenizer, provenance)
 
     def encode_images(self, images: Sequence[Any], *, batch: int = BATCH) -> np.ndarray:
         """Unit image embeddings `z = f(x)/|f(x)|` (n, d) float32 of a sequence of PIL images."""
@@ -157,11 +172,16 @@ class Encoder:
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str], *, batch: int = 512) -> Tensor:
-        """Unit text embeddings (len(texts), d) float32, on the encoder's device."""
-        parts = [
-            self.text.encode(self.text.tokenize(texts[i : i + batch])) for i in range(0, len(texts), batch)
-        ]
-        return torch.cat(parts)
+        """Unit text embeddings (len(texts), d) float32, on the encoder's device.
+
+        Raises:
+            InputError: naming the text that is longer than the tower's context.
+        """
+        parts = [texts[i : i + batch] for i in range(0, len(texts), batch)]
+        if CausalTextTower.fits(self.model, self.tokenizer):  # the same numbers, several times faster
+            return torch.cat([self.text.encode(self.text.tokenize(part)) for part in parts])
+        ids = (whole_tokens(self.tokenizer, part).to(self.device) for part in parts)
+        return torch.cat([F.normalize(self.model.encode_text(one).float(), dim=-1) for one in ids])
 
 
 def _pixels(transform: Callable[[Any], Tensor], images: Sequence[Any], i: int) -> Tensor:

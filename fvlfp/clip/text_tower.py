@@ -1,14 +1,16 @@
-"""Prompts, and the frozen text tower opened up so that prompts can be put into it.
+"""Prompts, and frozen text towers opened up so that prompts can be put into them.
 
 A prompt is one tensor `P` (L, n_ctx, width). `P[0]` are context vectors in front of the class words
-(CoOp, Zhou et al. 2022); `P[1:]` replace the context positions at the input of deeper blocks (MaPLe,
+(CoOp, Zhou et al. 2022); `P[1:]` act on the context positions at the input of deeper blocks (MaPLe,
 VPT-deep). Nothing else is trained, nothing else travels.
 
-What this module does not do: it trains nothing, and it holds no image.
+What this module does not do: it trains nothing, and it holds no image. The two kinds of tower are in
+`fvlfp.clip.causal_text` and `fvlfp.clip.whole_text`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +24,10 @@ from fvlfp.errors import InputError
 
 @dataclass(frozen=True)
 class Tokens:
-    """Token ids of C texts, cut to the longest of them.
+    """Token ids of C texts.
 
-    ids: (C, T) int64, `T = 1 + n_ctx + longest phrase + 1`; the `n_ctx` places are filled with zeros.
-    last: (C,) int64, the place of the end-of-text token of each.
+    ids: (C, T) int64; the `n_ctx` places of the context are filled with zeros.
+    last: (C,) int64, the place of each text where the tower's output is read.
     n_ctx: context places that a prompt will fill; 0 for plain texts.
     """
 
@@ -45,86 +47,75 @@ class Tokens:
         return Tokens(torch.cat(ids), torch.cat([part.last for part in parts]), parts[0].n_ctx)
 
 
-class TextTower:
-    """The text tower `h` of an open_clip model, frozen.
+class TextTower(ABC):
+    """The text tower `h` of an open_clip model, frozen, with places for prompts.
 
-    The tower is causal and its output is read at the end-of-text token. Four things follow, all exact (tests
-    compare with open_clip's own `encode_text`): nothing after that token matters, so texts are cut to the
-    longest of the batch instead of being padded to 77 tokens; start-of-text sees only itself, so its states
-    are computed once, ever; the context in front of the class words is the same for all classes, so it is
-    computed once a prompt; and the last block is computed at end-of-text only.
-
-    Raises:
-        InputError: for a tower that is not causal or does not read its output at end-of-text
-            (SigLIP, Hugging Face towers): prompts would need other mechanics there.
+    Attributes:
+        tokenizer, context_length: those of the model. blocks: its transformer blocks, taken apart.
+        width: numbers in a token's state.
     """
 
     def __init__(self, model: nn.Module, tokenizer: Any) -> None:
-        tower: Any = getattr(model, "text", model)  # CLIP keeps the parts on the model itself
-        pool = getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
-        fits = (
-            pool in ("argmax", "eos")
-            and getattr(tower, "attn_mask", None) is not None
-            and getattr(tower, "cls_emb", None) is None
-            and getattr(getattr(tower, "transformer", None), "batch_first", False)
-            and all(isinstance(block.attn, nn.MultiheadAttention) for block in tower.transformer.resblocks)
-            and hasattr(tokenizer, "sot_token_id")
-        )
-        if not fits:
-            raise InputError(
-                "this model's text tower cannot take prompts: it must be causal, read its output at "
-                "end-of-text, and use open_clip's own blocks and tokenizer"
-            )
+        tower = inner_tower(model)
         self.tokenizer = tokenizer
         self.context_length: int = tower.context_length
         self.blocks = [Block(block) for block in tower.transformer.resblocks]
         self.width: int = tower.token_embedding.weight.shape[1]
         self._embedding: nn.Embedding = tower.token_embedding
         self._position: Tensor = tower.positional_embedding.detach()
-        self._mask: Tensor = tower.attn_mask
+        self._mask: Tensor | None = tower.attn_mask
         self._norm: nn.Module = tower.ln_final
         self._project: Any = tower.text_projection
-        self._start = self._states_of_start()
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self._position.device
 
+    @abstractmethod
     def tokenize(self, texts: list[str], n_ctx: int = 0) -> Tokens:
-        """Start-of-text, `n_ctx` free places, the text, end-of-text.
+        """The texts with `n_ctx` free places in front of their words.
 
         Raises:
             InputError: naming the text that is longer than the tower's context.
         """
-        rows = [list(self.tokenizer.encode(text)) for text in texts]
-        longest = self.context_length - 2 - n_ctx
-        for text, row in zip(texts, rows, strict=True):
-            if len(row) > longest:
-                raise InputError(f"text of {len(row)} tokens, at most {longest} fit: {text!r}")
-        width = max(len(row) for row in rows)
-        start, end = self.tokenizer.sot_token_id, self.tokenizer.eot_token_id
-        ids = torch.zeros(len(rows), 2 + n_ctx + width, dtype=torch.long)
-        ids[:, 0] = start
-        for i, row in enumerate(rows):
-            ids[i, 1 + n_ctx : 1 + n_ctx + len(row)] = torch.tensor(row, dtype=torch.long)
-            ids[i, 1 + n_ctx + len(row)] = end
-        last = torch.tensor([1 + n_ctx + len(row) for row in rows])
-        return Tokens(ids, last, n_ctx).to(self.device)
+
+    @abstractmethod
+    def encode_layers(self, tokens: Tokens, prompts: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """`encode`, and the state (..., C, width) after each block where the output is read, for CDFP's
+        `layers`."""
 
     def encode(self, tokens: Tokens, prompts: Tensor | None = None) -> Tensor:
         """Unit text embeddings (..., C, d) float32.
 
         prompts: (..., L, n_ctx, width), any number of prompts at once, or None for plain texts (C, d).
         """
-        return self._out(self._layers(tokens, prompts)[-1])
+        return self.encode_layers(tokens, prompts)[0]
 
-    def encode_layers(self, tokens: Tokens, prompts: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """`encode`, and the end-of-text state (..., C, width) after each block, for CDFP's `layers`."""
-        *inner, final = self._layers(tokens, prompts)
-        rows = torch.arange(len(tokens.last), device=self.device)
-        at_end = tokens.last - tokens.n_ctx - 1
-        return self._out(final), [*(x[..., rows, at_end, :] for x in inner), final]
+    @abstractmethod
+    def initial_prompts(self, phrase: str, *, n_ctx: int, depth: int, generator: torch.Generator) -> Tensor:
+        """Prompts (depth, n_ctx, width) with which the tower still says exactly `phrase`.
+
+        Layer 0 holds the word embeddings of `phrase` (e.g. "a photo of a"), and deeper layers change
+        nothing. Training therefore starts at the hand-written prompt, not near it. If the phrase is
+        shorter than `n_ctx`, small random vectors (sd 0.02) stand in front of it.
+
+        Raises:
+            InputError: depth beyond the tower's blocks, or a phrase longer than `n_ctx` tokens.
+        """
+
+    def _first_prompt(self, words: list[int], phrase: str, n_ctx: int, generator: torch.Generator) -> Tensor:
+        """Layer 0 (n_ctx, width): small random vectors, then the embeddings of the phrase's tokens."""
+        if len(words) > n_ctx:
+            raise InputError(f"n_ctx = {n_ctx} is less than the {len(words)} tokens of {phrase!r}")
+        first = 0.02 * torch.randn(n_ctx, self.width, generator=generator).to(self.device)
+        if words:
+            first[n_ctx - len(words) :] = self._embedding(torch.tensor(words, device=self.device))
+        return first
+
+    def _check_depth(self, depth: int) -> None:
+        if depth > len(self.blocks):
+            raise InputError(f"depth = {depth}: this text tower has {len(self.blocks)} layers")
 
     def _out(self, x: Tensor) -> Tensor:
         out = self._norm(x)
@@ -132,84 +123,23 @@ class TextTower:
             out = self._project(out) if callable(self._project) else out @ self._project
         return F.normalize(out.float(), dim=-1)
 
-    def _layers(self, tokens: Tokens, prompts: Tensor | None) -> list[Tensor]:
-        """States of the words after each block (..., C, S, width); after the last one, where only the
-        end-of-text is read, (..., C, width).
 
-        Inside, `before` is start-of-text and context (K, 1 + n_ctx, width), one for all C texts of each of
-        K prompts; `words` is what follows (K C, S, width), in front of the first block still (C, S, width).
-        """
-        if prompts is None:  # no context, in no layer
-            prompts = self._position.new_zeros(len(self.blocks), 0, self.width)
-        lead = prompts.shape[:-3]
-        # Prompts out of a message lie on the CPU: they follow the tower, device and dtype alike.
-        deep = prompts.reshape(lead.numel(), *prompts.shape[-3:]).to(self._position)
-        n_prompts, depth, n_before = len(deep), deep.shape[1], 1 + deep.shape[2]
-        n_texts, total = tokens.ids.shape
-        rows = torch.arange(n_texts, device=self.device).repeat(n_prompts)
-        places, mask = self._position[:total], self._mask[:total, :total]
-        words = (self._embedding(tokens.ids[:, n_before:]) + places[n_before:]).detach()
-        states = []
-        for layer, block in enumerate(self.blocks):
-            if layer < depth:
-                context = deep[:, layer] + places[1:n_before] if layer == 0 else deep[:, layer]
-                before = torch.cat([self._start[layer].expand(n_prompts, 1, -1), context], 1)
-            keys = block.keys(before)
-            k, v = (
-                torch.cat(
-                    [
-                        shared[:, None].expand(-1, n_texts, -1, -1, -1),
-                        own.unflatten(0, (-1, n_texts)).expand(n_prompts, -1, -1, -1, -1),
-                    ],
-                    dim=3,
-                ).flatten(0, 1)
-                for shared, own in zip(keys, block.keys(words), strict=True)
-            )
-            if layer + 1 < len(self.blocks):
-                if layer + 1 >= depth and n_before > 1:
-                    before = block(before, keys, mask[:n_before, :n_before])
-                words = block(words, (k, v), mask[n_before:])
-                states.append(words)
-            else:
-                at_end = tokens.last[rows] - n_before
-                ends = words[torch.arange(len(words), device=self.device), at_end[: len(words)], None]
-                states.append(block(ends, (k, v), mask[tokens.last[rows], None, None])[:, 0])
-        return [x.unflatten(0, (*lead, n_texts)) for x in states]
+def inner_tower(model: nn.Module) -> Any:
+    """The module with the text tower's parts: open_clip's CLIP keeps them on the model itself."""
+    return getattr(model, "text", model)
 
-    @torch.no_grad()
-    def _states_of_start(self) -> Tensor:
-        """Start-of-text at the input of each block (layers, width): it sees only itself."""
-        x = self._embedding.weight[self.tokenizer.sot_token_id][None, None] + self._position[:1]
-        states = []
-        for block in self.blocks:
-            states.append(x[0, 0])
-            x = block(x, block.keys(x), None)
-        return torch.stack(states)
 
-    @torch.no_grad()
-    def initial_prompts(self, phrase: str, *, n_ctx: int, depth: int, generator: torch.Generator) -> Tensor:
-        """Prompts (depth, n_ctx, width) with which the tower still says exactly `phrase`.
+def pool_of(tower: Any) -> str | None:
+    """Where a tower's output is read, as open_clip calls it."""
+    return getattr(tower, "text_pool_type", getattr(tower, "pool_type", None))
 
-        Layer 0 holds the word embeddings of `phrase` (e.g. "a photo of a"). Deeper layers hold the
-        states these words have there anyway: the tower is causal, so they do not depend on the class
-        words behind them. Training therefore starts at the hand-written prompt, not near it. If the
-        phrase is shorter than `n_ctx`, small random vectors (sd 0.02) stand in front of it.
 
-        Raises:
-            InputError: depth beyond the tower's blocks, or a phrase longer than `n_ctx` tokens.
-        """
-        if depth > len(self.blocks):
-            raise InputError(f"depth = {depth}: this text tower has {len(self.blocks)} layers")
-        words = list(self.tokenizer.encode(phrase))
-        if len(words) > n_ctx:
-            raise InputError(f"n_ctx = {n_ctx} is less than the {len(words)} tokens of {phrase!r}")
-        first = 0.02 * torch.randn(n_ctx, self.width, generator=generator).to(self.device)
-        if words:
-            ids = torch.tensor(words, device=self.device)
-            first[n_ctx - len(words) :] = self._embedding(ids)
-        x = torch.cat([self._start[0][None], first + self._position[1 : 1 + n_ctx]])[None]
-        layers = [first]
-        for block in self.blocks[: depth - 1]:
-            x = block(x, block.keys(x), self._mask[: 1 + n_ctx, : 1 + n_ctx])
-            layers.append(x[0, 1:])
-        return torch.stack(layers).float().clone()
+def of_open_clip(tower: Any) -> bool:
+    """Whether a tower is open_clip's own transformer, of whole blocks, without a class token of its own."""
+    return (
+        getattr(tower, "cls_emb", None) is None
+        and hasattr(tower, "positional_embedding")
+        and not getattr(tower, "use_pad_mask", False)
+        and getattr(getattr(tower, "transformer", None), "batch_first", False)
+        and all(isinstance(block.attn, nn.MultiheadAttention) for block in tower.transformer.resblocks)
+    )

@@ -26,6 +26,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fvlfp.clip.encoder import Encoder
+from fvlfp.clip.lookup import PLACES
 from fvlfp.config import Config
 from fvlfp.data.card import Card
 from fvlfp.data.table import Dataset, read_table
@@ -36,7 +37,7 @@ from fvlfp.federation.protocol import MOMENTS, log
 from fvlfp.federation.server_app import serve
 from fvlfp.runs.ledger import Ledger, OwnLimits, split_of
 from fvlfp.runs.save import write_result
-from fvlfp.runs.train import Prepared, Stopwatch, trained_of
+from fvlfp.runs.train import Prepared, Stopwatch, load_encoder, trained_of
 from fvlfp.training.examples import ClientData, Split, encode_table, own_rows, with_groups
 from fvlfp.training.task import Task
 
@@ -60,9 +61,7 @@ class Site:
         Raises:
             InputError: unknown model or weights, or words missing from the card.
         """
-        encoder = Encoder.load(
-            cfg.model, pretrained=cfg.pretrained, model_config=cfg.model_config, device=cfg.device
-        )
+        encoder = load_encoder(cfg)
         task = Task.make(encoder, card, cfg)
         words: list[Any] = [card.templates, task.classes, card.class_texts(cfg.label)]
         words += [[name, card.group_texts(name)] for name in cfg.groups]
@@ -117,6 +116,10 @@ def config_of(run_config: Mapping[str, Any], own: Mapping[str, Any]) -> Config:
         raise InputError("the run config holds no `agreed` config: start runs with deploy/trial.py") from None
     if not isinstance(values, dict) or set(values) & set(OF_ONE_MACHINE):
         raise InputError("the run config sets keys that belong to one machine")
+    if str(values.get("model", "")).startswith(PLACES):  # or a run could send a node to any address
+        raise InputError(
+            "the run config names a place for the model; a node loads its own pretrained and model_config"
+        )
     return Config.make(**values, **{key: str(own[key]) for key in OF_ONE_MACHINE if key in own})
 
 

@@ -121,6 +121,22 @@ def load_data(cfg: Config, *, skip_bad: bool = False) -> Dataset:
     )
 
 
+def load_encoder(cfg: Config) -> Encoder:
+    """The frozen model of a run.
+
+    Raises:
+        InputError: see `Encoder.load`; a tower that the run must prompt and that takes no prompts.
+    """
+    return Encoder.load(
+        cfg.model,
+        pretrained=cfg.pretrained,
+        model_config=cfg.model_config,
+        device=cfg.device,
+        text_prompts=True,
+        vision_prompts=cfg.vision_ctx > 0,
+    )
+
+
 def prepare(
     cfg: Config,
     *,
@@ -141,9 +157,7 @@ def prepare(
     frame = dataset.frame.reset_index(drop=True)
     check_columns(frame, cfg)
     if encoder is None:
-        encoder = Encoder.load(
-            cfg.model, pretrained=cfg.pretrained, model_config=cfg.model_config, device=cfg.device
-        )
+        encoder = load_encoder(cfg)
     task = Task.make(encoder, dataset.card, cfg)
     started = time.perf_counter()
     everything = encode_table(dataset, encoder, task, cfg, cache=cache or default_cache(), quiet=quiet)
