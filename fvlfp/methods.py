@@ -1,11 +1,13 @@
-"""The names that `method=` takes: the full method, its components, and every baseline (METHOD.md: Baselines).
+"""The names that `method=` takes (METHOD.md: Baselines), and what each reads, sends and refuses.
 
 A method is a setting of config keys and nothing else. What this module does not do: hold defaults (that is
-`fvlfp.config`) or any code of a method.
+`fvlfp.options`) or any code of a method.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 #: every component off: standard federated averaging of deep prompts
@@ -43,4 +45,58 @@ METHODS: dict[str, dict[str, Any]] = {
     "leace": _FEDAVG | {"posthoc": "leace"},
     "leace-prompted": _FEDAVG | {"posthoc": "leace-prompted"},
     "thresholds": _FEDAVG | {"posthoc": "thresholds"},
+}
+
+#: what makes a run the method that it is called by; other keys may be changed freely
+IDENTITY = ("depth", "rounds", "pooling", "fusion", "tune", "posthoc", "cell_balanced", "groups_from")
+
+
+@dataclass(frozen=True)
+class Trait:
+    """What one value of one key entails.
+
+    reads: where perceived-group labels are read, of `training`, `validation`, `inference`. sends: what a
+    client sends besides a model and a report. needs: key -> the value that it must have beside this one,
+    because any other would do nothing, or break.
+    """
+
+    reads: tuple[str, ...] = ()
+    sends: str = ""
+    needs: Mapping[str, Any] = field(default_factory=dict)
+
+
+#: no projection, and one global model of text prompts: what a post-hoc map is fitted to
+_PLAIN = {"lambda_dsop": 0.0, "tune": "prompts", "pooling": "federated"}
+_SUMS = "feature sums and second moments by class and group, once"
+_NO_FPF = {"beta": 0.0, "gamma": 0.0}
+
+TRAITS: dict[tuple[str, Any], Trait] = {
+    ("cell_balanced", True): Trait(reads=("training",)),
+    ("tune", "adapter"): Trait(
+        needs={
+            **{"lambda_cf": 0.0, "lambda_dsop": 0.0, "lambda_gap": 0.0, "lambda_prox": 0.0},
+            **{"lambda_uniform": 0.0, "pooling": "federated"},
+        },
+    ),
+    ("pooling", "local"): Trait(
+        needs={
+            "lambda_dsop": 0.0,
+            "fusion": "fpf",
+            "robust": "none",
+            "dp_noise": 0.0,
+            "beta": 0.0,
+            "gamma": 0.0,
+        },
+    ),
+    ("fusion", "qfedavg"): Trait(sends="the training loss of the prompts as they arrived", needs=_NO_FPF),
+    ("fusion", "fairfed"): Trait(
+        ("validation",), "validation counts by class, prediction and group in each round", _NO_FPF
+    ),
+    ("posthoc", "text"): Trait(needs=_PLAIN),
+    ("posthoc", "text-calibrated"): Trait(needs=_PLAIN),
+    ("posthoc", "difference"): Trait(sends=_SUMS, needs=_PLAIN),
+    ("posthoc", "probe"): Trait(("training", "validation"), _SUMS, _PLAIN),
+    ("posthoc", "leace"): Trait(("training", "validation"), _SUMS, _PLAIN),
+    ("posthoc", "leace-prompted"): Trait(sends=_SUMS, needs=_PLAIN),
+    ("posthoc", "thresholds"): Trait(("validation", "inference"), "a histogram of validation scores", _PLAIN),
 }

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from fvlfp.config import METHODS, Config, seed_for
@@ -69,3 +71,46 @@ def test_digest_changes_with_any_option():
 def test_vision_prompts_refuse_what_they_cannot_go_with(method):
     with pytest.raises(InputError, match="vision_ctx"):
         Config.make(method=method, vision_ctx=4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "local", "lambda_cf": 5.0}, "pooling = 'local' needs lambda_cf = 0.0"),
+        ({"method": "local", "dp_noise": 1.0}, "pooling = 'local' needs dp_noise = 0.0, not 1.0"),
+        ({"pooling": "local"}, "pooling = 'local' needs lambda_dsop = 0.0"),
+        ({"method": "fedclip", "lambda_prox": 0.1}, "tune = 'adapter' needs lambda_prox = 0.0, not 0.1"),
+        ({"method": "fedclip", "lambda_gap": 1.0}, "tune = 'adapter' needs lambda_gap = 0.0"),
+        ({"method": "leace", "lambda_dsop": 0.5}, "posthoc = 'leace' needs lambda_dsop = 0.0, not 0.5"),
+        ({"method": "leace", "pooling": "local"}, "needs pooling = 'federated'|needs posthoc"),
+        ({"method": "thresholds", "tune": "adapter"}, "needs tune = 'prompts'"),
+        ({"method": "qfedavg", "gamma": 4.0}, "fusion = 'qfedavg' needs gamma = 0.0"),
+        ({"method": "zero-shot", "rounds": 3}, "method = 'zero-shot' means rounds = 0, not 3"),
+        ({"method": "promptfl", "depth": 2}, "method = 'promptfl' means depth = 1, not 2"),
+        ({"method": "fvlfp-label-free", "groups_from": "labels"}, "means groups_from = 'model'"),
+    ],
+)
+def test_what_would_break_or_do_nothing_is_refused_by_name(settings, message):
+    with pytest.raises(InputError, match=message):
+        Config.make("smoke", **settings)
+
+
+def test_a_choice_of_another_method_is_not_one_of_its_keys():
+    """`with_method` undoes what a method set, so no method refuses to be a baseline of another."""
+    for name in METHODS:
+        for other in METHODS:
+            assert Config.make("smoke", name).with_method(other).method == other
+
+
+def test_every_option_states_what_it_takes():
+    """A number has a range and a word has choices, unless it names something of the user's."""
+    free = {"data", "label", "groups", "prompts", "model", "pretrained", "model_config"}
+    for option in dataclasses.fields(Config):
+        if option.type not in (bool, "bool") and option.name not in free:
+            assert option.metadata, option.name
+
+
+def test_what_a_client_sends_is_said():
+    assert Config.make("smoke", "fedavg").sends() == []
+    assert Config.make("smoke", "fvlfp").sends() == ["feature sums by class and group, once"]
+    assert Config.make("smoke", "thresholds").sends() == ["a histogram of validation scores"]

@@ -28,6 +28,7 @@ from fvlfp.federation.protocol import (
 )
 from fvlfp.federation.replies import Check, check_counts, check_moments
 from fvlfp.federation.trust import accept, answers, enough
+from fvlfp.options import TrustOptions
 from fvlfp.training.select import Candidate, choose
 from fvlfp.training.task import Task
 
@@ -39,7 +40,7 @@ Moments = dict[str, tuple[Tensor, Tensor]]
 
 
 def ask(
-    grid: Grid, message_type: str, content: RecordDict, *, check: Check, cfg: Config
+    grid: Grid, message_type: str, content: RecordDict, *, check: Check, options: TrustOptions
 ) -> list[dict[str, Tensor]]:
     """The same message to every node; the arrays of usable replies, in the order of client numbers.
 
@@ -50,9 +51,11 @@ def ask(
     """
     nodes = sorted(grid.get_node_ids())
     messages = [Message(content, dst_node_id=node, message_type=message_type) for node in nodes]
-    replies, late = answers(nodes, grid.send_and_receive(messages, timeout=cfg.deadline), cfg.deadline)
+    replies, late = answers(
+        nodes, grid.send_and_receive(messages, timeout=options.deadline), options.deadline
+    )
     good, refused = accept(replies, check)
-    enough(good, late | refused, cfg.min_available)
+    enough(good, late | refused, options.min_available)
     return [read_arrays(reply.content, "arrays") for reply in good]
 
 
@@ -99,7 +102,9 @@ def _ask_moments(grid: Grid, task: Task, cfg: Config, prompts: Tensor | None) ->
     if not (by_dsop or by_cf):
         return {}
     check = check_moments(moment_shapes(task, cfg), min_cell=cfg.min_cell, most=cfg.max_examples)
-    return read_moments(summed(ask(grid, MOMENTS, MomentsQuestion(prompts).content(), check=check, cfg=cfg)))
+    return read_moments(
+        summed(ask(grid, MOMENTS, MomentsQuestion(prompts).content(), check=check, options=cfg))
+    )
 
 
 def _directions(mode: str, name: str, texts: dict[str, Tensor], moments: Moments) -> Tensor:
@@ -130,7 +135,7 @@ def _try_on_validation(
 ) -> list[Candidate]:
     question = CandidatesQuestion(state.model, state.projection, candidates)
     check = check_counts(count_shapes(task, len(candidates)), min_cell=cfg.min_cell, most=cfg.max_examples)
-    pooled = summed(ask(grid, CANDIDATES, question.content(), check=check, cfg=cfg))
+    pooled = summed(ask(grid, CANDIDATES, question.content(), check=check, options=cfg))
     return [
         Candidate.judge(
             rank,

@@ -29,6 +29,7 @@ from fvlfp.federation.protocol import (
     reply_with,
 )
 from fvlfp.fpf import client_weight
+from fvlfp.options import PrivacyOptions
 from fvlfp.training.client import train_client
 from fvlfp.training.examples import ClientData
 from fvlfp.training.local import Job, LocalResult
@@ -95,13 +96,13 @@ def job_for(question: TrainQuestion, data: ClientData, task: Task) -> Job:
     )
 
 
-def clipped(result: LocalResult, question: TrainQuestion, task: Task, cfg: Config) -> LocalResult:
+def clipped(result: LocalResult, question: TrainQuestion, task: Task, options: PrivacyOptions) -> LocalResult:
     """The result under differential privacy: the update shortened to `dp_clip`."""
-    if cfg.dp_noise == 0:
+    if options.dp_noise == 0:
         return result
     # One tensor: differential privacy refuses vision prompts, whose length would have to be counted in.
     ((name, start),) = question.model.tensors().items()
-    model = model_of({name: clip_update(result.model.tensors()[name], start, cfg.dp_clip)})
+    model = model_of({name: clip_update(result.model.tensors()[name], start, options.dp_clip)})
     return LocalResult(model, Readout.of(task, model).texts, result.loss)
 
 

@@ -32,12 +32,13 @@ from fvlfp.federation.protocol import (
 from fvlfp.federation.replies import check_report
 from fvlfp.federation.trust import accept, answers, enough, too_long
 from fvlfp.fpf import fusion_weights, mean_known
+from fvlfp.options import TrustOptions
 from fvlfp.training.model import model_of
 from fvlfp.training.reports import RoundReport, fusion_rule
 
 
-def robust_rule(cfg: Config, clients: int) -> FedAvg | None:
-    """Flower's own strategy for `cfg.robust`, whose `aggregate_train` sums one round's good replies.
+def robust_rule(options: TrustOptions, clients: int) -> FedAvg | None:
+    """Flower's own strategy for `options.robust`, whose `aggregate_train` sums one round's good replies.
 
     `krum` takes the one update closest to the others, `multi-krum` the weighted mean of the closest clients -
     liars ones; `trimmed-mean` drops the liars largest and smallest values of every number, `median` takes its
@@ -46,10 +47,12 @@ def robust_rule(cfg: Config, clients: int) -> FedAvg | None:
     Raises:
         InputError: too many liars among so many clients.
     """
-    liars = cfg.liars
-    if cfg.robust != "none" and clients <= 2 * liars:
-        raise InputError(f"robust = {cfg.robust!r} with liars = {liars} needs more than {2 * liars} clients")
-    match cfg.robust:
+    liars = options.liars
+    if options.robust != "none" and clients <= 2 * liars:
+        raise InputError(
+            f"robust = {options.robust!r} with liars = {liars} needs more than {2 * liars} clients"
+        )
+    match options.robust:
         case "krum":
             return Krum(num_malicious_nodes=liars, weighted_by_key="weight")
         case "multi-krum":

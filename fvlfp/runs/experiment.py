@@ -109,7 +109,7 @@ def audit_pair(
 
 
 def describe_run(prepared: Prepared, cfg: Config) -> str:
-    """What is about to happen, in three lines, before it takes time."""
+    """What is about to happen, in a few lines, before it takes time."""
     sizes = sorted(len(client.train) for client in prepared.clients)
     numbers = sum(tensor.numel() for tensor in initial_model(prepared.task, cfg).tensors().values())
     return (
@@ -117,7 +117,8 @@ def describe_run(prepared: Prepared, cfg: Config) -> str:
         f"{len(prepared.test)} test rows\n"
         f"frozen model {prepared.provenance['model']} on {prepared.provenance['device']}; images encoded in "
         f"{prepared.seconds:.1f} s\n"
-        f"{numbers} trainable numbers ({4 * numbers / 1024:.1f} KiB a client and round)"
+        f"{numbers} trainable numbers ({4 * numbers / 1024:.1f} KiB for each client and round)"
+        + "".join(f"\na client also sends {what}" for what in cfg.sends())
     )
 
 

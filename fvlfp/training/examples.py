@@ -22,6 +22,7 @@ from fvlfp.data.partition import split_clients
 from fvlfp.data.table import Dataset
 from fvlfp.dsop import Projection
 from fvlfp.errors import InputError, did_you_mean
+from fvlfp.options import DataOptions
 from fvlfp.training.task import Task
 
 
@@ -106,13 +107,13 @@ def encode_table(
     )
 
 
-def check_columns(frame: pd.DataFrame, cfg: Config) -> None:
+def check_columns(frame: pd.DataFrame, options: DataOptions) -> None:
     """Label and group columns are there.
 
     Raises:
         InputError: one is not, with the nearest name.
     """
-    for column in (cfg.label, *cfg.groups):
+    for column in (options.label, *options.groups):
         if column not in frame:
             raise InputError(f"the table has no column {column!r}{did_you_mean(column, frame.columns)}")
 
@@ -126,8 +127,12 @@ def which_test(frame: pd.DataFrame, cfg: Config) -> np.ndarray:
 
 
 def owners(frame: pd.DataFrame, cfg: Config) -> np.ndarray:
-    """(n,) which client each row of the clients' table belongs to, as `cfg` spreads them."""
-    return split_clients(
+    """(n,) which client each row of the clients' table belongs to, as `cfg` spreads them.
+
+    Raises:
+        InputError: too few rows, or with `partition = "column"` another number of clients than `cfg.clients`.
+    """
+    owner = split_clients(
         frame,
         clients=cfg.clients,
         scheme=cfg.partition,
@@ -136,6 +141,10 @@ def owners(frame: pd.DataFrame, cfg: Config) -> np.ndarray:
         concentration=cfg.concentration,
         seed=cfg.seed_for("partition"),
     )
+    found = int(owner.max()) + 1
+    if cfg.partition == "column" and found != cfg.clients:
+        raise InputError(f"the table's column 'client' names {found} clients: set clients = {found}")
+    return owner
 
 
 def own_rows(everything: Split, rows: np.ndarray, k: int, frame: pd.DataFrame, cfg: Config) -> ClientData:

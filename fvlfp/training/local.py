@@ -16,6 +16,7 @@ from torch import Tensor
 from fvlfp.baselines.losses import proximal
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
+from fvlfp.options import LossOptions
 from fvlfp.training.examples import Split
 from fvlfp.training.loss import (
     Batch,
@@ -77,16 +78,18 @@ def prompt_loss(
     params: list[Tensor],
     batch: Batch,
     task: Task,
-    cfg: Config,
+    options: LossOptions,
     directions: dict[str, Tensor],
     *,
     start: list[Tensor],
 ) -> Tensor:
     """The loss (scalar) of prompts `params[0]` (and V, where there is one), FedProx's term included."""
-    texts = task.encode_texts(params[0], pairs=cfg.uses_texts_of_pairs, group_words=cfg.lambda_uniform > 0)
-    loss = batch_loss(texts, batch, task, cfg, directions)
-    if cfg.lambda_prox > 0:
-        loss = loss + cfg.lambda_prox * sum(map(proximal, params, start))
+    texts = task.encode_texts(
+        params[0], pairs=options.uses_texts_of_pairs, group_words=options.uses_group_words
+    )
+    loss = batch_loss(texts, batch, task, options, directions)
+    if options.lambda_prox > 0:
+        loss = loss + options.lambda_prox * sum(map(proximal, params, start))
     return loss
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from fvlfp import cdfp
 from fvlfp.baselines import losses as baseline
 from fvlfp.config import Config
+from fvlfp.options import LossOptions
 from fvlfp.training.examples import Split
 from fvlfp.training.task import Task, TextEmbeddings
 
@@ -67,24 +68,24 @@ def plan(data: Split, task: Task, cfg: Config, seed_name: str) -> Plan:
     return out
 
 
-def _sources(data: Split, task: Task, cfg: Config) -> dict[str, Tensor]:
+def _sources(data: Split, task: Task, options: LossOptions) -> dict[str, Tensor]:
     """The group g each counterfactual starts from, where it is known before the batch is drawn.
 
     Perceived labels are read for `image` directions only; for `prompted` ones it is the group that the
     frozen model itself reads; for `text` ones it is drawn at random in every batch.
     """
-    if cfg.cf_directions == "text":
+    if options.cf_directions == "text":
         return {}
-    if cfg.cf_directions == "image":
+    if options.cf_directions == "image":
         return data.g
     return task.read_groups(data.z)
 
 
-def row_weights(data: Split, task: Task, cfg: Config) -> Tensor:
+def row_weights(data: Split, task: Task, options: LossOptions) -> Tensor:
     """Weights (n,) in the cross-entropy: inverse class or cell frequency on this client, mean 1; or 1."""
-    if cfg.cell_balanced:
+    if options.cell_balanced:
         return baseline.cell_weights(data.y, data.g.values())
-    if not cfg.class_balanced:
+    if not options.class_balanced:
         return torch.ones(len(data), device=data.z.device)
     counts = torch.bincount(data.y, minlength=len(task.classes)).float()
     return (len(data) / (counts > 0).sum() / counts.clamp_min(1))[data.y]
@@ -120,7 +121,7 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def batch_loss(
-    texts: TextEmbeddings, batch: Batch, task: Task, cfg: Config, directions: dict[str, Tensor]
+    texts: TextEmbeddings, batch: Batch, task: Task, options: LossOptions, directions: dict[str, Tensor]
 ) -> Tensor:
     """The training loss (scalar) of one batch of one client (METHOD.md: CDFP).
 
@@ -130,36 +131,38 @@ def batch_loss(
     """
     logits = task.logits(batch.z, texts.classes)
     loss = cross_entropy(logits, batch)
-    if cfg.lambda_anchor > 0:
-        loss = loss + cfg.lambda_anchor * cdfp.anchor_loss(texts.classes, task.frozen_texts)
-    if cfg.lambda_cf > 0:
-        loss = loss + cfg.lambda_cf * _cdfp_loss(texts, batch, task, cfg, directions)
-    if cfg.lambda_gap > 0:
+    if options.lambda_anchor > 0:
+        loss = loss + options.lambda_anchor * cdfp.anchor_loss(texts.classes, task.frozen_texts)
+    if options.lambda_cf > 0:
+        loss = loss + options.lambda_cf * _cdfp_loss(texts, batch, task, options, directions)
+    if options.lambda_gap > 0:
         gaps = [
             cdfp.gap_loss(logits, batch.y, g, n_groups=len(task.groups[name]), weight=batch.real)
             for name, g in batch.g.items()
         ]
-        loss = loss + cfg.lambda_gap * torch.stack(gaps).mean()
-    if cfg.lambda_uniform > 0:
+        loss = loss + options.lambda_gap * torch.stack(gaps).mean()
+    if options.lambda_uniform > 0:
         alike = [
             baseline.uniform_loss(batch.z, e, task.scale, weight=batch.real)
             for e in texts.group_words.values()
         ]
-        loss = loss + cfg.lambda_uniform * torch.stack(alike).mean()
+        loss = loss + options.lambda_uniform * torch.stack(alike).mean()
     return loss
 
 
 def _cdfp_loss(
-    texts: TextEmbeddings, batch: Batch, task: Task, cfg: Config, directions: dict[str, Tensor]
+    texts: TextEmbeddings, batch: Batch, task: Task, options: LossOptions, directions: dict[str, Tensor]
 ) -> Tensor:
     """The CDFP term that the config names, averaged over the attributes."""
     z, classes, scale = batch.z, texts.classes, task.scale
     losses = []
     for name in task.groups:
-        if cfg.pairing == "image":
+        if options.pairing == "image":
             source, target, d = batch.source[name], batch.target[name], directions[name]
-            losses.append(cdfp.image_loss(z, classes, scale, d, source, target, cfg.alpha, weight=batch.real))
-        elif cfg.pairing == "words":
+            losses.append(
+                cdfp.image_loss(z, classes, scale, d, source, target, options.alpha, weight=batch.real)
+            )
+        elif options.pairing == "words":
             losses.append(cdfp.words_loss(z, classes, texts.named[name], scale, weight=batch.real))
         else:
             losses.append(cdfp.layers_loss(texts.states[name]))

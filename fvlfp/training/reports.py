@@ -16,6 +16,7 @@ from torch import Tensor
 from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.fpf import GAP_PRIOR, Fusion, balanced_accuracy, recall_gap
+from fvlfp.options import FusionOptions
 from fvlfp.suppression import countable
 from fvlfp.training.examples import Split
 from fvlfp.training.task import Task
@@ -52,16 +53,16 @@ class RoundReport:
         return line + (f"  FAILED clients: {self.failed}" if self.failed else "")
 
 
-def fusion_rule(cfg: Config, n_classes: int) -> Fusion:
+def fusion_rule(options: FusionOptions, n_classes: int) -> Fusion:
     """FPF's constants, as the config states them."""
     return Fusion(
-        a=cfg.fpf_a,
-        beta=cfg.beta,
-        gamma=cfg.gamma,
-        cap=cfg.fpf_cap,
-        floor=cfg.fpf_floor,
+        a=options.fpf_a,
+        beta=options.beta,
+        gamma=options.gamma,
+        cap=options.fpf_cap,
+        floor=options.fpf_floor,
         chance=1 / n_classes,
-        margin=cfg.fpf_margin,
+        margin=options.fpf_margin,
     )
 
 

@@ -67,7 +67,7 @@ def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[LocalResult]:
     params = start.clone().requires_grad_()
     optimiser = torch.optim.Adam([params], lr=cfg.lr)
     batch_at = _stack_batches(jobs, task, cfg)
-    loss_of_each = torch.func.vmap(partial(batch_loss, task=task, cfg=cfg, directions=jobs[0].directions))
+    loss_of_each = torch.func.vmap(partial(batch_loss, task=task, options=cfg, directions=jobs[0].directions))
     left = [n_steps(job, cfg) for job in jobs]
     totals = torch.zeros(len(jobs), device=params.device)
     finished: list[Tensor] = []  # the last client first
@@ -75,7 +75,7 @@ def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[LocalResult]:
         at_work = len(jobs) - len(finished)
         batch = batch_at(t, at_work)
         texts = task.encode_texts(
-            params[:at_work], pairs=cfg.uses_texts_of_pairs, group_words=cfg.lambda_uniform > 0
+            params[:at_work], pairs=cfg.uses_texts_of_pairs, group_words=cfg.uses_group_words
         )
         losses = loss_of_each(texts, batch)  # (K,)
         if cfg.lambda_prox > 0:

@@ -205,7 +205,7 @@ def test_a_task_that_was_not_prepared_is_refused(planted):
         {"pairing": "words"},
         {"pairing": "layers"},
         {"cf_directions": "image"},
-        {"cf_directions": "prompted"},
+        {"cf_directions": "text"},
         {"dsop": "text"},
         {"dsop": "text-span"},
         {"dsop": "image"},
@@ -217,10 +217,16 @@ def test_a_task_that_was_not_prepared_is_refused(planted):
         {"class_balanced": False},
     ],
 )
-def test_every_option_runs_and_is_reproducible(planted, changes):
+def test_every_option_runs_is_reproducible_and_makes_a_difference(planted, by_default, changes):
     a, b = run(planted, rounds=2, **changes), run(planted, rounds=2, **changes)
     assert same(a, b)
     assert torch.isfinite(a.prompts).all()
+    assert not same(a, by_default)
+
+
+@pytest.fixture(scope="module")
+def by_default(planted):
+    return run(planted, rounds=2)
 
 
 def test_no_room_for_a_checkpoint_stops_the_run_and_loses_nothing_told(planted, tmp_path, monkeypatch):
@@ -246,3 +252,12 @@ def test_no_room_for_a_checkpoint_stops_the_run_and_loses_nothing_told(planted, 
     assert same(
         train(cfg, planted, progress=None), train(cfg, planted, out=tmp_path, resume=True, progress=None)
     )
+
+
+def test_a_client_column_with_another_number_of_clients_is_refused(planted):
+    from fvlfp.training.examples import owners
+
+    frame = planted.test_frame.assign(client=["north", "south"] * (len(planted.test_frame) // 2))
+    assert owners(frame, config(planted, partition="column", clients=2)).max() == 1
+    with pytest.raises(InputError, match="names 2 clients: set clients = 2"):
+        owners(frame, config(planted, partition="column", clients=10))
