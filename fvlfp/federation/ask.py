@@ -15,6 +15,7 @@ from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.federation.checkpoint import ServerState
+from fvlfp.federation.pooling import pool_counts, pool_moments
 from fvlfp.federation.protocol import (
     CANDIDATES,
     MOMENTS,
@@ -24,7 +25,6 @@ from fvlfp.federation.protocol import (
     count_shapes,
     moment_shapes,
     read_arrays,
-    read_moments,
 )
 from fvlfp.federation.replies import Check, check_counts, check_moments
 from fvlfp.federation.trust import accept, answers, enough
@@ -57,15 +57,6 @@ def ask(
     good, refused = accept(replies, check)
     enough(good, late | refused, options.min_available)
     return [read_arrays(reply.content, "arrays") for reply in good]
-
-
-def summed(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Arrays added up by name, in order."""
-    total: dict[str, Tensor] = {}
-    for part in parts:
-        for name, tensor in part.items():
-            total[name] = total[name] + tensor if name in total else tensor
-    return total
 
 
 def ask_subspace(grid: Grid, task: Task, cfg: Config, state: ServerState) -> None:
@@ -102,9 +93,8 @@ def _ask_moments(grid: Grid, task: Task, cfg: Config, prompts: Tensor | None) ->
     if not (by_dsop or by_cf):
         return {}
     check = check_moments(moment_shapes(task, cfg), min_cell=cfg.min_cell, most=cfg.max_examples)
-    return read_moments(
-        summed(ask(grid, MOMENTS, MomentsQuestion(prompts).content(), check=check, options=cfg))
-    )
+    content = MomentsQuestion(prompts).content()
+    return pool_moments(ask(grid, MOMENTS, content, check=check, options=cfg), cfg)
 
 
 def _directions(mode: str, name: str, texts: dict[str, Tensor], moments: Moments) -> Tensor:
@@ -135,12 +125,12 @@ def _try_on_validation(
 ) -> list[Candidate]:
     question = CandidatesQuestion(state.model, state.projection, candidates)
     check = check_counts(count_shapes(task, len(candidates)), min_cell=cfg.min_cell, most=cfg.max_examples)
-    pooled = summed(ask(grid, CANDIDATES, question.content(), check=check, options=cfg))
+    pooled = pool_counts(ask(grid, CANDIDATES, question.content(), check=check, options=cfg), cfg)
     return [
         Candidate.judge(
             rank,
             lam,
-            [pooled[count_name(i, name)].numpy() for name in task.groups],
+            [pooled[count_name(i, name)] for name in task.groups],
             min_cell=cfg.min_cell,
         )
         for i, (rank, lam) in enumerate(candidates)

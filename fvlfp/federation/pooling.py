@@ -1,0 +1,86 @@
+"""Sums over clients of what they count: moments of features, and validation tables.
+
+With `robust = "none"` they are added up; a client's numbers are scaled down where it claims more than
+`norm_bound` times the median client's examples. With a robust rule, `liars` liars cannot move them far: of
+moments, every number of a cell's mean is a trimmed mean over clients; of validation tables, every cell's
+recall is a median over clients. No client's cell then weighs more than the median client's.
+
+What this module does not do: it refuses nobody, see `fvlfp.federation.replies` for what is impossible.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fvlfp.config import Config
+from fvlfp.federation.protocol import read_moments
+from fvlfp.robust import capped, trimmed_mean, weighted_median
+
+#: what one client sent, by array name
+Arrays = dict[str, Tensor]
+
+
+def pool_moments(parts: list[Arrays], cfg: Config) -> dict[str, tuple[Tensor, Tensor]]:
+    """Name -> (sums (C, G, d), counts (C, G)) over all clients."""
+    if cfg.robust == "none":
+        return read_moments(summed(_scaled(parts, cfg, prefix="counts/")))
+    moments = [read_moments(part) for part in parts]
+    return {name: _trimmed([part[name] for part in moments], cfg.liars) for name in moments[0]}
+
+
+def pool_counts(parts: list[Arrays], cfg: Config) -> dict[str, np.ndarray]:
+    """Name -> validation table (C, C, G) over all clients.
+
+    Under a robust rule only the right ones (the diagonal) and the totals of a table mean something: wrong
+    predictions stand in the row's next class.
+    """
+    if cfg.robust == "none":
+        return {name: table.numpy() for name, table in summed(_scaled(parts, cfg)).items()}
+    return {name: _middle(np.stack([part[name].numpy() for part in parts])) for name in parts[0]}
+
+
+def summed(parts: list[Arrays]) -> Arrays:
+    """Arrays added up by name, in order."""
+    total: Arrays = {}
+    for part in parts:
+        for name, tensor in part.items():
+            total[name] = total[name] + tensor if name in total else tensor
+    return total
+
+
+def _scaled(parts: list[Arrays], cfg: Config, *, prefix: str = "") -> list[Arrays]:
+    """The clients' arrays, none for more than `norm_bound` times the median client's examples (0: off)."""
+    name = next((name for name in parts[0] if name.startswith(prefix)), None)
+    if name is None or cfg.norm_bound == 0:
+        return parts
+    n = np.array([float(part[name].sum()) for part in parts])
+    factors = capped(n, cfg.norm_bound) / np.where(n > 0, n, 1.0)
+    return [
+        part if factor == 1 or size == 0 else {key: tensor * factor for key, tensor in part.items()}
+        for part, factor, size in zip(parts, factors, n, strict=True)
+    ]
+
+
+def _trimmed(parts: list[tuple[Tensor, Tensor]], liars: int) -> tuple[Tensor, Tensor]:
+    sums = np.stack([s.double().numpy() for s, _ in parts])  # (K, C, G, d)
+    counts = np.stack([n.double().numpy() for _, n in parts])  # (K, C, G)
+    weight = capped(counts, 1.0)
+    means = sums / np.where(counts > 0, counts, 1.0)[..., None]
+    middle = np.nan_to_num(trimmed_mean(means, weight[..., None], liars))
+    total = weight.sum(0)
+    return torch.from_numpy(middle * total[..., None]).float(), torch.from_numpy(total).float()
+
+
+def _middle(tables: np.ndarray) -> np.ndarray:
+    """(K, C, C, G) tables -> one whose recalls are medians over clients."""
+    totals = tables.sum(2).astype(float)  # (K, C, G)
+    right = np.einsum("kccg->kcg", tables)
+    weight = capped(totals, 1.0)
+    recall = np.nan_to_num(weighted_median(right / np.where(totals > 0, totals, 1.0), weight))
+    total, classes = weight.sum(0), np.arange(tables.shape[1])
+    out = np.zeros(tables.shape[1:])
+    out[classes, classes] = recall * total
+    out[classes, (classes + 1) % len(classes)] += (1 - recall) * total
+    return out
