@@ -191,6 +191,9 @@ def audit_clip(
     ] = False,
     skip_bad: Annotated[bool, typer.Option(help="Leave unreadable images out, count and name them.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the image tower: auto, float32 or bf16.")] = "auto",
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes opening images; 0: threads.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images in one pass of the tower.")] = None,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     out: Out = Path("runs/audit"),
@@ -208,13 +211,15 @@ def audit_clip(
     for line in dataset.skipped:
         typer.echo(f"left out: {line}", err=True)
     steps = {"mean": mean, "std": std, "interpolation": interpolation, "resize": resize}
+    how: dict[str, Any] = {"device": device, "precision": precision, "workers": workers, "batch": batch}
     encoder = Encoder.load(
-        model, pretrained=pretrained, model_config=model_config or "", device=device, preprocess=steps
+        model, pretrained=pretrained, model_config=model_config or "", preprocess=steps, **how
     )
     tell([f"{what} stated by {origin}" for what, origin in encoder.unstated().items()])
     options: dict[str, Any] = {"label": label, "cross": cross, "k": k, "target": target}
     options |= {"draws": draws, "seed": seed}
     files = {"model": model, "pretrained": pretrained or None, "model_config": model_config, **steps}
+    files |= {} if precision == "auto" else {"precision": precision}
     again = command_line(
         *("audit", "clip", table),
         **{**options, "group": group, **files, "prompts": prompts, "harmful_words": harmful},

@@ -37,6 +37,8 @@ class RunOptions:
     baseline: str = _method("fedavg")
     seed: int = number(0, 0, 2**63 - 1)
     device: str = word("auto", "cpu", "cuda", "mps")
+    #: of the frozen image tower; auto: bf16 on a GPU that computes in it, float32 elsewhere
+    precision: str = word("auto", "float32", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)

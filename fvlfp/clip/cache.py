@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 from tqdm import tqdm
 
+from fvlfp.clip.arrays import log, read_array, write_array
 from fvlfp.clip.encoder import Encoder
+from fvlfp.errors import InputError
 
 
 def features(
@@ -23,28 +26,28 @@ def features(
 ) -> np.ndarray:
     """Image features (n, d) float32, read from `cache` where they are there already.
 
-    Images are taken in blocks of 2048. The key of a block is the sha256 of weights, config, image
-    transform and of every image in it, so neither a new model nor a changed picture can meet an old
-    feature. A block's file is written beside its place and then renamed: a killed run leaves no half
-    file, and the next one goes on where it stopped. Blocks found are mapped, not read, until they are put
-    together.
+    Images are taken in blocks of 2048. The key of a block is the sha256 of what makes a feature (`made_by`)
+    and of every image in it, so neither a new model nor a changed picture can meet an old feature. A killed
+    run leaves no half file, and the next one goes on where it stopped. A damaged file is encoded again, and a
+    folder that cannot be written is left alone; a warning says so.
+
+    Raises:
+        InputError: an image cannot be read, or the model makes no finite feature of it.
     """
-    parts = [range(i, min(i + _BLOCK, len(images))) for i in range(0, len(images), _BLOCK)]
-    paths = [_cache_file(encoder, images, part, Path(cache)) if cache else None for part in parts]
-    found = [_read(path, len(part)) for path, part in zip(paths, parts, strict=True)]
+    parts = blocks_of(len(images))
+    paths = [Path(cache) / block_name(encoder, images, part) if cache else None for part in parts]
+    found = [
+        read_array(path, len(part), np.float32) if path else None
+        for path, part in zip(paths, parts, strict=True)
+    ]
     missing = [part for part, z in zip(parts, found, strict=True) if z is None]
     encoded = encoder.encode_batches(images, missing)
-    blocks = []
+    blocks, keep = [], True
     with _bar(len(images), quiet) as tick:
         for part, path, z in zip(parts, paths, found, strict=True):
             if z is None:
-                rows: list[np.ndarray] = []
-                while sum(map(len, rows)) < len(part):
-                    rows.append(next(encoded))
-                    tick(len(rows[-1]))
-                z = np.concatenate(rows)
-                if path:
-                    _write(path, z)
+                z = _collect(encoded, part, tick)
+                keep = keep and path is not None and _write(path, z)
             else:
                 tick(len(part))
             blocks.append(z)
@@ -55,13 +58,33 @@ def features(
 _BLOCK = 2048
 
 
-def _cache_file(encoder: Encoder, images: Sequence[Any], part: range, cache: Path) -> Path:
-    made_of = encoder.provenance
-    model = [made_of.get(key) for key in ("weights_sha256", "config_sha256", "transform")]
-    key = hashlib.sha256(f"{model} {encoder.device.type}".encode())
+def blocks_of(n: int) -> list[range]:
+    """The rows of n images, block by block."""
+    return [range(i, min(i + _BLOCK, n)) for i in range(0, n, _BLOCK)]
+
+
+def block_name(encoder: Encoder, images: Sequence[Any], part: range) -> str:
+    """The name of the file that holds the features of these images by this encoder."""
+    key = hashlib.sha256(made_by(encoder).encode())
     for i in part:
         key.update(picture_digest(images, i))
-    return cache / f"{key.hexdigest()}.npy"
+    return f"{key.hexdigest()}.npy"
+
+
+def made_by(encoder: Encoder) -> str:
+    """What a feature depends on beside its picture: weights, transform, architecture, number format, device.
+
+    The same weights fit towers with another activation or other heads, so every module's settings are in it.
+    """
+    facts, tower = encoder.provenance, encoder.model.visual
+    said = [facts["weights_sha256"], facts["transform"], encoder.dtype, encoder.device.type]
+    return "\n".join([*map(str, said), *(_settings(name, m) for name, m in tower.named_modules())])
+
+
+def _settings(name: str, module: nn.Module) -> str:
+    plain = {k: v for k, v in vars(module).items() if isinstance(v, (int, float, str, tuple)) and k[0] != "_"}
+    plain.pop("training", None)
+    return f"{name} {type(module).__name__} {sorted(plain.items())}"
 
 
 def picture_digest(images: Sequence[Any], i: int) -> bytes:
@@ -69,21 +92,27 @@ def picture_digest(images: Sequence[Any], i: int) -> bytes:
     return images.digest(i) if hasattr(images, "digest") else images[i].tobytes()
 
 
-def _read(path: Path | None, n: int) -> np.ndarray | None:
-    """The block in `path`, mapped into memory, or None where it is absent or damaged."""
+def _collect(encoded: Iterator[np.ndarray], part: range, tick: Callable[[int], object]) -> np.ndarray:
+    """The features of one block, from as many batches as it takes."""
+    rows: list[np.ndarray] = []
+    while sum(map(len, rows)) < len(part):
+        rows.append(next(encoded))
+        tick(len(rows[-1]))
+    z = np.concatenate(rows)
+    if not (finite := np.isfinite(z).all(1)).all():
+        at = part[int(np.argmin(finite))]
+        raise InputError(f"image {at + 1}: the model's feature is not finite; try precision = 'float32'")
+    return z
+
+
+def _write(path: Path, z: np.ndarray) -> bool:
+    """Keep a block; whether that was possible."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False) if path else None
-        return found if found is not None and len(found) == n else None
-    except (OSError, ValueError, EOFError):
-        return None
-
-
-def _write(path: Path, z: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("wb") as file:
-        np.save(file, z, allow_pickle=False)
-    part.replace(path)
+        write_array(path, lambda part: np.save(part, z, allow_pickle=False))
+    except OSError as error:
+        log.warning("features are not kept for the next time: %s: %s", path.parent, error.strerror)
+        return False
+    return True
 
 
 def default_cache() -> Path:
@@ -94,5 +123,5 @@ def default_cache() -> Path:
 @contextmanager
 def _bar(total: int, quiet: bool) -> Iterator[Callable[[int], object]]:
     """A progress bar where somebody can see it; nothing where nobody does."""
-    with tqdm(total=total, desc="encoding images", unit="image", disable=quiet or None) as bar:
+    with tqdm(total=total, desc="encoding", unit=" images", disable=quiet or None) as bar:
         yield bar.update

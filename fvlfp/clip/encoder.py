@@ -6,8 +6,8 @@ only when a `pretrained` *tag* is asked for).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from fvlfp.clip.build import build_model, build_tokenizer, versions
 from fvlfp.clip.causal_text import CausalTextTower
+from fvlfp.clip.decode import Pictures, batches_of, normalised
+from fvlfp.clip.device import is_cuda, pick_device, tower_dtype
 from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.lookup import look_up
 from fvlfp.clip.preprocess import NOBODY
@@ -27,24 +29,11 @@ from fvlfp.clip.text_tower import TextTower
 from fvlfp.clip.towers import open_text_tower
 from fvlfp.clip.weights import file_sha256, has_quick_gelu, load_weights
 from fvlfp.clip.whole_text import whole_tokens
-from fvlfp.errors import InputError
 
 #: Images in one pass of the tower: benchmarks/speed.py finds no CPU gain beyond some tens.
 BATCH = 64
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """cuda, then mps, then cpu.
-
-    Raises:
-        InputError: a device was named that is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(kind for kind, is_there in there.items() if is_there))
-    if not there.get(name, False):
-        raise InputError(f"device = {name!r} is not available on this machine")
-    return torch.device(name)
+#: The same on a GPU.
+GPU_BATCH = 256
 
 
 class Encoder:
@@ -53,12 +42,21 @@ class Encoder:
     Attributes:
         text: the text tower, which takes prompts; InputError for a tower that takes none.
         scale: `s = exp(logit_scale)`, the factor between cosine and logit.
+        dtype: what the image tower computes in. workers: processes that open images; 0 means threads.
         provenance: name, sha256 of weights and config, what was done to the weights, activation and image
             transform with who states them, dtype, device, versions.
     """
 
     def __init__(
-        self, model: Any, transform: Callable[[Any], Tensor], tokenizer: Any, provenance: dict[str, Any]
+        self,
+        model: Any,
+        transform: Callable[[Any], Tensor],
+        tokenizer: Any,
+        provenance: dict[str, Any],
+        *,
+        precision: str = "auto",
+        workers: int | None = None,
+        batch: int | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         # A ResNet of convolutions runs faster so, a vision transformer does not (benchmarks/speed.py).
@@ -69,7 +67,11 @@ class Encoder:
         self.tokenizer = tokenizer
         self.scale = float(model.logit_scale.exp())
         self.device = model.logit_scale.device
-        self.provenance = provenance
+        self.dtype = tower_dtype(self.device, precision)
+        on_cpu = self.device.type == "cpu"
+        self.batch = batch or (BATCH if on_cpu else GPU_BATCH)
+        self.workers = (0 if on_cpu else min(os.cpu_count() or 1, 16)) if workers is None else workers
+        self.provenance = {**provenance, "dtype": str(self.dtype).removeprefix("torch.")}
 
     def unstated(self) -> dict[str, str]:
         """What neither the user nor a file states, "transform" or "activation", and what was taken."""
@@ -89,6 +91,9 @@ class Encoder:
         pretrained: str = "",
         model_config: str | Path = "",
         device: str = "auto",
+        precision: str = "auto",
+        workers: int | None = None,
+        batch: int | None = None,
         preprocess: Mapping[str, Any] | None = None,
         text_prompts: bool = False,
         vision_prompts: bool = False,
@@ -100,6 +105,9 @@ class Encoder:
             transformers), or "hf-hub:OWNER/NAME".
         pretrained: a tag open_clip knows for `model`, or the path of a weights file.
         model_config: an open_clip config JSON, for a model open_clip does not know by name.
+        precision: of the image tower: auto, float32 or bf16 (`fvlfp.clip.device.tower_dtype`).
+        workers: processes that open and resize images; 0 means threads, None threads on a CPU and processes
+            on a GPU. batch: images in one pass of the tower; None is 64 on a CPU, 256 on a GPU.
         preprocess: steps of the image transform that are given here: mean, std, interpolation, resize; see
             `Preprocess`. The others are those of a config beside the weights, of the tag, or OpenAI's.
         text_prompts, vision_prompts: prompts are to be put into this tower; a tower that cannot take them
@@ -111,6 +119,7 @@ class Encoder:
                 the weights were trained with.
         """
         where = pick_device(device)
+        tower_dtype(where, precision)  # a wrong word is refused before anything is loaded
         source = look_up(model, pretrained, model_config)
         steps = source.preprocess.override(preprocess or {})
         made = build_model(source.name, source.config)
@@ -132,43 +141,45 @@ class Encoder:
             "activation_origin": source.activation_origin,
             "transform": " ".join(str(transform).split()),
             "transform_origin": steps.origin,
-            "dtype": "float32",
             "device": str(where),
             "versions": versions(),
         }
-        return cls(made.to(where), transform, tokenizer, provenance)
+        how: dict[str, Any] = {"precision": precision, "workers": workers, "batch": batch}
+        return cls(made.to(where), transform, tokenizer, provenance, **how)
 
-    def encode_images(self, images: Sequence[Any], *, batch: int = BATCH) -> np.ndarray:
+    def encode_images(self, images: Sequence[Any], *, batch: int | None = None) -> np.ndarray:
         """Unit image embeddings `z = f(x)/|f(x)|` (n, d) float32 of a sequence of PIL images."""
         rows = list(self.encode_batches(images, [range(len(images))], batch=batch))
         return np.concatenate(rows) if rows else np.zeros((0, 0), np.float32)
 
-    @torch.no_grad()
     def encode_batches(
-        self, images: Sequence[Any], parts: Iterable[range], *, batch: int = BATCH
+        self, images: Sequence[Any], parts: Iterable[range], *, batch: int | None = None
     ) -> Iterator[np.ndarray]:
         """Unit embeddings (at most `batch`, d) of the images in `parts`, in order; no batch spans two parts.
 
-        The next batch is opened and transformed in threads while the tower works on this one (Pillow
-        decodes and resizes outside Python's lock). On a GPU the tower runs in bfloat16; the norm is always
-        taken in float32.
+        The next batches are opened and resized (`fvlfp.clip.decode`) while the tower works on this one, and a
+        GPU gets its next batch before the result of this one is asked for.
         """
-        half = self.device.type == "cuda"
-        cuts = (part[i : i + batch] for part in parts for i in range(0, len(part), batch))
-        with ThreadPoolExecutor() as pool:
+        size = batch or self.batch
+        cuts = [part[i : i + size] for part in parts for i in range(0, len(part), size)]
+        pictures, pin = Pictures(images, self.transform), is_cuda(self.device)
+        at_work: Tensor | None = None
+        for pixels in batches_of(pictures, cuts, workers=self.workers, pin=pin):
+            made = self._encode(pixels.to(self.device, non_blocking=pin))
+            if at_work is not None:
+                yield at_work.cpu().numpy()
+            at_work = made
+        if at_work is not None:
+            yield at_work.cpu().numpy()
 
-            def ask() -> list[Future[Tensor]]:
-                return [pool.submit(_pixels, self.transform, images, i) for i in next(cuts, range(0))]
-
-            coming = ask()
-            while coming:
-                asked, coming = coming, ask()
-                pixels = torch.stack([future.result() for future in asked]).to(
-                    self.device, memory_format=self._layout
-                )
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-                    out = self.model.encode_image(pixels)
-                yield F.normalize(out.float(), dim=-1).cpu().numpy()
+    @torch.no_grad()
+    def _encode(self, pixels: Tensor) -> Tensor:
+        """Unit embeddings (n, d) float32 of pixels (n, 3, H, W); the norm is always taken in float32."""
+        pixels = normalised(pixels, self.transform).contiguous(memory_format=self._layout)
+        half = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype if half else None, enabled=half):
+            out = self.model.encode_image(pixels)
+        return F.normalize(out.float(), dim=-1)
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str], *, batch: int = 512) -> Tensor:
@@ -182,7 +193,3 @@ class Encoder:
             return torch.cat([self.text.encode(self.text.tokenize(part)) for part in parts])
         ids = (whole_tokens(self.tokenizer, part).to(self.device) for part in parts)
         return torch.cat([F.normalize(self.model.encode_text(one).float(), dim=-1) for one in ids])
-
-
-def _pixels(transform: Callable[[Any], Tensor], images: Sequence[Any], i: int) -> Tensor:
-    return transform(images[i])  # in a thread: opening the file is part of the work

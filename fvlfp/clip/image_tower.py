@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fvlfp.clip.block import Block
+from fvlfp.clip.device import send
 from fvlfp.errors import InputError
 
 
@@ -33,7 +34,9 @@ class ImageTower:
             elsewhere: prompts would need other mechanics there.
     """
 
-    def __init__(self, model: Any, transform: Callable[[Any], Tensor]) -> None:
+    def __init__(
+        self, model: Any, transform: Callable[[Any], Tensor], dtype: torch.dtype = torch.float32
+    ) -> None:
         visual = model.visual
         steps = getattr(transform, "transforms", [None])
         fits = (
@@ -54,18 +57,18 @@ class ImageTower:
         self.blocks = [Block(block) for block in visual.transformer.resblocks]
         self.tokens, self.width = visual.positional_embedding.shape  # class token and patches
         self.image_size: tuple[int, int] = visual.image_size
-        self._normalise = steps[-1]
+        self._normalise, self._dtype = steps[-1], dtype
 
     def encode(self, pixels: Tensor, prompts: Tensor | None = None, *, recompute: bool = True) -> Tensor:
         """Unit image embeddings (n, d) float32 of pixels (n, 3, H, W) uint8.
 
         prompts: V (L_v, n_v, width_v), or None for the bare tower. recompute: where gradients are needed,
-        each block keeps its input only and is computed again in the backward pass. On a GPU the tower runs
-        in bfloat16; the norm is always taken in float32.
+        each block keeps its input only and is computed again in the backward pass. The tower runs in the
+        encoder's `dtype`; the norm is always taken in float32.
         """
-        device = self._visual.class_embedding.device
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            x = self._tokens(pixels.to(device))
+        device, half = self._visual.class_embedding.device, self._dtype != torch.float32
+        with torch.autocast(device.type, self._dtype if half else None, enabled=half):
+            x = self._tokens(send(pixels, device))
             n_own = x.shape[1]
             save = recompute and torch.is_grad_enabled() and prompts is not None and prompts.requires_grad
             for layer, block in enumerate(self.blocks):

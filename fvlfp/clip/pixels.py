@@ -9,10 +9,9 @@ What this module does not do: it keeps no compressed form. A picture takes 3 H W
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fvlfp.clip.arrays import log, read_array, write_array
 from fvlfp.clip.cache import picture_digest
-from fvlfp.clip.encoder import Encoder
+from fvlfp.clip.decode import Pictures, batches_of
+from fvlfp.clip.encoder import BATCH, Encoder
 
 
 @dataclass(frozen=True)
@@ -51,44 +52,37 @@ class Pixels:
 def read_pixels(encoder: Encoder, images: Sequence[Any], *, cache: str | Path | None = None) -> Pixels:
     """All of `images` after the model's transform, but for its last step, the normalisation.
 
-    What comes before that step ends in eighth-bit fractions k / 255, so uint8 loses nothing. cache: a folder;
-    the file's name changes with the transform and with every picture, and it is renamed into place when it is
-    whole.
+    cache: a folder; the file's name changes with the transform and with every picture. A damaged file is read
+    anew, and where the folder cannot be written the pictures are held in memory; a warning says so.
     """
-    *steps, _ = encoder.transform.transforms  # type: ignore[attr-defined]
-    path = _file(encoder, images, Path(cache)) if cache else None
-    found = _mapped(path, len(images))
+    pictures, rows = Pictures(images, encoder.transform), np.arange(len(images))
+    if not cache:
+        return Pixels(_filled(pictures, rows, np.empty), rows)
+    path = _file(encoder, images, Path(cache))
+    found = read_array(path, len(images), np.uint8)
     if found is None:
-        found = _read(steps, images, path)
-    return Pixels(found, np.arange(len(images)))
+        try:
+            write_array(path, lambda part: _filled(pictures, rows, partial(_mapped, part)).flush())
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
+        except OSError as error:
+            log.warning("pixels are not kept for the next time: %s: %s", path.parent, error.strerror)
+            found = _filled(pictures, rows, np.empty)
+    return Pixels(found, rows)
 
 
-def _read(steps: list[Any], images: Sequence[Any], path: Path | None) -> np.ndarray:
-    def pixels(i: int) -> np.ndarray:
-        x = images[i]
-        for step in steps:
-            x = step(x)
-        return (x * 255).round().to(torch.uint8).numpy()
+def _filled(pictures: Pictures, rows: np.ndarray, empty: Callable[..., Any]) -> Any:
+    """Every picture in an array (n, 3, H, W) uint8 that `empty` makes."""
+    store = empty((len(rows), *pictures[0].shape), np.uint8)
+    start = 0
+    cuts = [rows[i : i + BATCH].tolist() for i in range(0, len(rows), BATCH)]
+    for batch in batches_of(pictures, cuts, workers=0):
+        store[start : start + len(batch)] = batch.numpy()
+        start += len(batch)
+    return store
 
-    shape = (len(images), *pixels(0).shape)
-    if path is None:
-        store: np.ndarray = np.empty(shape, np.uint8)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        store = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
 
-    def put(i: int) -> None:
-        store[i] = pixels(i)
-
-    with ThreadPoolExecutor() as pool:  # Pillow decodes and resizes outside Python's lock
-        for _ in pool.map(put, range(len(images))):
-            pass
-    if path is None:
-        return store
-    store.flush()  # type: ignore[attr-defined]
-    part.replace(path)
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+def _mapped(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
 def _file(encoder: Encoder, images: Sequence[Any], cache: Path) -> Path:
@@ -96,12 +90,3 @@ def _file(encoder: Encoder, images: Sequence[Any], cache: Path) -> Path:
     for i in range(len(images)):
         key.update(picture_digest(images, i))
     return cache / f"pixels-{key.hexdigest()}.npy"
-
-
-def _mapped(path: Path | None, n: int) -> np.ndarray | None:
-    """The store in `path`, mapped into memory, or None where it is absent or damaged."""
-    try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False) if path else None
-        return found if found is not None and len(found) == n else None
-    except (OSError, ValueError, EOFError):
-        return None

@@ -42,7 +42,7 @@ from fvlfp.training.examples import ClientData, Split, encode_table, own_rows, w
 from fvlfp.training.task import Task
 
 #: Keys of a Config that each machine sets for itself; all others are agreed.
-OF_ONE_MACHINE = ("data", "device", "pretrained", "model_config", "prompts")
+OF_ONE_MACHINE = ("data", "device", "precision", "pretrained", "model_config", "prompts")
 
 
 @dataclass(frozen=True)

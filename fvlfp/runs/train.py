@@ -101,7 +101,7 @@ class Trained:
 
 
 #: What `prepare` builds in and `train` can no longer change. A seed may differ: same clients, new training.
-_PREPARED_WITH = ("data", "label", "groups", "model", "n_ctx", "vision_ctx")
+_PREPARED_WITH = ("data", "label", "groups", "model", "precision", "n_ctx", "vision_ctx")
 
 
 def load_data(cfg: Config, *, skip_bad: bool = False) -> Dataset:
@@ -132,6 +132,7 @@ def load_encoder(cfg: Config) -> Encoder:
         pretrained=cfg.pretrained,
         model_config=cfg.model_config,
         device=cfg.device,
+        precision=cfg.precision,
         text_prompts=True,
         vision_prompts=cfg.vision_ctx > 0,
     )

@@ -70,7 +70,7 @@ class Task:
         """
         text, image, vision = encoder.text, None, None
         if cfg.vision_ctx:
-            image = ImageTower(encoder.model, encoder.transform)
+            image = ImageTower(encoder.model, encoder.transform, encoder.dtype)
             drawn = torch.Generator().manual_seed(cfg.seed_for("init/vision"))
             vision = image.initial_prompts(n_ctx=cfg.vision_ctx, depth=cfg.vision_depth, generator=drawn)
         head, _, tail = card.templates[0].partition("{}")

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from fvlfp.clip import device
 from fvlfp.clip import encoder as encoder_module
 from fvlfp.clip.encoder import Encoder
 from fvlfp.runs.train import Prepared
@@ -18,13 +19,15 @@ def watch():
     """The pretended device is there, and it is what every `device` key picks."""
     with pretended() as watch, pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoder_module, "pick_device", lambda name="auto": DEVICE)
+        for module in (device, encoder_module):
+            patch.setattr(module, "is_cuda", lambda device: device.type == DEVICE.type)
         yield watch
 
 
 @pytest.fixture(scope="module")
 def encoder_there(tiny_files, watch: Watch) -> Encoder:
     config, weights = tiny_files
-    return Encoder.load("tiny-test-clip", pretrained=str(weights), model_config=config)
+    return Encoder.load("tiny-test-clip", pretrained=str(weights), model_config=config, workers=0)
 
 
 @pytest.fixture(scope="module")

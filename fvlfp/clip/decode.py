@@ -1,0 +1,109 @@
+"""From stored pictures to batches of uint8 pixels, several batches ahead of the tower that takes them.
+
+A picture is opened, resized and cropped as the model's transform says; the transform's last step, the
+normalisation, is left to the device. Threads are enough in front of a CPU's tower, because Pillow decodes
+outside Python's lock; they do not scale with their number, so a GPU gets worker processes.
+
+What this module does not do: it keeps nothing; see `fvlfp.clip.cache` and `fvlfp.clip.pixels`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import Normalize, ToTensor
+
+#: Batches that each thread or worker process holds ready.
+AHEAD = 2
+
+
+class Pictures(Dataset[Tensor]):
+    """Pictures by number, as pixels: what a worker process is given.
+
+    transform: of one picture. Where it ends in `ToTensor` and a normalisation, as open_clip makes it, pixels
+    are uint8 and not normalised yet; otherwise they are what the transform makes, float32.
+    """
+
+    def __init__(self, images: Sequence[Any], transform: Any) -> None:
+        self._images, self._transform = images, transform
+        steps: list[Any] = list(getattr(transform, "transforms", []))
+        fits = len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
+        self._steps = steps[:-2] if fits else None
+
+    def __getitem__(self, i: int) -> Tensor:
+        """(3, H, W)."""
+        image = self._images[i]
+        if self._steps is None:
+            return self._transform(image)
+        for step in self._steps:
+            image = step(image)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def __getitems__(self, rows: Sequence[int]) -> Tensor | Exception:
+        """(n, 3, H, W); or what went wrong, which a worker process could not raise as it is."""
+        try:
+            return torch.stack([self[i] for i in rows])
+        except Exception as error:
+            return error
+
+
+def batches_of(
+    pictures: Pictures, cuts: Iterable[Sequence[int]], *, workers: int, pin: bool = False
+) -> Iterator[Tensor]:
+    """The batches (n, 3, H, W) that `cuts` names, in order.
+
+    workers: processes; 0 means threads of this one. pin: into memory from which a GPU copies beside its work.
+
+    Raises:
+        InputError: a picture that cannot be read, as the sequence of pictures says it.
+    """
+    made = _by_processes(pictures, cuts, workers, pin) if workers else _by_threads(pictures, cuts)
+    for batch in made:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
+def _by_processes(
+    pictures: Pictures, cuts: Iterable[Sequence[int]], workers: int, pin: bool
+) -> Iterator[Tensor | Exception]:
+    yield from DataLoader(
+        pictures,
+        batch_sampler=[list(cut) for cut in cuts],
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=pin,
+        prefetch_factor=AHEAD,
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _by_threads(pictures: Pictures, cuts: Iterable[Sequence[int]]) -> Iterator[Tensor | Exception]:
+    threads = os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
+        coming: deque[Future[Tensor | Exception]] = deque()
+        for cut in cuts:
+            coming.append(pool.submit(pictures.__getitems__, cut))
+            if len(coming) > AHEAD * threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def normalised(pixels: Tensor, transform: Any) -> Tensor:
+    """What the whole transform makes of the pictures: (n, 3, H, W) float32, on the device of `pixels`."""
+    if pixels.dtype != torch.uint8:
+        return pixels
+    done: Tensor = transform.transforms[-1](pixels.float() / 255)
+    return done
