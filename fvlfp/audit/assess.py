@@ -21,7 +21,7 @@ from fvlfp.audit.document import SCHEMA, Audit
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.bins import bin_groups
 from fvlfp.audit.stats.counts import Columns, Counts, encode, require_column
-from fvlfp.audit.stats.families import families
+from fvlfp.audit.stats.families import FEW, families
 from fvlfp.audit.stats.gaps import gap_entries
 from fvlfp.audit.stats.intervals import holm, smallest_rate
 from fvlfp.audit.stats.rates import SMALL, blocks, number, numbers
@@ -177,7 +177,8 @@ def _attribute(
         },
         "es_accuracy": {"value": _es_accuracy(table)},
         "label_noise": label_noise(counts),
-        "counts": table.tolist(),
+        # of many classes the counts are the numerators and denominators in "classes"
+        "counts": table.tolist() if len(counts.classes) <= FEW else None,
     }
     if classes:
         out["classes"] = classes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,17 @@ import pandas as pd
 
 from fvlfp.audit.assess import with_versions
 from fvlfp.audit.document import SCHEMA
-from fvlfp.audit.stats import metrics
-from fvlfp.audit.stats.counts import Columns, Counts, encode, first_row, require_column
-from fvlfp.audit.stats.families import families, joints
+from fvlfp.audit.stats.counts import encode, first_row, require_column
+from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
-from fvlfp.audit.stats.paired import Change, change, mean_change, rate_change, residuals
+from fvlfp.audit.stats.paired import Change, change
+from fvlfp.audit.stats.pairs import Pairs, count_pairs, rate_changes, worst_cell_change
 from fvlfp.audit.stats.rates import number
 from fvlfp.audit.stats.resampling import affordable
 from fvlfp.audit.stats.sanity import constant_columns, fine_groups
 from fvlfp.errors import InputError
-from fvlfp.values import names_of
+from fvlfp.values import Coded, names_of
 
 
 @dataclass(frozen=True)
@@ -132,32 +132,14 @@ def compare(
         for remark in constant_columns(columns.classes, columns.label[rows], columns.prediction[rows])
     ]
     attributes: dict[str, Any] = {}
-    tests: dict[tuple[str, str], float] = {}
     for name, coded in columns.groups.items():
-        group_names, codes = coded.names, coded.codes
-        joint = _joint(columns, codes[:n], len(group_names))
-        missing = int((codes[:n] < 0).sum())
-        if missing:
-            warnings.append(f"{name}: {missing} rows have no entry and are left out of this attribute")
-        counts = Counts(name, group_names, columns.classes, joint.sum(-1), missing)
-        remarks += fine_groups(name, group_names, counts.table.sum((-1, -2)))
+        pairs = count_pairs(columns, replace(coded, codes=coded.codes[:n]), name)
         rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        changes = _changes(counts, joint, draws=draws, rng=rng, level=level, warnings=warnings)
-        tests |= {(name, gap): c.p_value for gap, c in changes.items() if np.isfinite(c.p_value)}
-        attributes[name] = {
-            "groups": {
-                g: {"n": int(joint[i].sum()), "rates": _rates(counts, joint[i], level)}
-                for i, g in enumerate(group_names)
-            },
-            "changes": {gap: _entry(c) for gap, c in changes.items()},
-            "worst_cell_recall": _worst_cell(counts, joint, draws, rng, level),
-            "missing": missing,
-        }
-    tests = {k: p for k, p in tests.items() if k[1].partition("_class_")[0] not in TESTED_AS}
-    for (name, gap), p in holm(tests).items():
-        attributes[name]["changes"][gap]["p_adjusted"] = p
-    everyone = _joint(columns, np.zeros(n, np.int64), 1)[0]
-    counts = Counts("all", ("all",), columns.classes, everyone.sum(-1)[None])
+        attributes[name], notes = _attribute(pairs, draws=draws, rng=rng, level=level)
+        warnings += notes
+        remarks += fine_groups(name, coded.names, pairs.counts.n)
+    _adjust(attributes)
+    everyone = count_pairs(columns, Coded(("all",), np.zeros(n, np.int32)), "all")
     document = {
         "schema": SCHEMA,
         "kind": "comparison",
@@ -176,7 +158,7 @@ def compare(
             "seed": seed,
             "level": level,
         },
-        "overall": {"n": n, "rates": _rates(counts, everyone, level)},
+        "overall": {"n": n, "rates": rate_changes(everyone, 0, level)},
         "attributes": attributes,
         "remarks": remarks,
         "warnings": warnings,
@@ -221,94 +203,44 @@ def _same(left: pd.Series, right: pd.Series, column: str, first: int) -> None:
         )
 
 
-def _joint(columns: Columns, codes: np.ndarray, size: int) -> np.ndarray:
-    """Joint counts (G, C, C, C): group, label, prediction of a, prediction of b."""
-    n, c = len(codes), len(columns.classes)
-    cell = (
-        (codes.astype(np.int64) * c + columns.label[:n]) * c + columns.prediction[:n]
-    ) * c + columns.prediction[n:]
-    return np.bincount(cell[codes >= 0], minlength=size * c**3).reshape(size, c, c, c)
-
-
-def _changes(
-    counts: Counts,
-    joint: np.ndarray,
-    *,
-    draws: int,
-    rng: np.random.Generator,
-    level: float,
-    warnings: list[str],
-) -> dict[str, Change]:
+def _attribute(
+    pairs: Pairs, *, draws: int, rng: np.random.Generator, level: float
+) -> tuple[dict[str, Any], list[str]]:
+    """The entry of one attribute, and what has to be said about it."""
+    counts, notes = pairs.counts, []
+    if counts.missing:
+        notes.append(
+            f"{counts.attribute}: {counts.missing} rows have no entry and are left out of this attribute"
+        )
     fams = families(counts)
     wanted = affordable(fams, draws)
     if wanted < draws:
-        warnings.append(f"{counts.attribute}: {wanted} instead of {draws} draws, for the number of groups")
-    out: dict[str, Change] = {}
-    for pairs, family in zip(joints(joint), fams, strict=True):
-        out |= change(pairs, family, draws=wanted, rng=rng, level=level)
-    return {name: c for name, c in out.items() if "[" not in name}
-
-
-def _rates(counts: Counts, joint: np.ndarray, level: float) -> dict[str, Any]:
-    """Paired changes of every rate of one group, from its joint counts (C, C, C)."""
-    classes = range(len(counts.classes))
-    out = {}
-    if counts.judged == (1,):
-        out["selection_rate"] = _paired(joint.sum(0), 1, level)
-        out["tpr"], out["fpr"] = _paired(joint[1], 1, level), _paired(joint[0], 1, level)
-    recall = [_collapse(joint[k], k) for k in classes]
-    out["accuracy"] = _change_entry(sum(recall), rate_change(sum(recall), level))  # type: ignore[arg-type]
-    known = [r for r in recall if r.sum()]
-    mean = mean_change([rate_change(r, level) for r in known])
-    values = [np.mean([r.sum(axis)[1] / r.sum() for r in known]) if known else np.nan for axis in (1, 0)]
-    complete = len(known) == len(recall)
-    out["balanced_accuracy"] = {
-        "a": number(values[0]) if complete else None,
-        "b": number(values[1]) if complete else None,
-        "change": number(mean[0]) if complete else None,
-        "low": number(mean[1]) if complete else None,
-        "high": number(mean[2]) if complete else None,
+        notes.append(f"{counts.attribute}: {wanted} instead of {draws} draws, for the number of groups")
+    changes: dict[str, Change] = {}
+    for joint, family in zip(pairs.joints(), fams, strict=True):
+        changes |= change(joint, family, draws=wanted, rng=rng, level=level)
+    entry = {
+        "groups": {
+            group: {"n": int(counts.n[i]), "rates": rate_changes(pairs, i, level)}
+            for i, group in enumerate(counts.groups)
+        },
+        "changes": {gap: _entry(c) for gap, c in changes.items()},
+        "worst_cell_recall": worst_cell_change(pairs, draws, rng, level),
+        "missing": counts.missing,
     }
-    return out
+    return entry, notes
 
 
-def _collapse(joint: np.ndarray, k: int) -> np.ndarray:
-    """Hits of class k: (C, C) joint predictions to [[neither, only b], [only a, both]]."""
-    both, a, b, n = joint[k, k], joint[k].sum(), joint[:, k].sum(), joint.sum()
-    return np.array([[n - a - b + both, b - both], [a - both, both]])
-
-
-def _paired(joint: np.ndarray, k: int, level: float) -> dict[str, Any]:
-    hits = _collapse(joint, k)
-    return _change_entry(hits, rate_change(hits, level))
-
-
-def _change_entry(hits: np.ndarray, got: tuple[float, float, float]) -> dict[str, Any]:
-    n = int(hits.sum())
-    a, b = (hits[1].sum() / n, hits[:, 1].sum() / n) if n else (np.nan, np.nan)
-    names = ("a", "b", "change", "low", "high")
-    return dict(zip(names, (number(x) for x in (a, b, *got)), strict=True))
-
-
-def _worst_cell(
-    counts: Counts, joint: np.ndarray, draws: int, rng: np.random.Generator, level: float
-) -> dict[str, Any]:
-    """Change of the smallest recall; reflected (basic) bootstrap of the joint counts."""
-    cells = np.stack([[_collapse(j[k], k) for k in range(j.shape[0])] for j in joint])  # (G, C, 2, 2)
-
-    def worst(hits: np.ndarray, n: np.ndarray) -> np.ndarray:
-        recall = metrics.divide(hits, n)
-        return np.fmin.reduce(recall.reshape(*recall.shape[:-2], -1), axis=-1)
-
-    n = cells.sum((-1, -2))
-    a, b = (float(worst(cells.sum(axis)[..., 1], n)) for axis in (-1, -2))
-    ea, eb = residuals(cells, min(draws, 2000), rng)
-    centre_a, centre_b = (metrics.divide(cells.sum(axis)[..., 1], n) for axis in (-1, -2))
-    drawn = worst((centre_b + eb[..., 1]) * n, n) - worst((centre_a + ea[..., 1]) * n, n)
-    tail = (1 - level) / 2
-    low, high = 2 * (b - a) - np.quantile(drawn, [1 - tail, tail])
-    names = ("a", "b", "change", "low", "high")
-    return dict(zip(names, (number(x) for x in (a, b, b - a, low, high)), strict=True))
+def _adjust(attributes: dict[str, Any]) -> None:
+    """Holm's correction over every distinct test of the comparison, written into the entries."""
+    entries = {
+        (name, gap): entry
+        for name, part in attributes.items()
+        for gap, entry in part["changes"].items()
+        if entry["p_value"] is not None and gap.partition("_class_")[0] not in TESTED_AS
+    }
+    for key, p in holm({key: entry["p_value"] for key, entry in entries.items()}).items():
+        entries[key]["p_adjusted"] = p
 
 
 def _entry(c: Change) -> dict[str, Any]:

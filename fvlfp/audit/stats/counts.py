@@ -10,10 +10,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
+from fvlfp.audit.stats import metrics
 from fvlfp.errors import InputError
 from fvlfp.values import Coded, code, is_fraction, rank, value_name
 
@@ -38,6 +40,25 @@ class Counts:
     classes: tuple[str, ...]
     table: np.ndarray
     missing: int = 0
+
+    @property
+    def n(self) -> np.ndarray:
+        """Examples of each group, (G,)."""
+        return self.table.sum((-1, -2))
+
+    @property
+    def hits(self) -> np.ndarray:
+        """Right predictions by group and class, (G, C)."""
+        return np.einsum("gcc->gc", self.table)
+
+    @cached_property
+    def one_vs_rest(self) -> np.ndarray:
+        """Each class against the rest as binary tables, (G, C, 2, 2)."""
+        return metrics.one_vs_rest(self.table)
+
+    def binary(self, k: int) -> np.ndarray:
+        """Class k against the rest, (G, 2, 2)."""
+        return self.table if len(self.classes) == 2 and k == 1 else self.one_vs_rest[:, k]
 
     @property
     def judged(self) -> tuple[int, ...]:

@@ -135,15 +135,16 @@ def _pair(counts: Counts, name: str, base: str, level: float) -> dict[str, Any] 
         "equal_opportunity_difference": ["tpr"],
         "equalized_odds_difference_worst": ["tpr", "fpr"],
     }
-    table = counts.table
     options: list[tuple[str, str | None, np.ndarray, np.ndarray]]
     if base == "accuracy_gap":
-        options = [("accuracy", None, np.einsum("gcc->g", table), table.sum((-1, -2)))]
+        options = [("accuracy", None, counts.hits.sum(-1), counts.n)]
     elif base in picks and not name.endswith("_mean"):
         inside = name.partition("[")[2].rstrip("]")
         ks = [int(inside)] if inside else counts.judged
         options = [
-            (rate, counts.classes[k], *metrics.parts(table, k)[rate]) for k in ks for rate in picks[base]
+            (rate, counts.classes[k], *metrics.parts(counts.binary(k))[rate])
+            for k in ks
+            for rate in picks[base]
         ]
     else:
         return None

@@ -8,7 +8,7 @@ All values are in [0, 1], sums of two gaps in [0, 2]. Formulas: METHOD.md, "Metr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -57,6 +57,16 @@ def parts(table: np.ndarray, positive: int = 1) -> dict[str, tuple[np.ndarray, n
         "tpr": (tp, positives),
         "fpr": (selected - tp, n - positives),
     }
+
+
+def one_vs_rest(table: np.ndarray) -> np.ndarray:
+    """Binary tables (..., G, C, 2, 2) of every class against the rest, from (..., G, C, C)."""
+    hits = np.einsum("...kk->...k", table)
+    labels, selected = table.sum(-1), table.sum(-2)
+    n = labels.sum(-1, keepdims=True)
+    missed, wrong = labels - hits, selected - hits
+    rest = n - labels - wrong
+    return np.stack([np.stack([rest, wrong], -1), np.stack([missed, hits], -1)], -2)
 
 
 def rates(table: np.ndarray, positive: int = 1) -> dict[str, np.ndarray]:
@@ -144,9 +154,13 @@ def over_classes(per_class: Sequence[dict[str, np.ndarray]]) -> dict[str, np.nda
 
     For the ratio, where small is bad, the minimum (``..._class_min``) stands in for the maximum.
     """
+    return summed_up({name: np.stack([gap[name] for gap in per_class], axis=-1) for name in per_class[0]})
+
+
+def summed_up(by_class: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same from arrays (..., C), one by name."""
     out: dict[str, np.ndarray] = {}
-    for name in per_class[0]:
-        values = np.stack([gap[name] for gap in per_class], axis=-1)
+    for name, values in by_class.items():
         if name.endswith("ratio"):
             out[f"{name}_class_min"] = np.fmin.reduce(values, axis=-1)
         else:

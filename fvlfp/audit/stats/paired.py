@@ -41,7 +41,7 @@ def change(
     """Change of each of the family's gaps; `joint` has shape (G, S, C, C) and pairs both models."""
     a, b = joint.sum(-1), joint.sum(-2)
     va, vb = (family.statistic(frequencies(x)) for x in (a, b))
-    out = {k: Change(float(va[k]), float(vb[k])) for k in va if "ratio" not in k}
+    out = {k: Change(float(va[k]), float(vb[k])) for k in va if "ratio" not in k and "[" not in k}
     ea, eb = residuals(joint, draws, rng)
     known = [k for k, got in out.items() if np.isfinite(got.a) and np.isfinite(got.b)]
     for doubt in (DOUBT, -DOUBT):

@@ -28,9 +28,9 @@ def blocks(counts: Counts, level: float) -> list[dict[str, Any]]:
     n, right = table.sum((-1, -2)), np.einsum("gcc->g", table)
     out: list[dict[str, Any]]
     if counts.judged == (1,):
-        out = [{"n": int(m), **block} for m, block in zip(n, _one_vs_rest(table, 1, level), strict=True)]
+        out = [{"n": int(m), **block} for m, block in zip(n, _one_vs_rest(table, level), strict=True)]
     else:
-        per_class = {counts.classes[k]: _one_vs_rest(table, k, level) for k in counts.judged}
+        per_class = {counts.classes[k]: _one_vs_rest(counts.binary(k), level) for k in counts.judged}
         out = [
             {"n": int(m), "positives": None, "negatives": None, "rates": {}}
             | {"classes": {name: blocks[i] for name, blocks in per_class.items()}}
@@ -58,8 +58,9 @@ def _balanced(classes: Sequence[str], table: np.ndarray, level: float) -> dict[s
     }
 
 
-def _one_vs_rest(table: np.ndarray, k: int, level: float) -> list[dict[str, Any]]:
-    pieces = metrics.parts(table, k)
+def _one_vs_rest(table: np.ndarray, level: float) -> list[dict[str, Any]]:
+    """Rates of the second class of binary tables (G, 2, 2), one block a group."""
+    pieces = metrics.parts(table)
     entries = {name: rate_entries(name, *pair, level) for name, pair in pieces.items()}
     positives, negatives = pieces["tpr"][1], pieces["fpr"][1]
     return [

@@ -8,13 +8,14 @@ that do depend on them can move a gap either way; that this module cannot know.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Counts
-from fvlfp.audit.stats.families import families
+from fvlfp.audit.stats.families import FEW, families
 
 WRONG = (0.01, 0.02, 0.05, 0.10, 0.20)
 
@@ -49,17 +50,21 @@ def label_noise(counts: Counts) -> dict[str, Any] | None:
     for wrong in WRONG:
         table, fits = corrected(counts.table, wrong)
         possible.append(fits)
-        values = _gaps(table, counts) if fits else {}
+        values = _gaps(replace(counts, table=table)) if fits else {}
         for name in names:
             value = float(values.get(name, np.nan))
             gaps[name].append(value if np.isfinite(value) else None)
     return {"wrong": list(WRONG), "gaps": gaps, "possible": possible}
 
 
-def _gaps(table: np.ndarray, counts: Counts) -> dict[str, np.ndarray]:
-    found = [metrics.gaps(table, k) for k in counts.judged]
-    return (
-        found[0]
-        if len(found) == 1
-        else {**metrics.over_classes(found), "accuracy_gap": found[0]["accuracy_gap"]}
-    )
+def _gaps(counts: Counts) -> dict[str, np.ndarray]:
+    if len(counts.classes) <= FEW:
+        found = [metrics.gaps(counts.table, k) for k in counts.judged]
+    else:  # each class without another pass over all of them
+        found = [metrics.gaps(counts.binary(k)) for k in counts.judged]
+    if len(found) == 1:
+        return found[0]
+    return {
+        **metrics.over_classes(found),
+        "accuracy_gap": metrics.spread(metrics.divide(counts.hits.sum(-1), counts.n)),
+    }
