@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from benchmarks.shared import load_encoder, shared_folder
+from benchmarks.sets import SETS
+from benchmarks.sets import convert as convert_set
+from benchmarks.shared import load_model, shared_folder
 from data_prep.fairface import convert
 from fvlfp.audit import audit, compare
 from fvlfp.clip.encoder import Encoder
@@ -42,11 +44,12 @@ KEPT = ("value", "low", "high", "reason", "p_value", "expected_null", "null_95",
 
 @dataclass(frozen=True)
 class GridTask:
-    """title: for the page. source: "age", "gender" (FairFace tables) or "toy". settings: config keys.
+    """title: for the page. source: "age", "gender" (FairFace tables), "celeba", "ham10000" or "toy".
 
+    settings: config keys. tower: the model, where it is not the one of `TOWER`.
     toy: knobs of `toyfaces.make`. one_word: of each group's words on the data card, keep the first. kind:
-    "main" tasks meet every method, a "variant" only a few, a "fusion" only those of FPF; `of` is the task
-    it varies.
+    "main" tasks meet every method, a "variant" only a few, a "fusion" only those of FPF, a "vision" task
+    those with vision prompts; `of` is the task it varies.
     """
 
     title: str
@@ -59,6 +62,22 @@ class GridTask:
     one_word: bool = False
     kind: str = "main"
     of: str = ""
+    tower: str = ""
+
+    @property
+    def model(self) -> str:
+        """The name of the frozen model."""
+        return self.tower or TOWER[self.source]
+
+
+#: source -> the frozen model; `benchmarks.small_clips` makes those of CelebA and HAM10000
+TOWER = {
+    "age": "FaceCLIP-64",
+    "gender": "FaceCLIP-64",
+    "celeba": "CelebCLIP-64",
+    "ham10000": "SkinCLIP-64",
+    "toy": "toyclip",
+}
 
 
 _AGE = ("age", "age_40", "gender", "40+")
@@ -72,6 +91,18 @@ TASKS: dict[str, GridTask] = {
     "age-gender": GridTask("age by perceived gender", *_AGE),
     "gender-race": GridTask("gender by perceived race", "gender", "gender", "race", "Male"),
     "age-gender-race": GridTask("age by perceived gender and race", "age", "age_40", "gender_race", "40+"),
+    "smiling-gender": GridTask(
+        "CelebA, smiling by perceived gender", *("celeba", "smiling", "gender", "yes")
+    ),
+    "eyeglasses-gender": GridTask(
+        "CelebA, eyeglasses by perceived gender", *("celeba", "eyeglasses", "gender", "yes")
+    ),
+    "blond-gender": GridTask(
+        "CelebA, blond hair by perceived gender", *("celeba", "blond_hair", "gender", "yes")
+    ),
+    "smiling-young": GridTask("CelebA, smiling by perceived age", *("celeba", "smiling", "age", "yes")),
+    "malignant-sex": GridTask("HAM10000, malignant by sex", *("ham10000", "malignant", "sex", "yes")),
+    "malignant-age": GridTask("HAM10000, malignant by age", *("ham10000", "malignant", "age_group", "yes")),
     "toy-shape": GridTask(
         "drawn faces, smiling by shape (correlation 0.5, squares harder to see)",
         *("toy", "smiling", "shape", "yes"),
@@ -90,6 +121,13 @@ TASKS: dict[str, GridTask] = {
         "clients of nearly one group each", "fusion", partition="group", concentration=0.05
     ),
     "sizes": _variant("clients of very different sizes", "fusion", partition="quantity", concentration=0.3),
+    "smiling-gender-vit": GridTask(
+        "CelebA, smiling by perceived gender, a vision transformer",
+        *("celeba", "smiling", "gender", "yes"),
+        tower="CelebViT-64",
+        kind="vision",
+        of="smiling-gender",
+    ),
     "one-word": GridTask(
         "gender by perceived race, one word a group instead of several",
         *("gender", "gender", "race", "Male"),
@@ -137,12 +175,21 @@ FUSIONS: dict[str, dict[str, Any]] = {
     "fpf-uncapped": {"method": "fpf", "fpf_cap": 1e6, "gamma": 20.0},
     "fpf-equal-clients": {"method": "fedavg", "fpf_a": 0.0},
 }
+#: prompts of the image tower beside those of the text tower
+VISION: dict[str, dict[str, Any]] = {
+    f"{method}-vision": {**keys, "vision_ctx": 4, "vision_depth": 4}
+    for method, keys in (
+        ("fedavg", {"method": "fedavg"}),
+        ("fvlfp-label-free", {"method": "fvlfp-label-free"}),
+    )
+}
 #: method of the grid -> config keys
 SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"method": name} for name in METHODS},
     **CORNERS,
     **OPTIONS,
     **FUSIONS,
+    **VISION,
 }
 #: rank and lambda looked for after training, on the FedAvg prompts
 POSTHOC = tuple(name for name, keys in METHODS.items() if "posthoc" in keys)
@@ -169,16 +216,18 @@ PARTS: dict[str, Part] = {
     "variants": Part(_VARIANTS, ("fedavg", "cdfp", "dsop", "fpf", *OURS), 3),
     "options": Part(("age-gender", "gender-race"), tuple(OPTIONS), 3),
     "fusions": Part(_FUSED, ("fedavg", "fpf", *FUSIONS), 3),
+    "vision": Part(("smiling-gender-vit",), ("zero-shot", "fedavg", "fvlfp-label-free", *VISION), 3),
 }
 
 
 def config_of(task: str, method: str, seed: int, **settings: Any) -> Config:
     """The config of one cell; `settings` come last (tests and tries)."""
     t = TASKS[task]
-    base = {"label": t.label, "groups": (t.group,), "seed": seed, **t.settings, **settings}
+    base: dict[str, Any] = {"label": t.label, "groups": (t.group,), "seed": seed}
     if t.source != "toy":
-        base |= {"data": f"fairface_{t.source}.csv", "model": "FaceCLIP-64"}
-    return Config.make(**(SETTINGS[method] | base))
+        table = t.source if t.source in SETS else f"fairface_{t.source}"
+        base |= {"data": f"{table}.csv", "model": t.model}
+    return Config.make(**(SETTINGS[method] | base | t.settings | settings))
 
 
 def cell_path(task: str, method: str, seed: int, root: Path = GRID) -> Path:
@@ -187,20 +236,24 @@ def cell_path(task: str, method: str, seed: int, root: Path = GRID) -> Path:
 
 
 class Sources:
-    """Encoders and tables, each read once a process."""
+    """Encoders and tables, each read once a process.
 
-    def __init__(self, work: Path) -> None:
-        self.work = work
+    work: images, tables, and in `work/models` the small models. encoder: one model for all real tasks.
+    """
+
+    def __init__(self, work: Path, *, encoder: Encoder | None = None) -> None:
+        self.work, self._one = work, encoder
         self._encoders: dict[str, Encoder] = {}
         self._tables: dict[str, Dataset] = {}
 
     def encoder(self, task: str) -> Encoder:
-        """FaceCLIP-64, or the built-in model for drawn faces."""
-        name = "toyclip" if TASKS[task].source == "toy" else "FaceCLIP-64"
-        if name not in self._encoders:
-            real = name != "toyclip"
-            self._encoders[name] = load_encoder(shared_folder()) if real else Encoder.load()
-        return self._encoders[name]
+        """The task's frozen model."""
+        t = TASKS[task]
+        if self._one is not None and t.source != "toy":
+            return self._one
+        if t.model not in self._encoders:
+            self._encoders[t.model] = load_model(t.model, self.work / "models")
+        return self._encoders[t.model]
 
     def dataset(self, task: str, cfg: Config) -> Dataset:
         """The task's rows; drawn faces are drawn anew for every seed."""
@@ -208,14 +261,20 @@ class Sources:
         if t.source == "toy":
             return toyfaces.make(cfg.n, seed=cfg.seed, label=t.label, **t.toy)
         if t.source not in self._tables:
-            faces = shared_folder() / "data" / "fairface"
-            tables = convert(faces, self.work / "fairface", tasks=(t.source,))
-            groups = ["gender", "race"] if t.source == "age" else ["race"]
-            self._tables[t.source] = read_table(tables[t.source], label=t.label, groups=groups)
+            self._tables[t.source] = self._read(t.source)
         dataset = self._tables[t.source]
         if t.one_word:
             return with_one_word(dataset)
         return crossed(dataset) if t.group == "gender_race" else dataset
+
+    def _read(self, source: str) -> Dataset:
+        if source in SETS:
+            return read_table(convert_set(source, self.work)[1])
+        table = convert(shared_folder() / "data" / "fairface", self.work / "fairface", tasks=(source,))[
+            source
+        ]
+        label, groups = ("age_40", ["gender", "race"]) if source == "age" else ("gender", ["race"])
+        return read_table(table, label=label, groups=groups)
 
 
 def crossed(dataset: Dataset) -> Dataset:

@@ -1,13 +1,18 @@
 """Run cells of the results grid.
 
     [FVLFP_SHARED=DIR] python -m benchmarks.run --task T --method M --seed S
-    [FVLFP_SHARED=DIR] python -m benchmarks.run --all [--part PART ...] [--task T ...]
+    [FVLFP_SHARED=DIR] python -m benchmarks.run --all [--part PART ...] [--task T ...] [--again METHOD ...]
+    FVLFP_SHARED=DIR python -m benchmarks.run --all --model ViT-B-16-quickgelu --pretrained openai
 
 The first prints one cell as JSON and writes it to its place, results/grid/T/M/S.json. The second runs what is
-missing, or was made with other settings, a cell a file: stop it at any time and call it again. DIR holds
-`data/fairface` and `models/faceclip64`; drawn faces need nothing. Encoder and tables are read once a
-process, all methods of a task and seed share one set of clients, and post-hoc methods share the FedAvg run,
-which is kept under `--work`. Nothing is chosen on test rows.
+missing, or was made with other settings, a cell a file: stop it at any time and call it again. --again counts
+cells of a method as missing where another state of the code made them. The third runs the tasks on real
+images with a released CLIP, into runs/released, and says first how long that takes and how much memory.
+
+DIR: see `benchmarks.shared`; the models of CelebA and HAM10000 come from `benchmarks.small_clips`; drawn
+faces need nothing. Encoder and tables are read once a process, all methods of a task and seed share one set
+of clients, and post-hoc methods share the FedAvg run, which is kept under `--work`. Nothing is chosen on test
+rows.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +33,7 @@ from safetensors.torch import load_file, save_file
 
 import fvlfp
 from benchmarks.counterfactual import measured
+from benchmarks.estimate import estimate
 from benchmarks.grid import (
     GRID,
     OURS,
@@ -44,7 +50,8 @@ from benchmarks.grid import (
     cost_of,
     metrics_of,
 )
-from benchmarks.machine import machine
+from benchmarks.machine import code_state, machine
+from fvlfp.clip.encoder import Encoder
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.files import write_atomically
@@ -97,7 +104,8 @@ class Seed:
         elif cfg.tune == "prompts" and cfg.posthoc == "none":
             found["counterfactual"] = measured(self.prepared, cfg, trained)
         weights = self.prepared.provenance["weights_sha256"]
-        return found | {"made_by": {**machine(), "source": source_digest(), "weights_sha256": weights}}
+        made_by = {**machine(), "source": source_digest(), "commit": code_state(), "weights_sha256": weights}
+        return found | {"made_by": made_by}
 
     def _train(self, method: str, cfg: Config) -> Trained:
         if method == "fedavg":
@@ -160,25 +168,43 @@ def source_digest() -> str:
 
 
 def missing(
-    part: str, tasks: Iterable[str], seeds: int, root: Path = GRID, **settings: Any
+    part: str,
+    tasks: Iterable[str],
+    seeds: int,
+    root: Path = GRID,
+    *,
+    again: Container[str] = (),
+    **settings: Any,
 ) -> dict[tuple[str, int], list[str]]:
-    """(task, seed) -> methods of one part of the grid without a cell of today's settings."""
+    """(task, seed) -> methods of one part of the grid without a cell of today's settings.
+
+    again: methods whose cells must also be made by today's code.
+    """
     wanted = PARTS[part]
     out: dict[tuple[str, int], list[str]] = {}
     for seed in range(min(seeds, wanted.seeds)):
         for task in (t for t in tasks if t in wanted.tasks):
-            left = [m for m in wanted.methods if not is_done(task, m, seed, root, **settings)]
+            left = [
+                m
+                for m in wanted.methods
+                if not is_done(task, m, seed, root, by_this_code=m in again, **settings)
+            ]
             if left:
                 out[task, seed] = left
     return out
 
 
-def is_done(task: str, method: str, seed: int, root: Path = GRID, **settings: Any) -> bool:
-    """Whether the cell is there, and was made with the settings it would be made with now."""
+def is_done(
+    task: str, method: str, seed: int, root: Path = GRID, *, by_this_code: bool = False, **settings: Any
+) -> bool:
+    """Whether the cell is there, and was made with the settings (and the code) it would be made with now."""
     path = cell_path(task, method, seed, root)
     if not path.is_file():
         return False
-    return json.loads(path.read_text())["config"] == config_of(task, method, seed, **settings).digest()
+    cell = json.loads(path.read_text())
+    if by_this_code and cell["made_by"]["source"] != source_digest():
+        return False
+    return cell["config"] == config_of(task, method, seed, **settings).digest()
 
 
 def write_cell(cell: dict[str, Any], root: Path = GRID) -> Path:
@@ -223,21 +249,36 @@ def main() -> None:
     parser.add_argument("--method", choices=SETTINGS)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--seeds", type=int, default=5, help="with --all: at most this many seeds")
+    parser.add_argument("--again", choices=SETTINGS, action="append", default=[], help="with --all")
     parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"), help="images and FedAvg runs")
+    parser.add_argument("--model", help="an open_clip name: run the real tasks with this model instead")
+    parser.add_argument("--pretrained", default="", help="with --model: a tag open_clip knows, or a file")
+    parser.add_argument("--model-config", default="", help="with --model: an open_clip config file")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    sources = Sources(args.work)
-    if args.all:
-        for part in args.part or PARTS:
-            todo = missing(part, args.task or TASKS, args.seeds)
-            print(f"{part}: {sum(map(len, todo.values()))} cells missing", flush=True)
-            run_missing(sources, todo, say=lambda line: print(line, flush=True))
-    elif args.task and len(args.task) == 1 and args.method and args.seed is not None:
-        cell = Seed(sources, args.task[0], args.seed).cell(args.method)
-        print(json.dumps(cell, indent=1))
-        write_cell(cell)
-    else:
+    if not args.all and not (args.task and len(args.task) == 1 and args.method and args.seed is not None):
         parser.error("give --all, or one --task with --method and --seed")
+    torch.set_num_threads(1)
+    settings: dict[str, Any] = {}
+    sources, root, tasks = Sources(args.work), GRID, list(args.task or TASKS)
+    if args.model:
+        settings = {k: getattr(args, k) for k in ("model", "pretrained", "model_config")}
+        sources = Sources(args.work, encoder=Encoder.load(**settings))
+        root = Path("runs/released") / "-".join(filter(None, (args.model, Path(args.pretrained).stem)))
+        tasks = [t for t in tasks if TASKS[t].source != "toy" and not TASKS[t].tower]
+    if not args.all:
+        cell = Seed(sources, tasks[0], args.seed, **settings).cell(args.method)
+        print(json.dumps(cell, indent=1))
+        write_cell(cell, root)
+        return
+    todo = {p: missing(p, tasks, args.seeds, root, again=args.again, **settings) for p in args.part or PARTS}
+    cells = sum(len(methods) for part in todo.values() for methods in part.values())
+    if args.model and cells:
+        wanted = dict.fromkeys(task for part in todo.values() for task, _ in part)
+        print(estimate(sources, wanted, cells, **settings).told(), flush=True)
+    for part in todo:  # asked again: parts share cells
+        left = missing(part, tasks, args.seeds, root, again=args.again, **settings)
+        print(f"{part}: {sum(map(len, left.values()))} cells missing", flush=True)
+        run_missing(sources, left, root=root, say=lambda line: print(line, flush=True), **settings)
 
 
 if __name__ == "__main__":

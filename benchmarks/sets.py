@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,17 +131,21 @@ def _of(raw: Mapping[str, str], number: int, column: str, values: Mapping[str, s
     return values[raw[column]]
 
 
+#: name -> data card, rows of labels.csv, what images are called, columns
+SETS: dict[str, tuple[Card, Callable[[pd.DataFrame], list[dict[str, str]]], str, tuple[str, ...]]] = {
+    "celeba": (CELEBA, celeba_rows, r"(\d{6}\.jpg)", ("path", *CELEBA_USED, "split")),
+    "ham10000": (
+        HAM10000,
+        ham_rows,
+        r"(ISIC_\d+\.jpg)",
+        ("path", "malignant", "diagnosis", "site", "sex", "age_group", "split"),
+    ),
+}
+
+
 def convert(name: str, out: Path, shared: Path | None = None) -> tuple[Path, Path]:
     """Write both tables of "celeba" or "ham10000" with images; returns (pretraining, clients and test)."""
-    card, rows_of, pattern, columns = {
-        "celeba": (CELEBA, celeba_rows, r"(\d{6}\.jpg)", ("path", *CELEBA_USED, "split")),
-        "ham10000": (
-            HAM10000,
-            ham_rows,
-            r"(ISIC_\d+\.jpg)",
-            ("path", "malignant", "diagnosis", "site", "sex", "age_group", "split"),
-        ),
-    }[name]
+    card, rows_of, pattern, columns = SETS[name]
     folder = (shared or shared_folder()) / "data" / name
     labels = (folder / "labels.csv").read_bytes()
     frame = pd.read_csv(folder / "labels.csv", dtype=str, keep_default_na=False)
@@ -163,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"))
     args = parser.parse_args()
-    for name in ("celeba", "ham10000"):
+    for name in SETS:
         convert(name, args.out)
 
 

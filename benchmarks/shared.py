@@ -1,6 +1,7 @@
-"""Real faces and the small CLIP that the benchmarks on them use: a folder named by `FVLFP_SHARED`.
+"""Real images and the small CLIPs that the benchmarks on them use: a folder named by `FVLFP_SHARED`.
 
-It holds `data/fairface` (the official label files and zips) and `models/faceclip64`. What this module does
+It holds `data/fairface` (the official label files and zips), `data/celeba` and `data/ham10000` (see
+`benchmarks.sets`), and `models/faceclip64`. What this module does
 not do: it downloads nothing.
 """
 
@@ -29,3 +30,19 @@ def load_encoder(shared: Path) -> Encoder:
         pretrained=str(folder / "faceclip64_fp16.safetensors"),
         model_config=folder / "FaceCLIP-64.json",
     )
+
+
+def load_model(name: str, folder: Path) -> Encoder:
+    """The model of a benchmark: FaceCLIP-64 of the shared folder, the built-in one, or one made in `folder`.
+
+    Raises:
+        InputError: `benchmarks.small_clips` has not made it yet.
+    """
+    if name == "toyclip":
+        return Encoder.load()
+    if name == "FaceCLIP-64":
+        return load_encoder(shared_folder())
+    weights = folder / f"{name}.safetensors"
+    if not weights.is_file():
+        raise InputError(f"no {weights}: run python -m benchmarks.small_clips first")
+    return Encoder.load(name, pretrained=str(weights), model_config=folder / f"{name}.json")

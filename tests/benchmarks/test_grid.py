@@ -1,29 +1,41 @@
 """The results page from a synthetic grid, and two real cells on drawn faces."""
 
+import dataclasses
 import json
 import os
+import sys
 
 import numpy as np
+import open_clip
 import pytest
+import torch
 
-from benchmarks import results
+from benchmarks import results, run
 from benchmarks.ceiling import heads
-from benchmarks.goal import verdicts
+from benchmarks.estimate import estimate
+from benchmarks.goal import over_tasks, verdicts
 from benchmarks.grid import (
     CORNERS,
     OURS,
     PARTS,
     PROJECTIONS,
     TASKS,
+    Part,
     Sources,
     cell_path,
     config_of,
     crossed,
     with_one_word,
 )
-from benchmarks.run import Seed, is_done, missing, run_missing, write_cell
+from benchmarks.recheck import differing, picked
+from benchmarks.run import Seed, is_done, missing, run_missing, source_digest, write_cell
+from benchmarks.summary import summary
 from benchmarks.table import ODDS, Grid, best_projection, excess, main_effect, over_seeds, reduction
+from fvlfp.clip.encoder import Encoder
+from fvlfp.clip.weights import file_sha256
+from fvlfp.data import toyfaces
 from fvlfp.data.table import Dataset
+from fvlfp.errors import InputError
 
 SMALL = {"profile": "smoke", "n": 300, "clients": 2, "rounds": 1, "device": "cpu"}
 
@@ -238,3 +250,129 @@ def test_a_head_per_group_closes_a_gap_that_one_head_cannot():
     assert found["a head per group"]["balanced_accuracy"] > found["one head"]["balanced_accuracy"]
     assert found["a head per group"]["odds_gap"] < found["a head per group"]["by_chance"] + 0.05
     assert found["one head"]["n"] == pytest.approx(1_000, rel=0.1)
+
+
+def test_the_goal_over_all_tasks(folder):
+    found = {(v.method, v.goal): v for v in over_tasks(Grid.read(folder), "fvlfp")}
+    # both tasks: excess 0.2005 for FedAvg, 0.0305 for the full method, 0.08 for LEACE
+    mean = found["fvlfp", "mean excess falls"]
+    assert mean.hit and mean.told == "by 85% on the mean of 2 tasks, wanted 45%"
+    assert found["fvlfp", "as often ahead of LEACE"].told == "below LEACE on 2 tasks, not below on 0"
+    assert over_tasks(Grid.read(folder), "fvlfp-label-free") == []
+
+
+def test_the_page_says_first_what_is_weak_or_lacking(folder):
+    write_cell(made("smiling-gender", "zero-shot", 0, 0.2, accuracy=0.6), folder)
+    text = results.page(Grid.read(folder))
+    first = text[text.index("## Read this first") : text.index("## Summary")]
+    assert "CelebCLIP-64 is weak on CelebA, smiling by perceived gender" in first
+    assert "No seed has all main methods yet: " in first
+    assert "source abc (" in first
+    goal = text[text.index("## The goal") :]
+    assert goal.index("**missed**") < goal.index("| hit: ")
+
+
+def test_the_summary_has_one_line_a_task(folder):
+    for seed in (0, 1):
+        write_cell(made("age-gender", "fvlfp-label-free", seed, 0.05), folder)
+    lines = [
+        x
+        for x in summary(Grid.read(folder)).splitlines()
+        if x.startswith("| age") or x.startswith("| gender")
+    ]
+    assert len(lines) == 2
+    assert "| 2 | 0.800 | 0.201 | +0.000 | +0.170 | 0.030 (-85%) | 0.080 (-60%) |" in lines[0]
+    assert "not run" in lines[1]
+
+
+def test_cells_of_another_state_of_the_code_can_be_asked_for_again(tmp_path):
+    cell = made("toy-shape", "leace", 0, 0.1) | {"config": config_of("toy-shape", "leace", 0).digest()}
+    write_cell(cell, tmp_path)
+    assert is_done("toy-shape", "leace", 0, tmp_path)
+    assert not is_done("toy-shape", "leace", 0, tmp_path, by_this_code=True)
+    cell["made_by"]["source"] = source_digest()
+    write_cell(cell, tmp_path)
+    assert is_done("toy-shape", "leace", 0, tmp_path, by_this_code=True)
+
+
+def test_a_recheck_tells_what_differs_and_forgets_times(tmp_path):
+    before = made("toy-shape", "leace", 0, 0.1)
+    assert differing(before, before | {"seconds": 9.0, "made_by": {}}) == []
+    assert differing(before, before | {"rank": 2, "clients": (10, 90)}) == ["rank"]
+    for method in ("leace", "fedavg", "zero-shot"):
+        write_cell(made("toy-shape", method, 0, 0.1), tmp_path)
+    some = picked(tmp_path, 2, ("leace", "fedavg"), ("toy-shape",))
+    assert some == picked(tmp_path, 2, ("leace", "fedavg"), ("toy-shape",)) and len(some) == 2
+    assert picked(tmp_path, 5, ("leace",), ("age-gender",)) == []
+
+
+@pytest.fixture(scope="module")
+def random_clip(tmp_path_factory):
+    """A vision transformer with random weights in open_clip's own file format."""
+    folder = tmp_path_factory.mktemp("clip")
+    config = {
+        "embed_dim": 32,
+        "quick_gelu": True,
+        "vision_cfg": {"layers": 2, "width": 32, "head_width": 16, "image_size": 32, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3},
+    }
+    (folder / "Random-32-quickgelu.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    torch.save(open_clip.CLIP(**config).state_dict(), folder / "random.pt")
+    return folder
+
+
+def test_an_estimate_is_measured_before_a_grid_starts(random_clip, tmp_path):
+    encoder = Encoder.load(
+        "Random-32-quickgelu",
+        pretrained=str(random_clip / "random.pt"),
+        model_config=random_clip / "Random-32-quickgelu.json",
+        device="cpu",
+    )
+
+    class Drawn(Sources):
+        def encoder(self, task):
+            return encoder
+
+    found = estimate(Drawn(tmp_path), ["toy-shape"], 7, n=300, rounds=2, local_epochs=1, batch=10)
+    assert found.images == 300 and found.cells == 7
+    assert found.steps == 40  # 200 training rows, batches of 10, two rounds
+    assert found.image_seconds > 0 and found.step_seconds > 0 and found.peak_gb > 0.1
+    assert "7 cells" in found.told() and "GB" in found.told()
+
+
+class DrawnAsFaces(Sources):
+    """Drawn faces under the names of CelebA's columns, so that no photograph is needed."""
+
+    def dataset(self, task, cfg):
+        drawn = toyfaces.make(300, seed=cfg.seed)
+        card = dataclasses.replace(drawn.card, groups={"gender": drawn.card.groups["shape"]})
+        return dataclasses.replace(drawn, frame=drawn.frame.rename(columns={"shape": "gender"}), card=card)
+
+
+def test_the_grid_runs_with_another_model(random_clip, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FVLFP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "Sources", DrawnAsFaces)
+    monkeypatch.setattr(
+        run, "PARTS", {"main": Part(("smiling-gender", "toy-shape"), ("zero-shot", "leace"), 1)}
+    )
+    weights, config = random_clip / "random.pt", random_clip / "Random-32-quickgelu.json"
+    model = ["--model", "Random-32-quickgelu", "--pretrained", str(weights), "--model-config", str(config)]
+    monkeypatch.setattr(sys, "argv", ["run", "--all", *model])
+    run.main()
+    said = capsys.readouterr().out
+    assert (
+        said.index("memory so far") < said.index("main: 2 cells missing") < said.index("2/2  smiling-gender")
+    )
+    folder = tmp_path / "runs" / "released" / "Random-32-quickgelu-random"
+    assert sorted(p.parent.name for p in folder.rglob("*.json")) == ["leace", "zero-shot"]
+    cell = json.loads((folder / "smiling-gender" / "zero-shot" / "0.json").read_text())
+    assert cell["made_by"]["weights_sha256"] == file_sha256(weights)
+    run.main()
+    assert "main: 0 cells missing" in capsys.readouterr().out
+
+
+def test_a_model_that_was_not_made_says_how(tmp_path):
+    with pytest.raises(InputError, match="run python -m"):
+        Sources(tmp_path).encoder("smiling-gender")

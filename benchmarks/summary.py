@@ -1,0 +1,107 @@
+"""The results page's summary, one line a task, and what happens when prompts move to another data set.
+
+What this module does not do: it runs nothing; cells come from `results/grid`, the limit of a linear head from
+`results/ceiling.json`, the transfer from `results/transfer.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from benchmarks import RESULTS
+from benchmarks.ceiling import RESULT as CEILING
+from benchmarks.grid import TASKS
+from benchmarks.table import Cell, Grid, excess, over_seeds, reduction
+
+OURS = "fvlfp-label-free"
+TRANSFER = RESULTS / "transfer.json"
+
+
+def summary(grid: Grid) -> str:
+    """One line a main task: FedAvg, the full method without group labels, LEACE, and the limit."""
+    lines = [
+        "## Summary",
+        "",
+        "Excess: odds gap above chance, mean over seeds; in brackets the change against FedAvg. The full "
+        "method here reads no group label; LEACE reads them in training. Limit: the excess of a linear head "
+        "that is told the group, on held-out training rows ([how far could anything "
+        "go](#how-far-could-anything-go-here)).",
+        "",
+        "| task | seeds | FedAvg: balanced accuracy | excess | full method: change of balanced accuracy | of "
+        "worst cell | excess | LEACE: excess | limit |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    limits = _limits()
+    for task in (t for t in TASKS if TASKS[t].kind == "main"):
+        fedavg, ours, leace = (grid.get(task, {}).get(m, []) for m in ("fedavg", OURS, "leace"))
+        if not fedavg:
+            continue
+        told = [TASKS[task].title, str(len(fedavg)), _level(fedavg), f"{excess(fedavg):.3f}"]
+        told += [_change(ours, "balanced_accuracy"), _change(ours, "worst_cell_recall")]
+        told += [_excess(ours, fedavg), _excess(leace, fedavg)]
+        told.append(f"{limits[task]:.3f}" if task in limits else "not measured")
+        lines.append(f"| {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
+def _limits() -> dict[str, float]:
+    if not CEILING.is_file():
+        return {}
+    tasks = json.loads(CEILING.read_text(encoding="utf-8"))["tasks"]
+    heads = {task: [seed["a head per group"] for seed in found["seeds"]] for task, found in tasks.items()}
+    return {t: float(np.mean([h["odds_gap"] - h["by_chance"] for h in found])) for t, found in heads.items()}
+
+
+def _level(cells: list[Cell]) -> str:
+    mean = over_seeds(cells, "balanced_accuracy")
+    return f"{mean.value:.3f}" if mean else "undefined"
+
+
+def _change(cells: list[Cell], metric: str) -> str:
+    mean = over_seeds(cells, metric, change=True)
+    return f"{mean.value:+.3f}" if mean else "not run"
+
+
+def _excess(cells: list[Cell], fedavg: list[Cell]) -> str:
+    if not cells:
+        return "not run"
+    share = reduction(cells, fedavg)
+    return f"{excess(cells):.3f}" + (f" ({-share:+.0%})" if share is not None else "")
+
+
+def transfer() -> str:
+    """Prompts trained on one set and judged on another; "" where it was not run."""
+    if not TRANSFER.is_file():
+        return ""
+    found = json.loads(TRANSFER.read_text(encoding="utf-8"))
+    lines = [
+        "## Prompts on another data set",
+        "",
+        "`python -m benchmarks.transfer`. Prompts are trained on FairFace with FaceCLIP-64 and judged, with "
+        f"the same words, on the {found['n']:,} test images of CelebA. Mean ± standard deviation over "
+        f"{found['seeds']} seeds. Projections travel with the prompts. CelebA's crops and labels differ from "
+        "FairFace's, so a loss here may be of the data as well as of the prompts.",
+        "",
+        "| trained on | judged on | | balanced accuracy | worst cell | odds gap | by chance |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for entry in found["cases"]:
+        for method, runs in entry["methods"].items():
+            told = [
+                _spread([r[k]["value"] for r in runs]) for k in ("balanced_accuracy", "worst_cell_recall")
+            ]
+            gaps: list[dict[str, Any]] = [r["equalized_odds_difference_worst"] for r in runs]
+            told += [
+                _spread([g["value"] for g in gaps]),
+                f"{np.mean([g['expected_null'] for g in gaps]):.3f}",
+            ]
+            lines.append(f"| {entry['trained']} | {entry['judged']} | `{method}` | {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    sd = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    return f"{np.mean(values):.3f} ± {sd:.3f}"
