@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data_prep.reader import Download, copy_images, once, read_csv, write_table
 from fvlfp.data.card import Attribute, Card
-from fvlfp.data.checks import undo_spreadsheet
+from fvlfp.data.cells import undo_spreadsheet
 from fvlfp.errors import InputError
 
 SPLITS = {"train": "train", "val": "test"}  # official name -> ours

@@ -13,7 +13,6 @@ from data_prep import table_clip
 from data_prep.contrastive import Checkpoint, true_pairs
 from data_prep.table_clip import Recipe, caption, epoch_rows, jitter, pixels_of, start_from, train
 from fvlfp.clip.encoder import Encoder
-from fvlfp.clip.weights import state_sha256
 from fvlfp.data import toyfaces
 from fvlfp.errors import InputError
 
@@ -78,7 +77,7 @@ def test_jitter_moves_mirrors_and_turns():
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(faces, tmp_path):
-    whole = state_sha256(train(faces, QUICK))
+    whole = train(faces, QUICK).state_dict()
 
     class Stop(Exception):
         pass
@@ -97,7 +96,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits(faces, tmp_path):
     path = tmp_path / "x.checkpoint"
     with pytest.raises(Stop):
         train(faces, QUICK, checkpoint=Stopping(path))
-    assert state_sha256(train(faces, QUICK, checkpoint=Checkpoint(path))) == whole
+    again = train(faces, QUICK, checkpoint=Checkpoint(path)).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in whole.items())
 
 
 def test_weights_are_taken_where_name_and_shape_agree(tmp_path):
