@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from fvlfp import __version__
 from fvlfp.cli import app
 from fvlfp.data import toyfaces
-from fvlfp.runs import train as fvlfp_run
+from fvlfp.training.reports import RoundReport
 
 RUNNER = CliRunner()
 
@@ -124,13 +124,13 @@ def test_train_end_to_end_stopped_and_resumed(faces, tmp_path, monkeypatch):
     assert again.exit_code == 0, again.output
     assert (out / "method" / "prompts.safetensors").read_bytes() == prompts
 
-    def ctrl_c(row, *_):
-        if row["round"] == 1:
+    def ctrl_c(report, *_):
+        if report.round == 1:
             raise KeyboardInterrupt
-        return describe(row, *_)
+        return describe(report, *_)
 
-    describe = fvlfp_run.describe
-    monkeypatch.setattr(fvlfp_run, "describe", ctrl_c)
+    describe = RoundReport.describe
+    monkeypatch.setattr(RoundReport, "describe", ctrl_c)
     words[-1] = other = tmp_path / "other"
     stopped = fvlfp(*words)
     assert stopped.exit_code == 130
@@ -138,7 +138,7 @@ def test_train_end_to_end_stopped_and_resumed(faces, tmp_path, monkeypatch):
         "fvlfp: stopped; the same command with --resume goes on after the last saved round\n"
     )
     assert not list(other.rglob("*.part*")) and not (other / "predictions.csv").exists()
-    monkeypatch.setattr(fvlfp_run, "describe", describe)
+    monkeypatch.setattr(RoundReport, "describe", describe)
     assert fvlfp(*words, "--resume").exit_code == 0
     assert (other / "method" / "prompts.safetensors").read_bytes() == prompts
 
