@@ -21,6 +21,9 @@ knows neither torch nor Flower.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
@@ -30,6 +33,12 @@ from fvlfp.robust import capped, weighted_median
 #: No judge's cell counts for more than this many times the median judge's. With 1, liars who are fewer than
 #: half of the judges hold less than half of the weight, whatever numbers of rows they claim.
 JUDGE_CAP = 1.0
+
+#: No client's size counts for more than this many times the median client's.
+SIZE_CAP = 2.0
+
+#: A client whose prompts are judged this much less accurate than the median client's counts for nothing.
+GATE = 0.1
 
 
 def recalls(
@@ -51,47 +60,92 @@ def recalls(
     return weighted_median(each, weight[:, None] * allowed[:, :, None, None])
 
 
-def cell_accuracy(recall: np.ndarray) -> np.ndarray:
-    """a (A,): the mean of R (A, C, G) over the cells that every candidate has; NaN where there is none."""
-    known = np.isfinite(recall).all(0)
-    if not known.any():
-        return np.full(len(recall), np.nan)
-    return recall[:, known].mean(1)
+@dataclass(frozen=True)
+class Judgement:
+    """What peers say of A candidates. tables: for each attribute R (A, C, G), NaN where unknown."""
+
+    tables: Sequence[np.ndarray]
+
+    def filled(self) -> Judgement:
+        """A cell that only a candidate's own client holds gets the mean of the other candidates there."""
+        out = []
+        for table in self.tables:
+            known = np.isfinite(table)
+            mean = np.where(known, table, 0.0).sum(0) / np.maximum(known.sum(0), 1)
+            out.append(np.where(known | ~known.any(0), table, mean))
+        return Judgement(out)
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """a (A,): the mean over the cells that every candidate has; NaN where there is none."""
+        cells = [table[:, np.isfinite(table).all(0)] for table in self.tables]
+        joined = np.concatenate(cells, axis=1)
+        return joined.mean(1) if joined.size else np.full(len(joined), np.nan)
+
+    @property
+    def gap(self) -> np.ndarray:
+        """(A,): the largest difference of recall between two groups of a class; NaN where undefined."""
+        parts = [part for part in self._by_class() if part.shape[1] >= 2]
+        if not parts:
+            return np.full(len(self.tables[0]), np.nan)
+        return np.asarray(np.max([part.max(1) - part.min(1) for part in parts], axis=0))
+
+    @property
+    def signed(self) -> np.ndarray:
+        """s (A, M): recall less the mean over the groups of its class and attribute."""
+        parts = [part - part.mean(1, keepdims=True) for part in self._by_class() if part.size]
+        return np.concatenate(parts, axis=1) if parts else np.zeros((len(self.tables[0]), 0))
+
+    def _by_class(self) -> list[np.ndarray]:
+        """(A, groups) of every attribute and class: the groups that every candidate has."""
+        return [
+            table[:, c, np.isfinite(table[:, c]).all(0)]
+            for table in self.tables
+            for c in range(table.shape[1])
+        ]
+
+    def of(self, rows: np.ndarray) -> Judgement:
+        """Of some candidates only."""
+        return Judgement([table[rows] for table in self.tables])
 
 
-def odds_gap(recall: np.ndarray) -> np.ndarray:
-    """(A,): the largest difference of recall between two groups, over the classes; NaN where undefined."""
-    known = np.isfinite(recall).all(0)
-    classes = [recall[:, c, known[c]] for c in range(recall.shape[1]) if known[c].sum() >= 2]
-    if not classes:
-        return np.full(len(recall), np.nan)
-    return np.max([part.max(1) - part.min(1) for part in classes], axis=0)
+def peer_weights(sizes: np.ndarray, judged: Judgement, *, share: float, tolerance: float) -> np.ndarray:
+    """w (K,), summing to 1: `balanced_weights` behind two guards. sizes: (K,) rows that clients claim.
+
+    No client's size counts for more than `SIZE_CAP` times the median's, and a client whose prompts are more
+    than `GATE` less accurate than the median client's counts for nothing. The floor on accuracy is
+    `tolerance` below that of the remaining sizes, or of the median client, whichever is higher.
+    """
+    p = capped(np.asarray(sizes, float), SIZE_CAP)
+    judged = judged.filled()
+    accuracy = judged.accuracy
+    if not np.isfinite(accuracy).all():
+        return p / p.sum()
+    middle = float(np.median(accuracy))
+    keep = accuracy >= middle - GATE
+    w = np.zeros(len(p))
+    floor = max(float(accuracy[keep] @ p[keep]) / p[keep].sum(), middle) - tolerance
+    w[keep] = balanced_weights(p[keep], judged.of(keep), share=share, floor=floor)
+    return w
 
 
-def signed_gaps(recall: np.ndarray) -> np.ndarray:
-    """s (A, M): recall less the mean of its class's groups, for the M cells that every candidate has."""
-    known = np.isfinite(recall).all(0)
-    parts = [recall[:, c, known[c]] for c in range(recall.shape[1])]
-    return np.concatenate([p - p.mean(1, keepdims=True) if p.size else p for p in parts], axis=1)
-
-
-def balanced_weights(sizes: np.ndarray, recall: np.ndarray, *, share: float, floor: float) -> np.ndarray:
+def balanced_weights(sizes: np.ndarray, judged: Judgement, *, share: float, floor: float) -> np.ndarray:
     """w (K,), summing to 1: the convex programme above.
 
-    sizes: (K,) > 0; recall: (K, C, G), or several attributes beside each other along G. share: in (0, 1];
-    1 returns the sizes' shares exactly. floor: of the mean cell accuracy sum_k w_k a_k.
+    sizes: (K,) > 0. judged: of the K clients' prompts. share: in (0, 1]; 1 returns the sizes' shares exactly.
+    floor: of the mean cell accuracy sum_k w_k a_k.
 
     Two equal clients that err in opposite directions keep their weights; of three, two of which err the same
     way, the third gains:
 
     >>> lean = np.array([[[0.9, 0.7]], [[0.7, 0.9]], [[0.7, 0.9]]])
-    >>> balanced_weights(np.ones(2), lean[:2], share=0.5, floor=0.0).round(2).tolist()
+    >>> balanced_weights(np.ones(2), Judgement([lean[:2]]), share=0.5, floor=0.0).round(2).tolist()
     [0.5, 0.5]
-    >>> balanced_weights(np.ones(3), lean, share=0.5, floor=0.0).round(2).tolist()
+    >>> balanced_weights(np.ones(3), Judgement([lean]), share=0.5, floor=0.0).round(2).tolist()
     [0.5, 0.25, 0.25]
     """
     p = np.asarray(sizes, float) / np.sum(sizes)
-    gaps, accuracy = signed_gaps(recall), cell_accuracy(recall)
+    gaps, accuracy = judged.signed, judged.accuracy
     if share >= 1 or not gaps.size or not np.isfinite(accuracy).all():
         return p
     low, high = 1e-6, 10.0  # temperatures r of the Lagrangian |.|^2 + r KL: KL falls as r rises
@@ -135,13 +189,13 @@ def _tempered(p: np.ndarray, gaps: np.ndarray, accuracy: np.ndarray, r: float, f
     return np.exp(exponent - logsumexp(exponent))
 
 
-def choose(recall: np.ndarray, *, tolerance: float) -> int:
+def choose(judged: Judgement, *, tolerance: float) -> int:
     """Which fused alternative to take: the smallest judged gap within `tolerance` of the best accuracy.
 
-    recall: (A, C, G) of the alternatives, judged. The first wins a tie, and is taken where nothing is known.
-    Compared with the *best* alternative, not with the first: the first may be what a liar has ruined.
+    The first wins a tie, and is taken where nothing is known. Compared with the *best* alternative, not with
+    the first: the first may be what a liar has ruined.
     """
-    accuracy, gap = cell_accuracy(recall), odds_gap(recall)
+    accuracy, gap = judged.accuracy, judged.gap
     if not (np.isfinite(accuracy).all() and np.isfinite(gap).all()):
         return 0
     fit = accuracy >= accuracy.max() - tolerance

@@ -4,15 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from fvlfp.peers import (
-    balanced_weights,
-    cell_accuracy,
-    choose,
-    divergence,
-    odds_gap,
-    recalls,
-    signed_gaps,
-)
+from fvlfp.peers import Judgement, balanced_weights, choose, divergence, peer_weights, recalls
 
 #: three judges, two candidates, one class, two groups
 TOTAL = np.array([[[10, 10]], [[20, 0]], [[10, 30]]])
@@ -48,10 +40,15 @@ def test_a_candidate_that_nobody_may_judge_is_unknown():
 
 def test_reports_by_hand():
     recall = np.array([[[0.9, 0.7], [0.6, 0.8]], [[0.5, 0.5], [0.5, np.nan]]])
-    assert cell_accuracy(recall) == pytest.approx([(0.9 + 0.7 + 0.6) / 3, 0.5])  # cells both have
-    assert odds_gap(recall) == pytest.approx([0.2, 0.0])
-    assert signed_gaps(recall)[0] == pytest.approx([0.1, -0.1, 0.0])
-    assert np.isnan(odds_gap(recall[:, :, :1])).all()
+    judged = Judgement([recall])
+    assert judged.accuracy == pytest.approx([(0.9 + 0.7 + 0.6) / 3, 0.5])  # cells both have
+    assert judged.gap == pytest.approx([0.2, 0.0])
+    assert judged.signed[0] == pytest.approx([0.1, -0.1, 0.0])
+    assert np.isnan(Judgement([recall[:, :, :1]]).gap).all()
+    assert judged.filled().tables[0][1, 1].tolist() == [0.5, 0.8]
+    two = Judgement([recall, recall[:, :, :1]])  # a second attribute of one group
+    assert two.gap == pytest.approx(judged.gap)
+    assert two.accuracy[0] == pytest.approx((0.9 + 0.7 + 0.6 + 0.9 + 0.6) / 5)
 
 
 def random_case(seed, k=6):
@@ -63,9 +60,10 @@ def random_case(seed, k=6):
 def test_the_dual_solves_the_programme(seed):
     """Against scipy's SLSQP on the weights themselves."""
     sizes, recall = random_case(seed)
-    p, s, a = sizes / sizes.sum(), signed_gaps(recall), cell_accuracy(recall)
+    judged = Judgement([recall])
+    p, s, a = sizes / sizes.sum(), judged.signed, judged.accuracy
     share, floor = 0.6, float(a @ p) + 0.01
-    mine = balanced_weights(sizes, recall, share=share, floor=floor)
+    mine = balanced_weights(sizes, Judgement([recall]), share=share, floor=floor)
     found = minimize(
         lambda w: 1e3 * ((w @ s) ** 2).sum(),
         p,
@@ -87,10 +85,16 @@ def test_the_dual_solves_the_programme(seed):
 
 def test_share_one_is_fedavg_and_less_share_is_a_smaller_gap():
     sizes, recall = random_case(9)
-    p = sizes / sizes.sum()
-    assert np.array_equal(balanced_weights(sizes, recall, share=1.0, floor=0.0), p)
+    p, judged = sizes / sizes.sum(), Judgement([recall])
+    assert np.array_equal(balanced_weights(sizes, judged, share=1.0, floor=0.0), p)
     gaps = [
-        ((balanced_weights(sizes, recall, share=share, floor=0.0) @ signed_gaps(recall)) ** 2).sum()
+        (
+            (
+                balanced_weights(sizes, Judgement([recall]), share=share, floor=0.0)
+                @ Judgement([recall]).signed
+            )
+            ** 2
+        ).sum()
         for share in (1.0, 0.9, 0.7, 0.4)
     ]
     assert gaps == sorted(gaps, reverse=True)
@@ -100,8 +104,8 @@ def test_share_one_is_fedavg_and_less_share_is_a_smaller_gap():
 def test_weights_have_the_form_of_fpf():
     """log(w_k / p_k) is linear in accuracy and signed gaps: what the gaps leave over is nothing."""
     sizes, recall = random_case(3, k=12)
-    w = balanced_weights(sizes, recall, share=0.7, floor=0.0)
-    x = np.column_stack([np.ones(12), cell_accuracy(recall), signed_gaps(recall)])
+    w = balanced_weights(sizes, Judgement([recall]), share=0.7, floor=0.0)
+    x = np.column_stack([np.ones(12), Judgement([recall]).accuracy, Judgement([recall]).signed])
     y = np.log(w / (sizes / sizes.sum()))
     left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
     assert np.abs(left).max() < 1e-6
@@ -109,15 +113,25 @@ def test_weights_have_the_form_of_fpf():
 
 def test_an_unreachable_floor_takes_the_most_accurate_within_the_share():
     sizes, recall = random_case(1)
-    w = balanced_weights(sizes, recall, share=0.7, floor=2.0)
-    p, a = sizes / sizes.sum(), cell_accuracy(recall)
+    w = balanced_weights(sizes, Judgement([recall]), share=0.7, floor=2.0)
+    p, a = sizes / sizes.sum(), Judgement([recall]).accuracy
     assert divergence(w, p) <= -np.log(0.7) + 1e-6
     assert w @ a > p @ a
 
 
 def test_the_choice_is_the_fairest_that_is_accurate_enough():
-    recall = np.array([[[0.9, 0.7]], [[0.8, 0.79]], [[0.5, 0.5]]])
-    assert choose(recall, tolerance=0.02) == 1
-    assert choose(recall, tolerance=0.001) == 0
-    assert choose(recall, tolerance=1.0) == 2
-    assert choose(np.full((3, 1, 2), np.nan), tolerance=1.0) == 0
+    judged = Judgement([np.array([[[0.9, 0.7]], [[0.8, 0.79]], [[0.5, 0.5]]])])
+    assert choose(judged, tolerance=0.02) == 1
+    assert choose(judged, tolerance=0.001) == 0
+    assert choose(judged, tolerance=1.0) == 2
+    assert choose(Judgement([np.full((3, 1, 2), np.nan)]), tolerance=1.0) == 0
+
+
+def test_a_client_with_ruined_prompts_counts_for_nothing_whatever_it_claims():
+    recall = np.array([[[0.9, 0.7]], [[0.8, 0.8]], [[0.85, 0.75]], [[0.5, 0.5]]])
+    sizes = np.array([100.0, 120.0, 80.0, 10**9])
+    w = peer_weights(sizes, Judgement([recall]), share=0.7, tolerance=0.01)
+    assert w[3] == 0
+    assert w.sum() == pytest.approx(1)
+    unknown = peer_weights(sizes, Judgement([recall * np.nan]), share=0.7, tolerance=0.01)
+    assert unknown == pytest.approx(np.array([100, 120, 80, 220]) / 520)
