@@ -81,6 +81,8 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
             yield "dsop_words = 'fair' needs trained prompts: use it with dsop_at = 'inference'"
         if self.fpf_momentum > 0 and self.fpf_by == "client":
             yield "fpf_momentum needs fpf_by = 'server': a client keeps no history"
+        if self.fusion == "peers" and self.robust not in ("none", "trimmed-mean"):
+            yield "fusion = 'peers' needs robust = 'none' or 'trimmed-mean', which know weights"
         if (self.dp_noise > 0) + (self.robust != "none") + (self.fusion == "qfedavg") > 1:
             yield "dp_noise needs robust = 'none' and fusion other than 'qfedavg': a weighted sum"
         if self.vision_ctx:

@@ -20,6 +20,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "dsop": {"lambda_cf": 0.0, "beta": 0.0, "gamma": 0.0},
     "fpf": {"lambda_cf": 0.0, "lambda_dsop": 0.0},
     "fvlfp": {},
+    # FPF from what other clients say, instead of what a client says of itself
+    "fpf-peers": _FEDAVG | {"fusion": "peers"},
+    "fvlfp-peers": {"fusion": "peers", "beta": 0.0, "gamma": 0.0},
     # the same without any group label, and with labels wherever they can be used
     "fvlfp-label-free": {"groups_from": "model"},
     "fvlfp-labels": {"cf_directions": "image", "dsop": "image"},
@@ -91,6 +94,11 @@ TRAITS: dict[tuple[str, Any], Trait] = {
     ("fusion", "qfedavg"): Trait(sends="the training loss of the prompts as they arrived", needs=_NO_FPF),
     ("fusion", "fairfed"): Trait(
         ("validation",), "validation counts by class, prediction and group in each round", _NO_FPF
+    ),
+    ("fusion", "peers"): Trait(
+        ("validation",),
+        "validation rows, and right ones for every candidate, by class and group, twice in each round",
+        _NO_FPF | {"tune": "prompts", "pooling": "federated", "dp_noise": 0.0},
     ),
     ("posthoc", "text"): Trait(needs=_PLAIN),
     ("posthoc", "text-calibrated"): Trait(needs=_PLAIN),

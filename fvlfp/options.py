@@ -148,7 +148,9 @@ class FusionOptions:
     fpf_margin: float = number(0.02, 0.0, 1.0)
     fpf_momentum: float = number(0.0, 0.0, 0.999)
     fpf_by: str = word("client", "server")
-    fusion: str = word("fpf", "qfedavg", "fairfed")
+    fusion: str = word("fpf", "peers", "qfedavg", "fairfed")
+    peers_share: float = number(0.7, 0.05, 1.0)  # how much of the clients must still count, exp(-KL(w | n))
+    judges: int = number(0, 0, 100_000)  # clients that judge in a round, drawn by the seed; 0: all
     q: float = number(0.1, 0.0, 10.0)
     lipschitz: float = number(1.0, 1e-6, 1e6)  # q-FedAvg's L
     fairfed_beta: float = number(1.0, 0.0, 100.0)

@@ -15,6 +15,7 @@ from fvlfp.baselines.fairfed import fairfed_distance, fairfed_weights
 from fvlfp.baselines.qfedavg import qfedavg_step
 from fvlfp.config import Config
 from fvlfp.federation.checkpoint import ServerState
+from fvlfp.federation.peer_fusion import PeerFusion
 from fvlfp.federation.protocol import ClientReport, arrays_of, read_arrays
 from fvlfp.federation.strategy import FairFusion
 from fvlfp.training.task import Task
@@ -29,6 +30,8 @@ def strategy_for(cfg: Config, task: Task, state: ServerState) -> FairFusion:
         case "fairfed":
             counts = {f"{ClientReport.COUNTS}{name}": c * c * g for name, g in task.n_groups.items()}
             return FairFedFusion(cfg, c, state, more=counts)
+        case "peers":
+            return PeerFusion(cfg, task, state)
     return FairFusion(cfg, c, state)
 
 
@@ -49,7 +52,7 @@ class QFedAvgFusion(FairFusion):
 class FairFedFusion(FairFusion):
     """FairFed (Ezzeldin et al., AAAI 2023): a client counts less the further its gap is from everybody's."""
 
-    def _weights(self, reports: list[ClientReport]) -> list[float]:
+    def _weights(self, server_round: int, good: list[Message], reports: list[ClientReport]) -> list[float]:
         own = [[table for _, table in sorted(report.counts.items())] for report in reports]
         everybody = [np.sum(parts, axis=0) for parts in zip(*own, strict=True)]
         distances = [fairfed_distance(tables, everybody, min_cell=self.cfg.min_cell) for tables in own]

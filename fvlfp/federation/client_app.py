@@ -22,6 +22,7 @@ from fvlfp.federation.privacy import clip_update
 from fvlfp.federation.protocol import (
     CandidatesQuestion,
     ClientReport,
+    JudgeQuestion,
     MomentsQuestion,
     TrainQuestion,
     count_name,
@@ -29,7 +30,7 @@ from fvlfp.federation.protocol import (
     reply_with,
 )
 from fvlfp.fpf import client_weight
-from fvlfp.options import PrivacyOptions
+from fvlfp.options import ClientOptions, PrivacyOptions
 from fvlfp.training.client import train_client
 from fvlfp.training.examples import ClientData
 from fvlfp.training.local import Job, LocalResult
@@ -63,6 +64,11 @@ def make_client_app(
     def evaluate(message: Message, context: Context) -> Message:
         question, data = CandidatesQuestion.read(message.content), load(context)
         return reply_with(message, validation_counts(question, data, task, cfg), {"client": data.client})
+
+    @app.query("judge")
+    def judge(message: Message, context: Context) -> Message:
+        question, data = JudgeQuestion.read(message.content), load(context)
+        return reply_with(message, right_answers(question, data, task, cfg), {"client": data.client})
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -146,6 +152,24 @@ def validation_counts(
         )
         for name, counts in readout.confusion(val, z).items():
             arrays[count_name(i, name)] = torch.from_numpy(counts)
+    return arrays
+
+
+@torch.no_grad()
+def right_answers(
+    question: JudgeQuestion, data: ClientData, task: Task, options: ClientOptions
+) -> dict[str, Tensor]:
+    """A judge's counts: `total/<attribute>` (C, G), and `right/<attribute>` (A, C, G) for each candidate."""
+    val, c = told(data.val, options.min_cell), len(task.classes)
+    z = val.z if question.projection is None else question.projection.to(val.z.device)(val.z)
+    texts = question.texts.to(z.device)  # (A, C, d)
+    scores = (z @ texts.flatten(0, 1).T).unflatten(1, texts.shape[:2])  # (n, A, C): one product for all
+    right = (scores.argmax(2) == val.y[:, None]).double()  # (n, A)
+    arrays = {}
+    for name, g in task.n_groups.items():
+        cell = F.one_hot(val.y * g + val.g[name], c * g).double()  # (n, C G)
+        arrays[f"total/{name}"] = cell.sum(0).long().reshape(c, g)
+        arrays[f"right/{name}"] = (right.T @ cell).round().long().reshape(-1, c, g)
     return arrays
 
 

@@ -4,6 +4,7 @@
 |---|---|---|
 | `query.moments` | `MomentsQuestion` | class-by-group feature sums and counts, no image embedding |
 | `evaluate` | `CandidatesQuestion` | validation counts for each candidate (rank, lambda) of DSOP |
+| `query.judge`, with `fusion = "peers"` | `JudgeQuestion` | right answers by class and group |
 | `train`, each round | `TrainQuestion` | the trained model, and a `ClientReport` |
 
 Every reply holds a record of arrays and a record of numbers, the client's own number among them.
@@ -35,6 +36,7 @@ log = logging.getLogger("fvlfp")
 
 #: message types
 MOMENTS, CANDIDATES, TRAIN = f"{MessageType.QUERY}.moments", MessageType.EVALUATE, MessageType.TRAIN
+JUDGE = f"{MessageType.QUERY}.judge"
 
 #: Array name -> (shape, dtype) that a reply must have.
 Shapes = dict[str, tuple[tuple[int, ...], str]]
@@ -90,6 +92,24 @@ class CandidatesQuestion:
         assert projection is not None
         model = model_of(read_arrays(content, "arrays"))
         return cls(model, projection, [(int(rank), lam) for rank, lam in pairs])
+
+
+@dataclass(frozen=True)
+class JudgeQuestion:
+    """Asks how many validation rows each of A candidates gets right. texts: (A, C, d), its class texts."""
+
+    texts: Tensor
+    projection: Projection | None = None
+
+    def content(self) -> RecordDict:
+        """As it travels."""
+        shared = arrays_of({} if self.projection is None else _subspace(self.projection))
+        return RecordDict({"arrays": arrays_of({"texts": self.texts}), "subspace": shared})
+
+    @classmethod
+    def read(cls, content: RecordDict) -> JudgeQuestion:
+        """The inverse of `content`."""
+        return cls(read_arrays(content, "arrays")["texts"], _projection(read_arrays(content, "subspace")))
 
 
 @dataclass(frozen=True)
@@ -238,6 +258,15 @@ def count_shapes(task: Task, candidates: int) -> Shapes:
         for i in range(candidates)
         for name, n_groups in task.n_groups.items()
     }
+
+
+def judge_shapes(task: Task, candidates: int) -> Shapes:
+    """What a judge's reply must hold: rows by class and group, and those that each candidate gets right."""
+    shapes: Shapes = {}
+    for name, n_groups in task.n_groups.items():
+        shapes[f"total/{name}"] = ((len(task.classes), n_groups), "int64")
+        shapes[f"right/{name}"] = ((candidates, len(task.classes), n_groups), "int64")
+    return shapes
 
 
 def shapes_of(arrays: ArrayRecord) -> Shapes:

@@ -237,6 +237,29 @@ def check_counts(shapes: Shapes, *, min_cell: int, most: int = 0) -> Check:
     return check
 
 
+def check_judgement(shapes: Shapes, *, min_cell: int, most: int = 0) -> Check:
+    """A check for a judge's reply: `total/<attribute>` (C, G) rows, `right/<attribute>` (A, C, G) right ones.
+
+    No cell between 0 and `min_cell`, no more right than there are, none past `most` (0: off), and every
+    attribute counts the same rows of each class.
+    """
+
+    def check(content: RecordDict) -> str | None:
+        if reason := expects(shapes)(content):
+            return reason
+        arrays = {name: array.numpy() for name, array in content.array_records["arrays"].items()}
+        totals = {name: n.astype(float) for name, n in arrays.items() if name.startswith("total/")}
+        for name, n in totals.items():
+            right = arrays[name.replace("total/", "right/", 1)]
+            if reason := _bad_counts(n, min_cell=min_cell, most=most):
+                return f"{name} {reason}"
+            if (right < 0).any() or (right > n).any():
+                return f"the right answers to {name} are more than its rows, or fewer than none"
+        return _unlike({name: n.sum(-1) for name, n in totals.items()}, "rows of a class")
+
+    return check
+
+
 def _bad_counts(n: np.ndarray, *, min_cell: int, most: int) -> str | None:
     """What is wrong with the examples of cells (...), or None. Soft counts are sums of float32 numbers."""
     if (n < 0).any():

@@ -97,6 +97,9 @@ class FairFusion(FedAvg):
         self.history: list[RoundReport] = []
         self.sent = ArrayRecord()
         self.asked: list[int] = []
+        #: of the round that is being fused: further lines for its report, and bytes besides training's
+        self.remarks: list[str] = []
+        self.more_bytes = 0
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -133,7 +136,8 @@ class FairFusion(FedAvg):
         """
         good, refused = self._usable(list(replies))
         reports = [ClientReport.read(reply.content, classes=self.n_classes) for reply in good]
-        weights = self._weights(reports)
+        self.remarks, self.more_bytes = [], 0
+        weights = self._weights(server_round, good, reports)
         for reply, weight in zip(good, weights, strict=True):  # what Flower's sum reads
             reply.content.metric_records["metrics"]["weight"] = weight
         self.previous = {report.client: w for report, w in zip(reports, weights, strict=True)}
@@ -145,17 +149,17 @@ class FairFusion(FedAvg):
                 round=self.first_round + server_round,
                 clients=len(good),
                 failed=sorted(refused),
-                reasons=[f"node {node} {reason}" for node, reason in sorted(refused.items())],
+                reasons=[f"node {node} {reason}" for node, reason in sorted(refused.items())] + self.remarks,
                 loss=sum(r.loss * r.n for r in reports) / sum(r.n for r in reports),
                 balanced_accuracy=self.means.perf,
                 odds_gap=self.means.disp,
                 largest_weight=max(weights) / sum(weights),
-                uplink_bytes=uplink,
+                uplink_bytes=uplink + self.more_bytes,
             )
         )
         return arrays, MetricRecord()
 
-    def _weights(self, reports: list[ClientReport]) -> list[float]:
+    def _weights(self, server_round: int, good: list[Message], reports: list[ClientReport]) -> list[float]:
         """w_k of every report, up to a common factor: the client's own, or by all reports together."""
         if self.cfg.fpf_by == "client":
             return [report.weight for report in reports]

@@ -231,6 +231,15 @@ CANDIDATES = 7  # "off", and three ranks with two lambdas each
             },
         ),
         (
+            "fpf-peers",
+            {},
+            {
+                "query.judge": {f"arrays/{x}/{g}" for x in ("right", "total") for g in ("shape", "tint")}
+                | {"metrics/client"},
+                "train": {"arrays/prompts"} | REPORT,
+            },
+        ),
+        (
             "cdfp",
             {"cf_directions": "image"},
             {
