@@ -174,7 +174,7 @@ def _config_of(open_clip: Any, model: str, file: str | Path) -> tuple[dict[str, 
     if not str(file):
         config = open_clip.get_model_config(model)
         if config is None:
-            near = difflib.get_close_matches(model, open_clip.list_models(), n=1)
+            near = difflib.get_close_matches(model.replace("/", "-"), open_clip.list_models(), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InputError(f"open_clip knows no model {model!r}{hint}")
         return config, None

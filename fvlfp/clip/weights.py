@@ -49,6 +49,10 @@ def load_weights(model: nn.Module, name: str, path: Path) -> list[str]:
     wrong = _differences(model.state_dict(), fit)
     if wrong:
         raise InputError(f"{path} does not hold the weights of {name}: {wrong}")
+    own = model.state_dict()
+    cut = [key for key, value in fit.items() if own[key].is_floating_point() > value.is_floating_point()]
+    if cut:
+        raise InputError(f"{path}: {cut[0]} is {fit[cut[0]].dtype}: quantised weights are not read")
     bad = [key for key, value in fit.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise InputError(f"{path}: {bad[0]} holds values that are not finite: the file is damaged")
@@ -111,7 +115,8 @@ def _torch(path: Path) -> Any:
         if not extras:
             raise InputError(f"{path} is no whole PyTorch file: {first_line(error)}") from None
     how = _CONVERT.format(
-        load=f"torch.load('{path.name}', 'cpu', weights_only=False)", state="m.get('state_dict', m)"
+        load=f"torch.load('{path.name}', 'cpu', weights_only=False)",
+        state="(m.state_dict() if hasattr(m, 'state_dict') else m.get('state_dict', m))",
     )
     raise InputError(
         f"{path} holds more than weights ({', '.join(extras)}), and reading that could run code. {how}"

@@ -6,6 +6,7 @@ import random
 import shlex
 
 import huggingface_hub
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -22,6 +23,7 @@ from fvlfp.errors import InputError
 from fvlfp.runs.deployment import config_of
 from fvlfp.runs.train import load_encoder
 
+LORA = {"base_model.model.visual.proj.lora_A": torch.ones(1)}
 TEXTS = ["a photo of a dog", "a smiling face with a hat"]
 
 
@@ -191,6 +193,22 @@ def test_local_dir_is_the_model_that_lies_there(folder, encoder):
         Encoder.load("local-dir:nowhere")
 
 
+def test_a_sharded_folder_and_a_link_into_a_cache(folder, tiny_files, tmp_path_factory):
+    """As the hub's cache keeps files: the config beside the link counts, not beside its target."""
+    link = tmp_path_factory.mktemp("snapshot") / "model.safetensors"
+    link.symlink_to(folder / "model.safetensors")
+    assert load(tiny_files, link).provenance["transform_origin"].startswith("nobody")
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model-00002-of-00002.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="must hold one weights file, but found: model-00001"):
+        Encoder.load(f"local-dir:{folder}")
+
+
+def test_openai_writes_the_name_with_a_slash():
+    with pytest.raises(InputError, match=r"no model 'ViT-B/32'; did you mean 'ViT-B-32'\?"):
+        Encoder.load("ViT-B/32", pretrained="openai")
+
+
 def test_hub_and_tags_offline(monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"cannot read open_clip_config.json of hf-hub:no/body: .*local-dir"):
@@ -213,6 +231,10 @@ def state(tiny_files):
         (lambda s: s, "as they are"),
         (lambda s: {"state_dict": s, "epoch": 3}, "taken from 'state_dict'"),
         (lambda s: {"model": s, "args": {"lr": 1.0}}, "taken from 'model'"),
+        (
+            lambda s: {"model_state_dict": s, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}},
+            "taken from 'model_state_dict'",
+        ),
         (lambda s: {f"module.{k}": v for k, v in s.items()}, "prefix 'module.' stripped"),
         (lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()}, "prefix 'module._orig_mod.' stripped"),
         (
@@ -221,7 +243,7 @@ def state(tiny_files):
         ),
         (lambda s: {k: v.half() for k, v in s.items()} | {"vocab_size": torch.tensor(49408)}, "as they are"),
     ],
-    ids=["plain", "state_dict", "model", "module", "compiled", "lightning", "openai"],
+    ids=["plain", "state_dict", "model", "optimizer", "module", "compiled", "lightning", "openai"],
 )
 def test_checkpoints_in_other_clothes(tiny_files, encoder, state, tmp_path, wrap, said):
     torch.save(wrap(state), tmp_path / "w.pt")
@@ -267,10 +289,25 @@ def program(tiny_files, state, path):
             "no whole PyTorch file",
         ),
         (lambda f, s, p: p.write_bytes(b""), "no whole PyTorch file"),
+        # seen in public issues: open_clip 998 and 1078, 983 and 1067, peft, bitsandbytes, Long-CLIP
+        (lambda f, s, p: torch.save({"state_dict": s, "loss": np.float64(1)}, p), "numpy.*scalar"),
+        (
+            lambda f, s, p: torch.save(s | {"positional_embedding": torch.ones(16, 32)}, p),
+            r"positional_embedding has the shape \(16, 32\), not \(24, 32\); .* or text length",
+        ),
+        (
+            lambda f, s, p: torch.save({f"base_model.model.{k}": s[k] for k in s} | LORA, p),
+            "visual.proj.lora_A is not known there",
+        ),
+        (
+            lambda f, s, p: torch.save(s | {"text_projection": s["text_projection"].to(torch.int8)}, p),
+            "text_projection is torch.int8: quantised weights are not read",
+        ),
+        (lambda f, s, p: torch.save(s | {"positional_embedding_res": torch.ones(2)}, p), "_res is not known"),
     ],
     ids=[
         *("namespace", "module", "torchscript", "ema", "two", "tower", "list", "nan", "image-size"),
-        *("missing", "lora", "lfs", "empty"),
+        *("missing", "lora", "lfs", "empty", "numpy-scalar", "context", "peft", "int8", "longclip"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.torch.jit")  # it only makes a file here
@@ -280,8 +317,11 @@ def test_what_is_no_weights_of_this_model_is_refused(tiny_files, state, tmp_path
         load(tiny_files, tmp_path / "w.pt")
 
 
-def test_the_way_to_convert_works(tiny_files, encoder, state, tmp_path, monkeypatch):
-    torch.save({"state_dict": state, "args": argparse.Namespace(lr=1)}, tmp_path / "w.pt")
+@pytest.mark.parametrize("kind", ["dict", "module"])
+def test_the_way_to_convert_works(tiny_files, encoder, state, tmp_path, monkeypatch, kind):
+    """A dict with pickled extras, and a whole module as WiSE-FT saves it."""
+    held = {"state_dict": state, "args": argparse.Namespace(lr=1)}
+    torch.save(held if kind == "dict" else encoder.model, tmp_path / "w.pt")
     with pytest.raises(InputError) as refused:
         load(tiny_files, tmp_path / "w.pt")
     command = shlex.split(str(refused.value).split("save the weights alone: ")[1])
