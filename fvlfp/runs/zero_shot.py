@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from fvlfp.audit import Audit, audit, write_audit
 from fvlfp.audit.clip.embedding_audit import Words, audit_embedding
@@ -19,6 +20,7 @@ from fvlfp.audit.clip.probes import CLIP_PAPER
 from fvlfp.clip.cache import default_cache, features
 from fvlfp.clip.encoder import Encoder
 from fvlfp.data.card import Card, say
+from fvlfp.data.collected import as_dataset
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
 
@@ -46,25 +48,37 @@ def predicted(
     encoder: Encoder, dataset: Dataset, label: str, z: np.ndarray, texts: np.ndarray
 ) -> pd.DataFrame:
     """`zero_shot` from image features (n, d) and class texts (templates, C, d)."""
-    values = np.array(dataset.card.class_values(label))
-    out = dataset.frame.copy()
-    for template, t in zip(dataset.card.templates, texts, strict=True):
-        logits = encoder.scale * z @ t.T
-        out[f"prediction: {template}"] = values[logits.argmax(1)]
+    card = dataset.card
+    return _predict(dataset.frame, z, texts, card.class_values(label), card.templates, encoder.scale)
+
+
+def _predict(
+    frame: pd.DataFrame,
+    z: np.ndarray,
+    texts: np.ndarray,
+    values: Sequence[str],
+    templates: Sequence[str],
+    scale: float,
+) -> pd.DataFrame:
+    out, names = frame.copy(), np.array(values)
+    for template, t in zip(templates, texts, strict=True):
+        logits = scale * z @ t.T
+        out[f"prediction: {template}"] = names[logits.argmax(1)]
         if len(values) == 2:
             out[f"score: {template}"] = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
     for column in ("prediction", "score") if len(values) == 2 else ("prediction",):
-        out[column] = out[f"{column}: {dataset.card.templates[0]}"]
+        out[column] = out[f"{column}: {templates[0]}"]
     return out
 
 
 def audit_clip(
     encoder: Encoder,
-    dataset: Dataset,
+    data: Any,
     out: Path,
     *,
     label: str,
     groups: Sequence[str],
+    card: Card | None = None,
     cross: bool = False,
     k: int | None = None,
     target: str = "population",
@@ -78,6 +92,8 @@ def audit_clip(
     Writes what `write_audit` writes, `predictions.csv`, and `templates.csv`: the gaps under every template.
 
     Args:
+        data: a `Dataset` of `read_table`; or, with `card`, a split of a Hugging Face data set, or a torch
+            data set of (image, label, group), see `as_dataset`.
         k, target: depth and target distribution of the retrieval audit, see ``embedding_audit``.
         harmful: also offer the word lists of the CLIP paper's experiment to the model. They hurt.
         command: what the report prints as the way to compute every number again.
@@ -89,9 +105,10 @@ def audit_clip(
         raise InputError(f"{out} is a file, not a folder")
     result, frame, by_template = zero_shot_audit(
         encoder,
-        dataset,
+        data,
         label=label,
         groups=groups,
+        card=card,
         cross=cross,
         k=k,
         target=target,
@@ -110,10 +127,11 @@ def audit_clip(
 
 def zero_shot_audit(
     encoder: Encoder,
-    dataset: Dataset,
+    data: Any,
     *,
     label: str,
     groups: Sequence[str],
+    card: Card | None = None,
     cross: bool = False,
     k: int | None = None,
     target: str = "population",
@@ -124,51 +142,103 @@ def zero_shot_audit(
     provenance: Mapping[str, Any] | None = None,
 ) -> tuple[Audit, pd.DataFrame, pd.DataFrame]:
     """The audit of `audit_clip`, the table with predictions, and the gaps under every template."""
+    dataset = as_dataset(data, card, label=label, groups=groups)
     card, n = dataset.card, len(dataset.frame)
     if k is not None and not 1 <= k < n:  # before anything is encoded
         raise InputError(f"k={k} of n={n} images: MaxSkew@k sees the model only for 1 <= k < n")
-    texts = class_texts(encoder, card, label)
-    z = features(encoder, dataset.images, cache=cache or default_cache(), quiet=False)
-    frame = predicted(encoder, dataset, label, z, texts)
-    values = card.class_values(label)
-    binary = len(values) == 2
-    common: dict[str, Any] = {
-        "label": label,
-        "groups": list(groups),
-        "cross": cross,
-        "seed": seed,
-        "positive": values[1] if binary else None,
-    }
-    by_template = []
-    for template in card.templates:
-        found = audit(frame, prediction=f"prediction: {template}", draws=100, **common).gaps
-        by_template.append(found[["attribute", "class", "gap", "value"]].assign(template=template))
-    result = audit(
-        frame,
-        prediction="prediction",
-        score="score" if binary else None,
-        templates={t: f"prediction: {t}" for t in card.templates},
-        template_scores={t: f"score: {t}" for t in card.templates} if binary else None,
-        draws=draws,
-        provenance={
-            **encoder.provenance,
-            **dataset.facts,
-            "prompts": {"templates": card.templates, "classes": card.classes[label]},
-            "training": "none: zero-shot with the first template",
-            "seed": seed,
-            **(provenance or {}),
-        },
-        **common,
-    )
     words = Words(
         queries=card.class_texts(label),
-        classes=texts,
+        classes=class_texts(encoder, card, label),
         groups={
             a: {g: _encode(encoder, said) for g, said in card.group_texts(a).items()}
             for a in groups
             if a in card.groups
         },
         offered={a: _offered(encoder, card, label, a) for a in groups} if harmful else {},
+    )
+    z = features(encoder, dataset.images, cache=cache or default_cache(), quiet=False)
+    facts = {
+        **encoder.provenance,
+        **dataset.facts,
+        "prompts": {"templates": card.templates, "classes": card.classes[label]},
+        "training": "none: zero-shot with the first template",
+        "seed": seed,
+        **(provenance or {}),
+    }
+    return audit_embeddings(
+        z,
+        dataset.frame,
+        words,
+        label=label,
+        groups=groups,
+        classes=card.class_values(label),
+        templates=card.templates,
+        scale=encoder.scale,
+        cross=cross,
+        k=k,
+        target=target,
+        draws=draws,
+        seed=seed,
+        provenance=facts,
+    )
+
+
+def audit_embeddings(
+    images: ArrayLike,
+    frame: pd.DataFrame,
+    words: Words | ArrayLike,
+    *,
+    label: str,
+    groups: Sequence[str],
+    classes: Sequence[str],
+    templates: Sequence[str] = ("class texts",),
+    scale: float = 100.0,
+    cross: bool = False,
+    k: int | None = None,
+    target: str = "population",
+    draws: int = 2000,
+    seed: int = 0,
+    provenance: Mapping[str, Any] | None = None,
+) -> tuple[Audit, pd.DataFrame, pd.DataFrame]:
+    """`zero_shot_audit` of any model's embeddings, computed anywhere.
+
+    images: (n, d). frame: n rows with the columns `label` and `groups`. words: class texts (C, d) or
+        (templates, C, d) in the order of `classes` and `templates`, or `Words`. Rows are made unit rows.
+    scale: the factor between cosine and logit, `exp(logit_scale)`; scores depend on it, predictions do not.
+
+    Raises:
+        InputError: shapes that do not fit, values that are not finite, a zero row, or a missing column.
+    """
+    z = _unit("images", images, 2)
+    if not isinstance(words, Words):
+        given = _unit("texts", words, np.ndim(words))
+        words = Words(list(classes), given[None] if given.ndim == 2 else given)
+    wanted = (len(templates), len(classes), z.shape[1])
+    if words.classes.shape != wanted or len(z) != len(frame):
+        raise InputError(
+            f"{len(z)} images of {z.shape[1]} numbers for {len(frame)} rows, and texts of the shape "
+            f"{words.classes.shape}, not {wanted} (templates, classes, numbers)"
+        )
+    for column in (label, *groups):
+        if column not in frame.columns:
+            raise InputError(f"no column {column!r} in the frame")
+    found = _predict(frame, z, words.classes, classes, templates, scale)
+    binary = len(classes) == 2
+    common: dict[str, Any] = {"label": label, "groups": list(groups), "cross": cross, "seed": seed}
+    common["positive"] = classes[1] if binary else None
+    by_template = []
+    for template in templates:
+        gaps = audit(found, prediction=f"prediction: {template}", draws=100, **common).gaps
+        by_template.append(gaps[["attribute", "class", "gap", "value"]].assign(template=template))
+    result = audit(
+        found,
+        prediction="prediction",
+        score="score" if binary else None,
+        templates={t: f"prediction: {t}" for t in templates},
+        template_scores={t: f"score: {t}" for t in templates} if binary else None,
+        draws=draws,
+        provenance=dict(provenance or {}),
+        **common,
     )
     result.document["embedding"] = audit_embedding(
         z,
@@ -180,7 +250,19 @@ def zero_shot_audit(
         draws=min(draws, 1000),
         seed=seed,
     )
-    return result, frame, pd.concat(by_template)
+    return result, found, pd.concat(by_template)
+
+
+def _unit(what: str, rows: ArrayLike, ndim: int) -> np.ndarray:
+    """Rows of length 1, float; unit rows stay as they are."""
+    x = np.asarray(rows)
+    if x.ndim != ndim or ndim not in (2, 3) or x.dtype.kind not in "fiu":
+        raise InputError(f"{what}: an array of numbers (rows, d) is needed, not {x.dtype} {x.shape}")
+    size = np.linalg.norm(x, axis=-1, keepdims=True)
+    if not np.isfinite(size).all() or not (size > 0).all():
+        bad = np.argwhere(~((size > 0) & np.isfinite(size)))[0][:-1].tolist()
+        raise InputError(f"{what}: row {bad[0] if len(bad) == 1 else bad} is zero or not finite")
+    return x if np.allclose(size, 1, atol=1e-5) else x / size
 
 
 def _offered(encoder: Encoder, card: Card, label: str, attribute: str) -> tuple[list[str], np.ndarray]:
