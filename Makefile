@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The towers here are small: one thread a process is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: tour test test-slow lab deploy-trial docs format clean
+.PHONY: tour test test-slow lab deploy-trial gpu-rows gpu-carry docs format clean
 
 tour: $(VENV)/installed
 	$(BIN)/fvlfp tour --out runs/tour
@@ -29,6 +29,16 @@ lab: $(VENV)/installed
 # SuperLink and three SuperNodes on the loopback, TLS and keys, one run, the audit report, everything ended
 deploy-trial: $(VENV)/installed
 	$(BIN)/python -m deploy.trial all runs/trial
+
+# Every number that needs a GPU, in eight minutes at most; benchmarks/gpu_rows.py says how to carry it
+gpu-rows: $(VENV)/installed
+	$(BIN)/python -m benchmarks.gpu_rows
+
+# What a machine with torch but without network needs beside the repository, for this Python, into build/carry
+gpu-carry: $(VENV)/installed
+	mkdir -p build
+	$(BIN)/python -m pip freeze --exclude-editable | grep -ivE "^(torch|torchvision|nvidia|cuda|triton)" > build/carry.txt
+	$(BIN)/python -m pip download --quiet --no-deps --dest build/carry -r build/carry.txt
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/build.py --run runs/tour --out build/docs

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from fvlfp import __version__
+
 
 def machine() -> dict[str, str | int]:
     """Processor, cores, system, and the versions that can change a result."""
@@ -25,7 +27,8 @@ def machine() -> dict[str, str | int]:
         "cores": os.cpu_count() or 1,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{name: version(name) for name in ("fvlfp", "torch", "open_clip_torch", "flwr", "numpy")},
+        "fvlfp": __version__,  # which may run from its folder, not installed
+        **{name: version(name) for name in ("torch", "open_clip_torch", "flwr", "numpy")},
     }
 
 

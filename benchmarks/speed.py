@@ -361,7 +361,7 @@ def _world(encoder: Encoder, *, classes: int, groups: int, clients: int, **setti
         classes={"smiling": {str(c): f"face {c}" for c in range(classes)}},
         groups={"shape": Attribute({str(i): [f"shape {i}"] for i in range(groups)}, "{word} face")},
     )
-    cfg = Config.make("full", "cdfp", batch=32, local_epochs=1, device=encoder.device.type, **settings)
+    cfg = Config.make("full", "cdfp", batch=32, local_epochs=1, **settings)
     task = Task.make(encoder, card, cfg)
     rng = torch.Generator().manual_seed(0)
     d, jobs = task.frozen_texts.shape[1], []
@@ -415,7 +415,7 @@ def start(device: str) -> dict[str, Any]:
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "import fvlfp": [sys.executable, "-c", "import fvlfp"],
-        "fvlfp --help": [str(Path(sys.executable).parent / "fvlfp"), "--help"],
+        "fvlfp --help": [sys.executable, "-c", "from fvlfp.cli import app; app()", "--help"],
         "first imports of lesson 00": [sys.executable, "-c", imports],
     }
     quiet = {"stdout": subprocess.DEVNULL, "check": True}

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from fvlfp import __version__
+from fvlfp.cli_encode import encode
 from fvlfp.console import command_line, not_empty, tell, tell_read
 from fvlfp.errors import InputError
 from fvlfp.exits import says_what_is_wrong
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 audit_app = typer.Typer(help="Assess predictions, or a CLIP, by perceived group.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
+app.command()(encode)
 
 TABLE = "CSV or Parquet file of images, or a folder that save_to_disk of Hugging Face datasets wrote."
 Out = Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")]

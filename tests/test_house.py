@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "course": {"clip"},
     "exits": set(),
     "console": set(),
-    "cli": {"config", "data", "clip", "audit", "runs", "course", "exits", "console"},
+    "cli_encode": {"clip", "data", "runs", "exits"},
+    "cli": {"config", "data", "clip", "audit", "runs", "course", "exits", "cli_encode", "console"},
 }
 #: heavy packages -> the parts that may import them
 HEAVY = {

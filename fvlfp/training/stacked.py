@@ -20,21 +20,24 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fvlfp.baselines.losses import proximal
+from fvlfp.clip.device import free_bytes
 from fvlfp.config import Config
-from fvlfp.training.local import Job, LocalResult
+from fvlfp.training.local import Job, LocalResult, adam
 from fvlfp.training.loss import Batch, batch_loss, plan, row_weights
 from fvlfp.training.model import Prompts
 from fvlfp.training.task import Task
 
-#: bytes of activations that one stack of clients may hold at once.
+#: bytes of activations that one stack of clients may hold at once on a CPU.
 MOST_BYTES = 2**30
+#: The share of a GPU's free memory that it may hold there.
+GPU_SHARE = 0.5
 
 
 def train_stacked(jobs: list[Job], task: Task, cfg: Config) -> list[LocalResult]:
     """For each job what `train_client` makes of it; every job starts from text prompts.
 
-    Clients are trained in stacks of at most `MOST_BYTES`. The jobs are those of one round: all hold the same
-    `directions`.
+    Clients are trained in stacks that fit into memory (`clients_at_once`). The jobs are those of one round:
+    all hold the same `directions`.
     """
     # Most steps first: the clients still at work are then always the first ones of a stack.
     order = sorted(range(len(jobs)), key=lambda k: (-n_steps(jobs[k], cfg), jobs[k].seed_name))
@@ -52,20 +55,25 @@ def n_steps(job: Job, cfg: Config) -> int:
 
 
 def clients_at_once(task: Task, cfg: Config) -> int:
-    """How many clients fit into `MOST_BYTES`: a block keeps some 20 numbers a token and unit of width."""
+    """How many clients fit into `MOST_BYTES`, or on a GPU into half of what is free now.
+
+    A block keeps some 20 numbers a token and unit of width.
+    """
+    free = free_bytes(task.initial.device)
+    most = MOST_BYTES if free is None else int(GPU_SHARE * free)
     texts = [task.class_tokens]
     if cfg.uses_texts_of_pairs:
         texts += [tokens for tokens, _ in task.pair_tokens.values()]
     tokens = 1 + cfg.n_ctx + sum(t.ids.shape[0] * (t.ids.shape[1] - 1 - t.n_ctx) for t in texts)
     tower = 20 * tokens * task.text.width * len(task.text.blocks)
     images = 10 * cfg.batch * task.frozen_texts.shape[1]
-    return max(1, MOST_BYTES // (4 * (tower + images)))
+    return max(1, most // (4 * (tower + images)))
 
 
 def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[LocalResult]:
     start = torch.stack([_text_prompts(job) for job in jobs]).detach()  # (K, L, n_ctx, width)
     params = start.clone().requires_grad_()
-    optimiser = torch.optim.Adam([params], lr=cfg.lr)
+    optimiser = adam([params], cfg.lr)
     batch_at = _stack_batches(jobs, task, cfg)
     loss_of_each = torch.func.vmap(partial(batch_loss, task=task, options=cfg, directions=jobs[0].directions))
     left = [n_steps(job, cfg) for job in jobs]

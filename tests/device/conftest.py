@@ -3,23 +3,30 @@
 import dataclasses
 
 import pytest
+import torch
 
 from fvlfp.clip import device
 from fvlfp.clip import encoder as encoder_module
+from fvlfp.clip.decode import batches_of
 from fvlfp.clip.encoder import Encoder
 from fvlfp.runs.train import Prepared
+from fvlfp.training import local
 from fvlfp.training.examples import ClientData, Split
 from fvlfp.training.task import Task
 from tests.conftest import CARD
 from tests.device.pretended import DEVICE, Watch, pretended
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def watch():
     """The pretended device is there, and it is what every `device` key picks."""
     with pretended() as watch, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder_module, "pick_device", lambda name="auto": DEVICE)
-        for module in (device, encoder_module):
+        patch.setattr(encoder_module, "pick_device", lambda name="auto": CPU if name == "cpu" else DEVICE)
+        # worker processes would pin memory by a driver that is not there
+        patch.setattr(encoder_module, "batches_of", lambda *a, workers, pin: batches_of(*a, workers=0))
+        for module in (device, encoder_module, local):
             patch.setattr(module, "is_cuda", lambda device: device.type == DEVICE.type)
         yield watch
 

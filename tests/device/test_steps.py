@@ -5,8 +5,9 @@ from collections import Counter
 
 import pytest
 
+from fvlfp.training import stacked
 from fvlfp.training.client import train_client
-from fvlfp.training.local import Job
+from fvlfp.training.local import Job, adam
 from fvlfp.training.model import Prompts, initial_model
 from fvlfp.training.stacked import train_stacked
 from tests.device.test_runs import config
@@ -59,3 +60,18 @@ def test_neither_does_a_step_of_an_adapter(planted_there, watch):
     few, many = (config("fedclip", batch=batch) for batch in (100, 20))
     jobs, task = jobs_of(planted_there), planted_there.task
     assert counted(watch, adapter, jobs, task, few) == counted(watch, adapter, jobs, task, many)
+
+
+def test_adam_is_one_kernel(planted_there):
+    assert adam([planted_there.task.initial.clone()], 0.1).param_groups[0]["fused"]
+
+
+def test_a_stack_fills_half_of_what_is_free(planted_there, monkeypatch):
+    cfg, task = config(), planted_there.task
+    monkeypatch.setattr(stacked, "free_bytes", lambda device: None)
+    on_cpu = stacked.clients_at_once(task, cfg)
+    for times in (4, 40):
+        monkeypatch.setattr(stacked, "free_bytes", lambda device, n=times: 2 * n * stacked.MOST_BYTES)
+        assert stacked.clients_at_once(task, cfg) == pytest.approx(times * on_cpu, abs=times)
+    monkeypatch.setattr(stacked, "free_bytes", lambda device: 0)
+    assert stacked.clients_at_once(task, cfg) == 1

@@ -1,0 +1,39 @@
+"""`make gpu-rows`, rehearsed on the pretended device: every part measures, and a fault loses one part."""
+
+import json
+import time
+
+from benchmarks import gpu_rows
+
+
+def test_every_part_measures(watch, tmp_path, monkeypatch):
+    monkeypatch.setenv("FVLFP_CACHE", str(tmp_path / "cache"))
+    found = gpu_rows.measure(gpu_rows.Plan("cuda", small=True), tmp_path)
+    assert {name: found[name] for name in gpu_rows.PARTS if not isinstance(found[name], dict)} == {}
+    assert found["bits"] == {"same_seed": True, "resumed": True}
+    for name, row in found["methods"].items():
+        assert row["predictions_changed"] == 0 and row["largest_difference"] < 1e-3, name
+    assert json.loads((tmp_path / "gpu.json").read_text())["steps"]["ToyCLIP-64"]["2"]["tokens_a_second"] > 0
+    assert not (tmp_path / "gpu.md").exists()  # no GPU was there
+    page = gpu_rows.page(found | {"machine": found["machine"] | {"gpu": "a pretended one"}})
+    assert "| ToyCLIP-64, dtype | float32 |" in page and "a pretended one" in page
+
+
+def test_a_part_that_fails_or_is_late_loses_no_other(tmp_path, monkeypatch):
+    def fails(plan):
+        raise ValueError("no such tower")
+
+    parts = {
+        "one": (lambda plan: {"a": 1.0}, 9),
+        "two": (fails, 9),
+        "three": (lambda plan: time.sleep(5), 1),
+        "four": (lambda plan: {"b": 2}, 9),
+    }
+    monkeypatch.setattr(gpu_rows, "PARTS", parts)
+    found = gpu_rows.measure(gpu_rows.Plan("cpu", small=True), tmp_path)
+    assert [found[name] for name in parts] == [
+        {"a": 1.0},
+        "ValueError: no such tower",
+        "no time was left",
+        {"b": 2},
+    ]
