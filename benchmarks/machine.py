@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,12 @@ def machine() -> dict[str, str | int]:
     }
 
 
+@cache
 def code_state() -> str:
-    """The commit that the code is at, with "+" behind it where tracked files differ; "" without git."""
+    """The commit that the code is at, with "+" behind it where tracked files differ; "" without git.
+
+    Asked once a process: a run of hours may see the next commit arrive, but it goes on with its own code.
+    """
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

@@ -23,6 +23,7 @@ import json
 import time
 from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -157,8 +158,9 @@ def mean_client(prepared: Prepared, trained: Trained) -> dict[str, float]:
     return {name: round(float(x), 6) for name, x in zip(names, mean, strict=True)}
 
 
+@cache
 def source_digest() -> str:
-    """Changes with any line of the package that can change a result."""
+    """Changes with any line of the package that can change a result; read once a process."""
     root = Path(fvlfp.__file__).parent
     files = sorted(p for p in root.rglob("*.py") if "audit" not in p.relative_to(root).parts)
     digest = hashlib.sha256()
