@@ -1,0 +1,125 @@
+"""Compare values of the full method's defaults on development splits of training rows; no test row is read.
+
+    FVLFP_SHARED=DIR python -m benchmarks.defaults [--seeds 2] [--task T ...]
+
+A third of each task's training rows, drawn by seed, plays the test set; the rest are clients. One setting is
+changed at a time from today's defaults, without any group label in training. A value is better where its mean
+excess over chance, over all tasks and seeds, is smaller and its mean balanced accuracy is within one point of
+FedAvg's. Writes `results/defaults.json` after each run and resumes; the last lines name the best value of
+each setting. It changes no default: a person does, in `fvlfp.options`, and names this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import RESULTS
+from benchmarks.grid import TASKS, Sources, config_of, metrics_of
+from benchmarks.seeds import run_missing
+from benchmarks.table import ODDS
+from fvlfp.data.table import Dataset
+from fvlfp.runs.predict import predict
+from fvlfp.runs.train import prepare, train
+from fvlfp.training.examples import which_test
+
+RESULT = RESULTS / "defaults.json"
+METHOD = "fvlfp-label-free"
+#: setting -> values to try beside the default
+CANDIDATES: dict[str, tuple[float, ...]] = {
+    "lambda_cf": (1.0, 2.0, 10.0, 20.0),
+    "alpha": (1.0, 4.0),
+    "beta": (0.0, 4.0),
+    "gamma": (0.0, 20.0),
+    "depth": (1,),
+}
+COST = 0.01  # balanced accuracy that may be lost
+FEDAVG, DEFAULT = "fedavg", "default"
+
+
+def development(dataset: Dataset, cfg: Any, seed: int) -> Dataset:
+    """The training rows alone, a third of them as test rows."""
+    kept = dataset.take(~which_test(dataset.frame, cfg))
+    held = np.random.default_rng(seed).random(len(kept)) < 1 / 3
+    return dataclasses.replace(kept, frame=kept.frame.assign(split=np.where(held, "test", "train")))
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """Name -> what differs from the full method; FedAvg first."""
+    one = {f"{k} = {v:g}": {k: v} for k, values in CANDIDATES.items() for v in values}
+    return {FEDAVG: {}, DEFAULT: {}, **one}
+
+
+def run(sources: Sources, task: str, name: str, seed: int) -> dict[str, Any]:
+    """Balanced accuracy and excess of one variant on one task's development split."""
+    cfg = config_of(task, FEDAVG if name == FEDAVG else METHOD, seed, **variants()[name])
+    prepared = prepare(
+        cfg, dataset=development(sources.dataset(task, cfg), cfg, seed), encoder=sources.encoder(task)
+    )
+    trained = train(cfg, prepared, progress=None)
+    found = metrics_of(predict(prepared, trained), task, seed)
+    odds = found[ODDS]
+    return {
+        "balanced_accuracy": found["balanced_accuracy"]["value"],
+        "excess": odds["value"] - odds["expected_null"],
+        "config": cfg.digest(),
+        "seconds": round(trained.seconds, 1),
+    }
+
+
+def means(runs: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    """Variant -> mean balanced accuracy and mean excess, over the tasks and seeds that every variant has."""
+    by: dict[str, dict[str, dict[str, Any]]] = {}
+    for key, found in runs.items():
+        name, _, place = key.partition("|")
+        by.setdefault(name, {})[place] = found
+    shared = set.intersection(*(set(found) for found in by.values())) if by else set()
+    if not shared:
+        return {}
+    return {
+        name: tuple(float(np.mean([found[p][k] for p in shared])) for k in ("balanced_accuracy", "excess"))  # type: ignore[misc]
+        for name, found in by.items()
+    }
+
+
+def best(found: dict[str, tuple[float, float]]) -> dict[str, str]:
+    """Setting -> the variant with the smallest excess among those that cost at most `COST`."""
+    floor = found[FEDAVG][0] - COST
+    out = {}
+    for setting in CANDIDATES:
+        mine = [n for n in found if n == DEFAULT or n.startswith(f"{setting} = ")]
+        allowed = [n for n in mine if found[n][0] >= floor]
+        out[setting] = min(allowed, key=lambda n: found[n][1]) if allowed else "none keeps the accuracy"
+    return out
+
+
+def main() -> None:
+    """The command line."""
+    main_tasks = [name for name, task in TASKS.items() if task.kind == "main"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--task", choices=main_tasks, action="append")
+    parser.add_argument("--work", type=Path, default=Path("runs/benchmarks"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    sources = Sources(args.work)
+    cases = (
+        (f"{name}|{task}|{seed}", lambda name=name, task=task, seed=seed: run(sources, task, name, seed))
+        for seed in range(args.seeds)
+        for task in args.task or main_tasks
+        for name in variants()
+    )
+    found = means(run_missing(RESULT, cases)["runs"])
+    for name, (accuracy, excess) in found.items():
+        print(f"{name}: balanced accuracy {accuracy:.3f}, excess {excess:.3f}")
+    for setting, name in best(found).items() if found else ():
+        print(f"best {setting}: {name}")
+
+
+if __name__ == "__main__":
+    main()
