@@ -8,8 +8,13 @@ import torch.nn.functional as F
 
 from fvlfp import cdfp
 
-RNG = torch.Generator().manual_seed(0)
+RNG = torch.Generator()
 N, C, G, D, S = 6, 3, 4, 8, 12.0
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_whatever_ran_before():
+    RNG.manual_seed(0)
 
 
 def unit(*shape):

@@ -8,7 +8,12 @@ import torch.nn.functional as F
 
 from fvlfp import dsop
 
-RNG = torch.Generator().manual_seed(0)
+RNG = torch.Generator()
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_whatever_ran_before():
+    RNG.manual_seed(0)
 
 
 def rand(*shape):

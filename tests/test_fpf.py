@@ -19,17 +19,10 @@ RULE = Fusion(beta=4.0, gamma=2.0)
 N, PERF, DISP = [100, 50, 200], [0.9, 0.7, 0.8], [0.1, 0.4, 0.25]
 
 
-def naive(n, perf, disp, rule):
-    p, q = sum(perf) / len(perf), sum(disp) / len(disp)
-    out = []
-    for k in range(len(n)):
-        e = rule.beta * (perf[k] - p) - rule.gamma * (disp[k] - q)
-        out.append(n[k] ** rule.a * min(max(math.exp(e), 1 / rule.cap), rule.cap))
-    return out
-
-
 def test_weights_equal_the_formula():
-    assert fusion_weights(N, PERF, DISP, fusion=RULE) == pytest.approx(naive(N, PERF, DISP, RULE), rel=1e-12)
+    """Exponents by hand: 4 x 0.1 - 2 x (-0.15) = 0.7, then -0.7, then 0; e^0.7 = 2.01375270747."""
+    by_hand = [100 * 2.01375270747, 50 / 2.01375270747, 200.0]
+    assert fusion_weights(N, PERF, DISP, fusion=RULE) == pytest.approx(by_hand, rel=1e-11)
 
 
 def test_client_and_server_forms_agree_when_the_means_are_equal():

@@ -87,14 +87,26 @@ def test_arrows(path):
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_modules_are_small_and_documented(path):
+def test_modules_are_documented(path):
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
     assert ast.get_docstring(tree), "a module says what it is for"
-    assert text.count("\n") <= 330, "one idea a module"
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+#: functions that are still longer than the limit; nothing may be added
+STILL_LONG = {"audit", "compare", "audit_embeddings", "zero_shot_audit", "audit_retrieval", "leakage", "load"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_functions_are_short(path):
+    """60 lines at most, docstring included; most have fewer than 40."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name not in STILL_LONG:
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= 60, f"{node.name} has {lines} lines"
 
 
 def test_conda_and_pip_lists_agree():

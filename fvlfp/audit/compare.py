@@ -36,6 +36,7 @@ class Comparison:
     document: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
+        """All numbers, as JSON types."""
         return self.document
 
     @property
@@ -82,6 +83,7 @@ class Comparison:
 
     @property
     def warnings(self) -> list[str]:
+        """What a reader must know before the numbers."""
         return list(self.document["warnings"])
 
 

@@ -91,6 +91,7 @@ class Audit:
 
     @property
     def warnings(self) -> list[str]:
+        """What a reader must know before the numbers."""
         return list(self.document["warnings"])
 
     @property

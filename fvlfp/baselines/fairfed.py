@@ -25,8 +25,10 @@ def fairfed_weights(previous: Sequence[float], distances: Sequence[float], *, be
 def fairfed_distance(
     own: Sequence[np.ndarray], everybody: Sequence[np.ndarray], *, min_cell: int = 1
 ) -> float:
-    """d_k of one client from counts (C, C, G), one array an attribute: the largest |F - F_k| over both's
-    signed gaps; where the client's gaps are all undefined, the difference in accuracy instead (as published).
+    """d_k of one client: the largest |F - F_k| over both's signed gaps.
+
+    own, everybody: counts (C, C, G), one table for each attribute. Where the client's gaps are all undefined,
+    the difference in accuracy instead, as published.
     """
     pairs = zip(own, everybody, strict=True)
     gaps = [np.abs(_signed(a, min_cell) - _signed(b, min_cell)) for a, b in pairs]

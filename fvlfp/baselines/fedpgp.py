@@ -21,10 +21,10 @@ def personal_prompt(shared: Tensor, down: Tensor, up: Tensor) -> Tensor:
 
 
 def contrast(frozen: Tensor, shared: Tensor, personal: Tensor, *, temperature: float) -> Tensor:
-    """`-log e^{a/t} / (e^{a/t} + e^{b/t})`, mean over classes, with `a = cos(shared, frozen)` pulled up and
-    `b = cos(shared, personal)` pushed down.
+    """`-log e^{a/t} / (e^{a/t} + e^{b/t})`, mean over classes.
 
-    All (C, d): text embeddings of the classes under the hand-written prompt, the shared and the personal one.
+    `a = cos(shared, frozen)` is pulled up and `b = cos(shared, personal)` pushed down. All are (C, d): text
+    embeddings of the classes under the hand-written prompt, the shared and the personal one.
     """
     a = F.cosine_similarity(shared, frozen, dim=-1)
     b = F.cosine_similarity(shared, personal, dim=-1)

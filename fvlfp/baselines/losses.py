@@ -23,8 +23,7 @@ def proximal(params: Tensor, start: Tensor) -> Tensor:
 
 
 def uniform_loss(z: Tensor, group_texts: Tensor, scale: float, *, weight: Tensor | None = None) -> Tensor:
-    """`KL(uniform || softmax_g(s z E^T))`, mean over images: no image should look more like one group's
-    words.
+    """`KL(uniform || softmax_g(s z E^T))`, mean over images: none should look more like one group's words.
 
     z: (n, d) unit rows; group_texts: E (G, d) unit rows, said with the prompts in training. FF-DVP trains
     *image* prompts this way; where the image tower is frozen only the words can give way. No group label.

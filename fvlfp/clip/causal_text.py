@@ -73,8 +73,9 @@ class CausalTextTower(TextTower):
         return self._out(final), [*(x[..., rows, at_end, :] for x in inner), final]
 
     def _layers(self, tokens: Tokens, prompts: Tensor | None) -> list[Tensor]:
-        """States of the words after each block (..., C, S, width); after the last one, where only the
-        end-of-text is read, (..., C, width).
+        """States of the words after each block (..., C, S, width).
+
+        After the last one, where only the end-of-text is read: (..., C, width).
 
         Inside, `before` is start-of-text and context (K, 1 + n_ctx, width), one for all C texts of each of
         K prompts; `words` is what follows (K C, S, width), in front of the first block still (C, S, width).

@@ -82,8 +82,10 @@ class TextTower(ABC):
 
     @abstractmethod
     def encode_layers(self, tokens: Tokens, prompts: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """`encode`, and the state (..., C, width) after each block where the output is read, for CDFP's
-        `layers`."""
+        """`encode`, and the state (..., C, width) after each block where the output is read.
+
+        CDFP's `layers` compares these states.
+        """
 
     def encode(self, tokens: Tokens, prompts: Tensor | None = None) -> Tensor:
         """Unit text embeddings (..., C, d) float32.

@@ -21,8 +21,11 @@ SOURCE = (
 
 
 def released_counts() -> pd.DataFrame:
-    """asked ("gender" or "race"), prompts (A, B, C: lists of prompts that may not be compared with each
-    other), checkpoint, attribute ("race", "age" or "gender"), group, label, answer, n."""
+    """One row for each answer: n faces of a group with a label that a checkpoint answered so.
+
+    Columns: asked ("gender" or "race"), prompts (A, B, C: lists of prompts that may not be compared with each
+    other), checkpoint, attribute ("race", "age" or "gender"), group, label, answer, n.
+    """
     return pd.read_csv(COUNTS)
 
 

@@ -23,10 +23,10 @@ SOLUTION = re.compile(
 
 
 def without_solution(source: str) -> str:
-    """A cell's source with every solution replaced by a stub; unchanged where there is none.
+    r"""A cell's source with every solution replaced by a stub; unchanged where there is none.
 
     >>> lines = ["### BEGIN SOLUTION: two: the number", "two = 2", "### END SOLUTION"]
-    >>> print(without_solution("\\n".join(lines)))
+    >>> print(without_solution("\n".join(lines)))
     from fvlfp.course.lesson import exercise
     exercise('two: the number')
     """

@@ -41,8 +41,9 @@ def run_lesson(notebook: Path, out: Path, **parameters: Any) -> Path:
 
 
 def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
-    """As `run_lesson`, into this folder. The copy is there when the notebook has ended, well or badly; an
-    interrupted one leaves none.
+    """As `run_lesson`, into this folder.
+
+    The copy is there when the notebook has ended, well or badly; an interrupted one leaves none.
     """
     import papermill
 

@@ -85,7 +85,7 @@ def undo_spreadsheet(value: str) -> str | None:
 
 
 def rows_of(count: int) -> str:
-    """ "1 row", "2 rows"."""
+    """A count in words: "1 row", "2 rows"."""
     return f"{count:,} row{'' if count == 1 else 's'}"
 
 

@@ -22,7 +22,7 @@ from fvlfp.errors import InputError
 
 
 def read_shard(text: str) -> tuple[int, int]:
-    """ "2/4" as (2, 4): the second of four.
+    """Read "2/4" as (2, 4): the second of four.
 
     Raises:
         InputError: it is not i/n with 1 <= i <= n.

@@ -22,7 +22,7 @@ from typing import Any
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.federation.checkpoint import write_atomically
+from fvlfp.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

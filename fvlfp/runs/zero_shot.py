@@ -26,10 +26,10 @@ from fvlfp.errors import InputError
 
 
 def zero_shot(encoder: Encoder, dataset: Dataset, label: str, *, cache: Path | None = None) -> pd.DataFrame:
-    """The table with `prediction` and (two classes) `score` under the card's first template, and
-    `prediction: TEMPLATE`, `score: TEMPLATE` under every template.
+    """The table with `prediction` and (two classes) `score` under the card's first template.
 
-    score: softmax probability of the second class in the card's order.
+    Also `prediction: TEMPLATE` and `score: TEMPLATE` under every template. score: softmax probability of the
+    second class in the card's order.
 
     Raises:
         InputError: the card lacks words for `label`.

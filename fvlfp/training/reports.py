@@ -24,10 +24,11 @@ from fvlfp.training.task import Task
 
 @dataclass(frozen=True)
 class RoundReport:
-    """One round. loss: mean over clients, by size. balanced_accuracy, odds_gap: means over the clients' own
-    validation data, None where undefined. largest_weight: largest share of one client in the sum.
+    """One round, as the server saw it.
 
-    failed: node ids that were left out; reasons: why, one line each. uplink_bytes: what all clients sent.
+    loss: mean over clients, by size. balanced_accuracy, odds_gap: means over the clients' own validation
+    data, None where undefined. largest_weight: the largest share of one client in the sum. failed: node ids
+    that were left out; reasons: why, one line each. uplink_bytes: what all clients sent.
     """
 
     round: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.text_tower import TextTower, Tokens
 from fvlfp.config import Config
-from fvlfp.data.card import Card
+from fvlfp.data.card import Attribute, Card
 
 
 class TextEmbeddings(NamedTuple):
@@ -80,45 +81,26 @@ class Task:
         def behind_context(phrases: list[str]) -> Tokens:
             return text.tokenize([phrase + tail for phrase in phrases], cfg.n_ctx)
 
+        def of_each(phrases: Iterable[Iterable[str]]) -> tuple[Tokens, Tensor]:
+            """Several phrases for each of n things: their tokens, and (m,) which thing each phrase is for."""
+            told = [(i, phrase) for i, several in enumerate(phrases) for phrase in several]
+            index = torch.tensor([i for i, _ in told], device=encoder.device)
+            return behind_context([phrase for _, phrase in told]), index
+
         classes = card.class_values(cfg.label)
         class_tokens = behind_context([card.classes[cfg.label][value] for value in classes])
-        groups, group_texts, word_tokens, pair_tokens = {}, {}, {}, {}
-        for name in cfg.groups:
-            sentences = card.group_texts(name)
-            groups[name] = list(sentences)
-            attribute = card.groups[name]
-            group_texts[name] = F.normalize(
-                torch.stack([encoder.encode_texts(s).mean(0) for s in sentences.values()]), dim=-1
-            )
-            phrases = [
-                (g, attribute.phrase.format(word=word))
-                for g, words in enumerate(attribute.words.values())
-                for word in words
-            ]
-            word_tokens[name] = (
-                behind_context([phrase for _, phrase in phrases]),
-                torch.tensor([g for g, _ in phrases], device=encoder.device),
-            )
-            pairs = [
-                (cell, phrase)
-                for cell, texts in enumerate(card.pair_text(cfg.label, name).values())
-                for phrase in texts
-            ]
-            pair_tokens[name] = (
-                behind_context([phrase for _, phrase in pairs]),
-                torch.tensor([cell for cell, _ in pairs], device=encoder.device),
-            )
+        sentences = {name: card.group_texts(name) for name in cfg.groups}
         return cls(
             text=text,
             scale=encoder.scale,
             classes=classes,
-            groups=groups,
+            groups={name: list(by_group) for name, by_group in sentences.items()},
             initial=initial,
             frozen_texts=text.encode(class_tokens, initial).detach(),
-            group_texts=group_texts,
+            group_texts={name: _mean_texts(encoder, by_group) for name, by_group in sentences.items()},
             class_tokens=class_tokens,
-            word_tokens=word_tokens,
-            pair_tokens=pair_tokens,
+            word_tokens={name: of_each(_phrases(card.groups[name])) for name in cfg.groups},
+            pair_tokens={name: of_each(card.pair_text(cfg.label, name).values()) for name in cfg.groups},
             image=image,
             initial_vision=vision,
         )
@@ -165,6 +147,17 @@ class Task:
             means = _means(self.text.encode(tokens, prompts), group, len(self.groups[name]))
             out[name] = F.normalize(means, dim=-1)
         return out
+
+
+def _phrases(attribute: Attribute) -> list[list[str]]:
+    """Each group named alone, in all its words."""
+    return [[attribute.phrase.format(word=word) for word in words] for words in attribute.words.values()]
+
+
+def _mean_texts(encoder: Encoder, sentences: dict[str, list[str]]) -> Tensor:
+    """E (G, d): the unit mean embedding of each group's sentences."""
+    means = [encoder.encode_texts(of_group).mean(0) for of_group in sentences.values()]
+    return F.normalize(torch.stack(means), dim=-1)
 
 
 def _means(rows: Tensor, index: Tensor, n: int) -> Tensor:

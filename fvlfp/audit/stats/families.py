@@ -41,6 +41,7 @@ class GapStatistic:
     ends: tuple[str, ...] = ("",)
 
     def __call__(self, f: np.ndarray) -> dict[str, np.ndarray]:
+        """Gap name -> values (...) of frequencies f."""
         gaps = self.measure(*(np.swapaxes(rate, -1, -2) for rate in self.rates(f)))
         if self.single:
             named = {name: value[..., 0] for name, value in gaps.items()}

@@ -45,6 +45,7 @@ class Family:
     across: str = ""
 
     def observed(self) -> dict[str, float]:
+        """Name -> value on the counts themselves."""
         return {k: float(v) for k, v in self.statistic(frequencies(self.counts)).items()}
 
 
