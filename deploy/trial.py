@@ -290,6 +290,7 @@ class Trial:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o077,  # the database, features and logs are for this user alone
             )
         known = self._known() | {name: {"pid": process.pid, "port": port}}
         self._state.write_text(json.dumps(known))
