@@ -37,14 +37,14 @@ log = logging.getLogger("fvlfp")
 def clip_update(prompts: Tensor, start: Tensor, clip: float) -> Tensor:
     """`start` plus the update, shortened to length (L2, all numbers together) at most `clip`.
 
-    The bound holds for what is returned: where `clip` is near the rounding of float32, a sum of rounded
-    numbers may be longer than meant, and is shortened again.
+    The bound holds for what is returned, measured on the CPU in float64: where `clip` is near the rounding of
+    float32, a sum of rounded numbers may be longer than meant, and is shortened again.
     """
     start = start.to(prompts.device)
     update = prompts - start
     scale = min(1.0, clip / max(float(update.norm()), 1e-30))
     out = start + update * scale
-    while scale > 1e-6 and float((out - start).double().norm()) > clip * (1 + 1e-5):
+    while scale > 1e-6 and float((out - start).cpu().double().norm()) > clip * (1 + 1e-5):
         scale *= 0.9
         out = start + update * scale
     return out if scale > 1e-6 else start.clone()
@@ -79,8 +79,8 @@ def add_noise(prompts: Tensor, std: float, *, name: str) -> Tensor:
         log.warning("FVLFP_NOISE_SEED is set: the noise can be computed and subtracted; for tests only")
         generator = torch.Generator().manual_seed(seed_for(int(seed), name))
         noise = torch.randn(prompts.numel(), generator=generator, dtype=torch.float64)
-    noise = noise.reshape(prompts.shape).to(prompts.device)
-    return (prompts.double() + std * noise).to(prompts.dtype)
+    # Summed on the CPU: not every device has float64.
+    return (prompts.cpu().double() + std * noise.reshape(prompts.shape)).to(prompts)
 
 
 def epsilon(*, multiplier: float, rounds: int, delta: float) -> float:

@@ -86,7 +86,7 @@ def test_a_whole_run_is_the_same_either_way(planted, method):
 
 
 def test_a_loss_that_cannot_be_stacked_trains_one_by_one_and_says_so(planted, monkeypatch, caplog):
-    def by_value(said, batch, task, cfg, directions):
+    def by_value(said, batch, task, options, directions):
         return said.texts.sum() if batch.y.sum() > 0 else said.texts.mean()
 
     monkeypatch.setattr(stacked, "batch_loss", by_value)
