@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from fvlfp.robust import capped, weighted_median
@@ -182,6 +181,8 @@ def _tempered(p: np.ndarray, gaps: np.ndarray, accuracy: np.ndarray, r: float, f
 
     start = np.zeros(gaps.shape[1] + 1)
     bounds = [(None, None)] * gaps.shape[1] + [(0.0, 100.0)]
+    from scipy.optimize import minimize  # takes a second, and most runs ask no peers
+
     found = minimize(
         dual, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"ftol": 1e-14, "gtol": 1e-9}
     )

@@ -126,6 +126,16 @@ def test_a_clean_import_is_light():
     assert out.stdout.strip() == ""
 
 
+def test_a_lesson_starts_without_what_it_may_never_use():
+    """Each of these takes a second or more of the first cell."""
+    late = (
+        "{'torchvision', 'open_clip', 'seaborn', 'sklearn', 'fairlearn', 'torch._dynamo', 'scipy.optimize'}"
+    )
+    code = f"from fvlfp import Config, prepare, train, audit; import sys; print(*{late} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == ""
+
+
 def test_the_audit_needs_no_torch():
     code = "import fvlfp.audit, sys; print(*{'torch', 'flwr', 'open_clip'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

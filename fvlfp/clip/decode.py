@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import Normalize, ToTensor
 
 #: Batches that each thread or worker process holds ready.
 AHEAD = 2
@@ -29,14 +28,19 @@ class Pictures(Dataset[Tensor]):
     """Pictures by number, as pixels: what a worker process is given.
 
     transform: of one picture. Where it ends in `ToTensor` and a normalisation, as open_clip makes it, pixels
-    are uint8 and not normalised yet; otherwise they are what the transform makes, float32.
+    are uint8 and not normalised yet; otherwise, or with `whole`, they are what the transform makes, float32.
     """
 
-    def __init__(self, images: Sequence[Any], transform: Any) -> None:
+    def __init__(self, images: Sequence[Any], transform: Any, *, whole: bool = False) -> None:
+        from torchvision.transforms import (  # seconds, which a lesson's start need not wait
+            Normalize,
+            ToTensor,
+        )
+
         self._images, self._transform = images, transform
         steps: list[Any] = list(getattr(transform, "transforms", []))
         fits = len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
-        self._steps = steps[:-2] if fits else None
+        self._steps = steps[:-2] if fits and not whole else None
 
     def __getitem__(self, i: int) -> Tensor:
         """(3, H, W)."""
@@ -45,7 +49,7 @@ class Pictures(Dataset[Tensor]):
             return self._transform(image)
         for step in self._steps:
             image = step(image)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
 
     def __getitems__(self, rows: Sequence[int]) -> Tensor | Exception:
         """(n, 3, H, W); or what went wrong, which a worker process could not raise as it is."""

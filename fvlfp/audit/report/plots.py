@@ -14,7 +14,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -178,6 +177,8 @@ def sweep(document: Mapping[str, Any], attribute: str) -> Figure:
 
 def looks() -> Iterator[dict[str, Any]]:
     """Colour, marker and dash of each curve: three ways to tell them apart."""
+    import seaborn as sns  # takes a second, and most audits draw nothing at once
+
     colours = sns.color_palette("colorblind", CURVES)
     for colour, marker, dash in zip(colours, "osD^vPX*", ["-", "--", "-.", ":"] * 2, strict=True):
         yield {"color": colour, "marker": marker, "ls": dash, "ms": 5, "lw": 1.6}
@@ -208,6 +209,8 @@ def new_figure(
     width: float, height: float, rows: int, columns: int, *, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """An empty figure in the report's style, without pyplot's global state."""
+    import seaborn as sns
+
     style = sns.axes_style("whitegrid", {"axes.edgecolor": "#bbbbbb", "grid.color": "#eeeeee"})
     with style, sns.plotting_context("notebook", font_scale=0.85):
         figure = Figure(figsize=(width, height), layout="constrained")
