@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The towers here are small: one thread a process is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: tour test test-slow lab deploy-trial gpu-rows gpu-carry docs format clean
+.PHONY: tour test test-slow lab deploy-trial gpu-rows gpu-carry families docs format clean
 
 tour: $(VENV)/installed
 	$(BIN)/fvlfp tour --out runs/tour
@@ -39,6 +39,10 @@ gpu-carry: $(VENV)/installed
 	mkdir -p build
 	$(BIN)/python -m pip freeze --exclude-editable | grep -ivE "^(torch|torchvision|nvidia|cuda|triton)" > build/carry.txt
 	$(BIN)/python -m pip download --quiet --no-deps --dest build/carry -r build/carry.txt
+
+# every family of open_clip, audited and prompted with random weights (some ten minutes)
+families: $(VENV)/installed
+	$(BIN)/python -m benchmarks.families
 
 docs: $(VENV)/installed
 	$(BIN)/python docs/build.py --run runs/tour --out build/docs

@@ -97,6 +97,11 @@ def planted_split(task: Task, n: int, seed: int, bias: float = 0.6) -> Split:
 
 @pytest.fixture(scope="session")
 def planted(encoder) -> Prepared:
+    """`plant`, with the tiny causal model."""
+    return plant(encoder)
+
+
+def plant(encoder: Encoder) -> Prepared:
     """Four clients and a test split with a planted gap, no images: training tests take a second."""
     cfg = Config.make("smoke", groups=("shape", "tint"), clients=4, rounds=3, batch=32, device="cpu")
     task = Task.make(encoder, CARD, cfg)

@@ -363,3 +363,29 @@ def test_a_picture_of_another_size_is_fine(changed, tmp_path):
     table = changed(lambda frame: frame.assign(path=["big.png", *frame["path"][1:]]))
     Image.new("L", (300, 200), 128).save(tmp_path / "big.png")
     assert fvlfp("check", table).exit_code == 0
+
+
+@pytest.mark.parametrize("option", ["--pretrained", "--model-config"])
+def test_an_option_beside_toyclip_that_it_would_not_use(faces, tmp_path, option):
+    words = ["audit", "clip", faces / "faces.csv", "--label", "smiling", "--group", "shape"]
+    result = fvlfp(*words, option, "no_such_file.pt", "--out", tmp_path / "o")
+    assert refused(result, "= 'no_such_file.pt' would not be used: 'toyclip' brings its own weights")
+    key = option.removeprefix("--").replace("-", "_")
+    words = ["train", "--set", "profile=smoke", "--set", "n=60", "--set", f"{key}=no_such_file.pt"]
+    assert refused(fvlfp(*words, "--out", tmp_path / "o"), f"{key} = 'no_such_file.pt' would not be used")
+
+
+def test_audit_of_a_folder_with_its_own_transform(faces, tiny_files, tmp_path):
+    """F11, F12: the report says which transform was used and who states it; the command holds no folder."""
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    config = {"model_cfg": json.loads(tiny_files[0].read_text()), "preprocess_cfg": {"mean": 0.5, "std": 0.5}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(tiny_files[1].read_bytes())
+    words = ["audit", "clip", faces / "faces.csv", "--label", "smiling", "--group", "shape", "--draws", 100]
+    result = fvlfp(*words, "--model", f"local-dir:{folder}", "--std", "0.25", "--out", tmp_path / "o")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "o/report.html").read_text()
+    assert "std as given by the user; the rest: open_clip_config.json beside the weights" in page
+    assert "std=(0.25, 0.25, 0.25)" in page and "--model local-dir:clip --std 0.25" in page
+    assert str(tmp_path) not in page and str(tmp_path) not in (tmp_path / "o/audit.json").read_text()
