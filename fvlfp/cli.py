@@ -12,23 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from fvlfp import __version__
+from fvlfp.cli_course import grade, student, sweep, tour
 from fvlfp.cli_encode import encode
-from fvlfp.console import command_line, not_empty, tell, tell_read
+from fvlfp.cli_runs import audit_run, export, predict
+from fvlfp.console import TABLE, Group, Out, command_line, not_empty, tell, tell_read
 from fvlfp.errors import InputError
 from fvlfp.exits import says_what_is_wrong
+from fvlfp.output_folder import check_not_input
 
 app = typer.Typer(
+    rich_markup_mode="markdown",  # in which [grid] is plain text
     help="Fair federated prompt tuning of CLIP: learn it, train it, audit it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 audit_app = typer.Typer(help="Assess predictions, or a CLIP, by perceived group.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
-app.command()(encode)
-
-TABLE = "CSV or Parquet file of images, or a folder that save_to_disk of Hugging Face datasets wrote."
-Out = Annotated[Path, typer.Option(help="Folder for the results; made if it is not there.")]
-Group = Annotated[list[str], typer.Option(help="Perceived-group column; repeat for several.")]
 
 
 def _version(wanted: bool) -> None:
@@ -44,26 +43,6 @@ def main(
     ] = False,
 ) -> None:
     """Fair federated prompt tuning of CLIP: learn it, train it, audit it."""
-
-
-@app.command()
-@says_what_is_wrong
-def tour(
-    profile: Annotated[str, typer.Option(help="smoke, lesson or full")] = "lesson",
-    out: Out = Path("runs/tour"),
-    seed: Annotated[int, typer.Option(help="Root seed of every lesson.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps")] = "auto",
-) -> None:
-    """Run every lesson in order; one line each; the last line is the report's path.
-
-    Example: fvlfp tour --profile smoke --out runs/tour
-    """
-    from fvlfp.config import Config
-    from fvlfp.course.tour import tour as run
-
-    Config.make(profile, seed=seed, device=device)  # refuse a bad word before the first lesson
-    report = run(out, profile=profile, seed=seed, device=device, say=typer.echo)
-    typer.echo(f"report: {report}")
 
 
 @app.command()
@@ -136,6 +115,7 @@ def audit_predictions(
 
     Example: fvlfp audit predictions mine.csv --label y --prediction yhat --group gender --out audit
     """
+    check_not_input(out, table)
     from fvlfp.audit import audit as run
     from fvlfp.audit import write_audit
     from fvlfp.audit.stats.bins import bin_groups, parse_bins
@@ -205,6 +185,7 @@ def audit_clip(
     Example: fvlfp audit clip faces.csv --label age --group gender --model ViT-B-16-quickgelu
     --pretrained openai
     """
+    check_not_input(out, table)
     from fvlfp.clip.encoder import Encoder
     from fvlfp.data.table import read_table
     from fvlfp.runs.zero_shot import audit_clip as run
@@ -250,6 +231,7 @@ def compare(
 
     Example: fvlfp compare runs/before runs/after --out runs/compare
     """
+    check_not_input(out, before, after)
     from fvlfp.audit import Audit, write_comparison
     from fvlfp.audit import compare as run
     from fvlfp.data.predictions import read_predictions
@@ -275,56 +257,6 @@ def compare(
     typer.echo(f"report: {write_comparison(result, out, notebook=True)}")
 
 
-@app.command()
-@says_what_is_wrong
-def sweep(
-    grid: Annotated[Path, typer.Argument(help="A TOML file: lesson, [parameters], [grid].")],
-    out: Out = Path("runs/sweep"),
-    workers: Annotated[int, typer.Option(min=1, help="Notebooks that run at the same time.")] = 1,
-) -> None:
-    """Run a lesson for every combination of parameters; called again, it goes on.
-
-    Example: fvlfp sweep grid.toml --out runs/sweep --workers 2, with grid.toml: lesson = "06",
-    a line [grid] and below it seed = [0, 1, 2]
-    """
-    from fvlfp.course.sweep.grid import read_grid
-    from fvlfp.course.sweep.runner import sweep as run
-
-    page, failed = run(read_grid(grid), out, workers=workers)
-    typer.echo(f"index: {page}")
-    if failed:
-        typer.echo(f"fvlfp: {failed} cell{'s' * (failed > 1)} failed; the index shows why", err=True)
-        raise typer.Exit(1)
-
-
-@app.command()
-@says_what_is_wrong
-def student(out: Out = Path("student")) -> None:
-    """Write copies of the lessons without solutions.
-
-    Example: fvlfp student --out student
-    """
-    from fvlfp.course.student import write_student_copies
-
-    made = write_student_copies(out)
-    typer.echo(f"{len(made)} lessons without solutions in {out}")
-
-
-@app.command()
-@says_what_is_wrong
-def grade(
-    folder: Annotated[Path, typer.Argument(help="Holds the class's notebooks, in any depth.")],
-    out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("grades.csv"),
-) -> None:
-    """Collect which exercises a class has passed; reads saved outputs, runs nothing.
-
-    Example: fvlfp grade my_class --out grades.csv
-    """
-    from fvlfp.course.grade import grades
-
-    table = grades(folder)
-    table.to_csv(out, index=False)
-    passed = (table["result"] == "passed").sum()
-    typer.echo(
-        f"{passed} of {len(table)} exercises passed; students: {table['student'].nunique()}; written: {out}"
-    )
+for command in (tour, encode, predict, export, sweep, student, grade):
+    app.command()(command)
+audit_app.command("run")(audit_run)

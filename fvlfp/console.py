@@ -7,11 +7,26 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from fvlfp.errors import InputError
+from fvlfp.output_folder import check_folder
+
+TABLE = "CSV or Parquet file of images, or a folder that save_to_disk of Hugging Face datasets wrote."
+
+
+def _folder(path: Path) -> Path:
+    """A local folder, or exit 2 before anything is computed."""
+    try:
+        return check_folder(path)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+Out = Annotated[Path, typer.Option(callback=_folder, help="Folder for the results; made if it is not there.")]
+Group = Annotated[list[str], typer.Option(help="Perceived-group column; repeat for several.")]
 
 
 def command_line(*words: str | Path, **options: Any) -> str:

@@ -1,5 +1,7 @@
 """Grading: what saved outputs say about each exercise."""
 
+import json
+
 import nbformat
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from typer.testing import CliRunner
 
 from fvlfp.cli import app
-from fvlfp.course.grade import grades
+from fvlfp.course.grade import grades, write_grades
 from fvlfp.course.student import student_copy, write_student_copies
 from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError
@@ -98,3 +100,109 @@ def test_the_command_on_untouched_student_copies(tmp_path):
     assert list(table["lesson"].unique()) == [path.stem for path in lessons()]
     assert set(table["result"]) == {"not run"}
     assert f"0 of {len(table)} exercises passed; students: 1; " in run.output
+
+
+@pytest.mark.parametrize(
+    ("name", "student"),
+    [
+        ("ann/00_a (1).ipynb", "ann"),
+        ("ann/00_a-Copy1.ipynb", "ann"),
+        ("ann/Copy of 00_a.ipynb", "ann"),
+        ("Kopie von ann_00_a.ipynb", "ann"),
+        ("00_a_ann.ipynb", "ann"),
+        ("00_a - ann (2).ipynb", "ann"),
+        ("ann-00_a-Copy1 (3).ipynb", "ann"),
+        ("g1/ann/my 00_a copy.ipynb", "g1/ann/my"),
+        ("00_a (1).ipynb", "class"),
+    ],
+)
+def test_copies_under_other_names_are_graded(course, name, student):
+    folder, hand_in = course
+    hand_in(name, SOLVED, [TICK])
+    (row,) = grades(folder / "class", folder / "lessons").to_dict("records")
+    assert (row["student"], row["result"]) == (student, "passed")
+
+
+def test_of_two_copies_the_better_result_counts_and_is_told(course):
+    folder, hand_in = course
+    hand_in("ann/00_a.ipynb", None, [no("✎ Your turn: b: one more")])
+    hand_in("ann/00_a (1).ipynb", SOLVED, [TICK])
+    said: list[str] = []
+    (row,) = grades(folder / "class", folder / "lessons", say=said.append).to_dict("records")
+    assert row["result"] == "passed"
+    assert said == ["ann: 2 copies of 00_a; the best result of each exercise counts"]
+
+
+@pytest.mark.parametrize("keep", ["metadata", "nothing"])
+def test_ids_that_a_program_moved_or_lost(course, keep):
+    """Colab writes format 4.0 with ids in the cells' metadata; others write new ids or none."""
+    folder, hand_in = course
+    hand_in("ann/00_a.ipynb", SOLVED, [TICK])
+    path = folder / "class" / "ann" / "00_a.ipynb"
+    raw = json.loads(path.read_text())
+    raw["nbformat_minor"] = 0
+    raw["cells"].insert(0, {"cell_type": "code", "source": "", "outputs": [], "metadata": {"id": "other"}})
+    for cell in raw["cells"]:
+        if (name := cell.pop("id", None)) and keep == "metadata":
+            cell["metadata"]["id"] = name
+    path.write_text(json.dumps(raw))
+    (row,) = grades(folder / "class", folder / "lessons").to_dict("records")
+    assert row["result"] == "passed"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "no notebook",
+        "[]",
+        '{"nbformat": 4}',
+        '{"cells": [1], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+        '{"cells": [{"cell_type": "code", "id": "ex"}], "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+        '{"cells": null, "nbformat": 4, "nbformat_minor": 5, "metadata": {}}',
+        "\udcff",
+    ],
+)
+def test_one_malformed_notebook_stops_nobody(course, body):
+    folder, hand_in = course
+    hand_in("ann/00_a.ipynb", SOLVED, [TICK])
+    hand_in("bob/00_a.ipynb")
+    (folder / "class" / "bob" / "00_a.ipynb").write_bytes(body.encode(errors="surrogateescape"))
+    table = grades(folder / "class", folder / "lessons").set_index("student")["result"]
+    assert table.to_dict() == {"ann": "passed", "bob": "unreadable"}
+
+
+def test_the_table_is_safe_in_a_spreadsheet_and_its_folder_is_made(course):
+    folder, hand_in = course
+    hand_in('=HYPERLINK("x")/00_a.ipynb', SOLVED, [TICK])
+    hand_in("@ann/00_a.ipynb", SOLVED, [TICK])
+    table = grades(folder / "class", folder / "lessons")
+    write_grades(table, folder / "new" / "deep" / "g.csv")
+    text = (folder / "new" / "deep" / "g.csv").read_text()
+    assert "'=HYPERLINK" in text and "'@ann" in text and "\n=" not in text
+    for bad, message in (
+        (folder / "new", "is a folder"),
+        (folder / "new" / "deep" / "g.csv" / "x", "cannot"),
+    ):
+        with pytest.raises(InputError, match=message):
+            write_grades(table, bad)
+
+
+def test_student_copies_never_replace_somebodys_work(course):
+    folder, _ = course
+    said: list[str] = []
+    out = folder / "student"
+    (made,) = write_student_copies(out, folder / "lessons", say=said.append)
+    write_student_copies(out, folder / "lessons", say=said.append)
+    assert said == []
+    made.write_text(made.read_text().replace("exercise(", "solved("))
+    write_student_copies(out, folder / "lessons", say=said.append)
+    assert said == [f"kept as it is: {made} (there already, and changed)"]
+    assert "solved(" in made.read_text()
+
+
+def test_a_student_copy_writes_into_its_own_folder(tmp_path):
+    for path in write_student_copies(tmp_path):
+        (parameters,) = [
+            c.source for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])
+        ]
+        assert f'out = "runs/{path.stem}"' in parameters

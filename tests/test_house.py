@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "errors": set(),
     "values": set(),
     "methods": set(),
+    "output_folder": set(),
     "options": {"methods"},
     "config": {"methods", "options"},
     "cdfp": set(),
@@ -32,12 +33,20 @@ MAY_IMPORT = {
     "training": {"config", "options", "data", "clip", "cdfp", "dsop", "fpf", "suppression", "baselines"},
     "federation": {"config", "options", "files", "training", "dsop", "fpf", "peers", "robust", "baselines"},
     "audit": {"values"},
-    "runs": {"config", "files", "data", "clip", "dsop", "baselines", "training", "federation", "audit"},
-    "course": {"clip"},
+    "runs": {
+        *("config", "files", "output_folder", "data", "clip", "dsop", "fpf", "baselines", "training"),
+        *("federation", "audit"),
+    },
+    "course": {"clip", "config", "output_folder", "runs"},
     "exits": set(),
-    "console": set(),
+    "console": {"output_folder"},
     "cli_encode": {"clip", "data", "runs", "exits"},
-    "cli": {"config", "data", "clip", "audit", "runs", "course", "exits", "cli_encode", "console"},
+    "cli_runs": {"data", "runs", "exits", "console", "output_folder"},
+    "cli_course": {"config", "course", "exits", "console"},
+    "cli": {
+        *("config", "data", "clip", "audit", "runs", "exits", "console", "output_folder"),
+        *("cli_encode", "cli_runs", "cli_course"),
+    },
 }
 #: heavy packages -> the parts that may import them
 HEAVY = {

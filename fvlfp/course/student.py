@@ -9,12 +9,14 @@ nothing; the lessons' own checks do, and `grade` collects them.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 
 from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError
+from fvlfp.output_folder import claimed
 
 #: indentation, task, solution
 SOLUTION = re.compile(
@@ -47,20 +49,40 @@ def student_copy(lesson: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def write_student_copies(out: Path, folder: Path | None = None) -> list[Path]:
+def beside_itself(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with its results in its own folder, where in a checkout they lie beside the lessons."""
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            cell.source = cell.source.replace('out = "../runs/', 'out = "runs/')
+    return notebook
+
+
+def write_student_copies(
+    out: Path, folder: Path | None = None, *, say: Callable[[str], None] = lambda line: None
+) -> list[Path]:
     """Write a copy of each lesson, and of the contents and glossary, into `out`; returns the lessons' paths.
 
+    A file that is there and differs is somebody's work: it stays, and `say` gets a line about it.
+
     Raises:
-        InputError: no lessons, or `out` is the folder of the lessons themselves.
+        InputError: no lessons, `out` is the folder of the lessons themselves, or it cannot be written to.
     """
-    made, found = [], lessons(folder)
-    for path in found:
-        if path.parent.resolve() == out.resolve():
-            raise InputError(f"{out} holds the lessons themselves: choose another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        made.append(out / path.name)
-        nbformat.write(student_copy(path), made[-1])
+    found = lessons(folder)
+    if found[0].parent.resolve() == out.resolve():
+        raise InputError(f"{out} holds the lessons themselves: choose another --out")
+    texts = {path.name: nbformat.writes(beside_itself(student_copy(path))) + "\n" for path in found}
     contents = found[0].with_name("contents.ipynb")
     if contents.is_file():
-        (out / contents.name).write_bytes(contents.read_bytes())
-    return made
+        texts[contents.name] = contents.read_text(encoding="utf-8")
+    with claimed(out):
+        for name, text in texts.items():
+            path = out / name
+            if not path.exists():
+                path.write_text(text, encoding="utf-8")
+            elif not _same(path, text):
+                say(f"kept as it is: {path} (there already, and changed)")
+    return [out / path.name for path in found]
+
+
+def _same(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()

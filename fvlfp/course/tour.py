@@ -11,21 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from fvlfp.errors import InputError
+from fvlfp.output_folder import claimed
 
-#: Beside the package in a checkout.
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+_INSTALLED = Path(__file__).resolve().parent / "lessons"  # setup.py puts them there
+_CHECKOUT = Path(__file__).resolve().parents[2] / "notebooks"
+#: The folder of the lessons.
+NOTEBOOKS = _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
 
 
 def lessons(folder: Path | None = None) -> list[Path]:
     """The lessons, in order.
 
     Raises:
-        InputError: the folder has none (an installed package carries no notebooks; use a checkout).
+        InputError: the folder has none.
     """
     folder = folder or NOTEBOOKS
     found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise InputError(f"no lessons in {folder}: run from a checkout of fvlfp, or name their folder")
+        raise InputError(f"no lessons in {folder}: install fvlfp again, or work in a checkout of it")
     return found
 
 
@@ -82,16 +85,19 @@ def tour(
 ) -> Path:
     """All lessons, one line each; returns the report that lesson 10 wrote.
 
-    A second tour into the same folder goes on from the stages that the first one saved.
+    A second tour into the same folder goes on from the stages that the first one saved; lessons keep the
+    stages of each profile and seed apart.
 
     Raises:
-        InputError: no lessons. papermill.PapermillExecutionError: a cell failed.
+        InputError: no lessons, or another command is at work in `out`.
+        papermill.PapermillExecutionError: a cell failed.
     """
     started = time.perf_counter()
-    for notebook in lessons(folder):
-        began = time.perf_counter()
-        run_lesson(notebook, out, profile=profile, seed=seed, device=device)
-        say(f"{notebook.stem:<32} {time.perf_counter() - began:6.1f} s")
+    with claimed(out):
+        for notebook in lessons(folder):
+            began = time.perf_counter()
+            run_lesson(notebook, out, profile=profile, seed=seed, device=device)
+            say(f"{notebook.stem:<32} {time.perf_counter() - began:6.1f} s")
     (report,) = sorted(out.glob("10_*/**/report.html"))[:1] or [out]
     say(f"{'all lessons':<32} {time.perf_counter() - started:6.1f} s")
     return report
