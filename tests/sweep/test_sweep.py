@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from fvlfp.cli import app
+from fvlfp.course.sweep.cell import _run
 from fvlfp.course.sweep.grid import read_grid
 from fvlfp.errors import InputError
 
@@ -230,6 +232,11 @@ def test_a_notebook_process_that_dies_is_a_failed_cell(lab):
         ('lesson = ["06", "06_cdfp"]', "a lesson is named twice"),
         ('lesson = "06"\nsed = 1', "unknown key 'sed'"),
         ('lesson = "06"\ngrid = 1', "[grid] must be a table"),
+        ('lesson = "06"\ntrain = true', "write either train = true or a lesson"),
+        ("train = false", "write either train = true or a lesson"),
+        ('train = true\n[grid]\nmethd = ["fedavg"]', "unknown config key 'methd'; did you mean 'method'?"),
+        ("train = true\n[grid]\nlr = [0.1, 99.0]", "lr = 99.0 is outside"),
+        ('train = true\n[parameters]\nout = "x"', "the sweep chooses `out` itself"),
         ('lesson = "06"\n[grid]\nseed = 1', "[grid] seed needs a list of values"),
         ('lesson = "06"\n[grid]\nseed = []', "[grid] seed needs a list of values"),
         ('lesson = "06"\n[grid]\nseed = [1, 1]', "[grid] seed names a value twice"),
@@ -257,3 +264,87 @@ def test_bad_files_and_folders(lab):
     result = sweep(lab / "grid.toml", "--out", lab / "out")
     assert result.exit_code == 2 and "cannot be read as a notebook" in result.stderr
     assert result.stderr.count("\n") == 1 and os.listdir(lab).count("out") == 0
+
+
+def test_two_sweeps_share_one_folder_and_a_killed_one_loses_nothing(lab):
+    """Each cell runs once; what a killed sweep was at is run by the other one."""
+    grid(lab, "[parameters]\nwait = 1.0\n[grid]\nseed = [0, 1, 2, 3]\n")
+    out = lab / "out"
+    first, second = start(lab, 1), start(lab, 1)
+    wait_for(lambda: len(list((out / "cells").glob("*/pid"))) >= 2)
+    os.killpg(first.pid, signal.SIGKILL)
+    _, complained = second.communicate(timeout=180)
+    first.communicate()
+    assert second.returncode == 0, complained
+    assert list(pd.read_csv(out / "cells.csv")["status"]) == ["done"] * 4
+    assert sorted(pd.read_csv(out / "records.csv").query("key == 'square'")["value"].astype(int)) == [
+        0,
+        1,
+        4,
+        9,
+    ]
+    assert sum(runs(out)) in (4, 5), "at most the killed cell ran to its end twice"
+    assert not list(out.rglob(".fvlfp.lock"))
+
+
+def test_a_cell_over_its_limit_is_stopped_and_stops_nobody(lab):
+    grid(lab, "[grid]\nwait = [0.0, 60.0]\n")
+    began = time.monotonic()
+    result = sweep(lab / "grid.toml", "--out", lab / "out", "--workers", "2", "--limit", "25")
+    assert result.exit_code == 1 and time.monotonic() - began < 58
+    cells = pd.read_csv(lab / "out" / "cells.csv")
+    assert list(cells["status"]) == ["done", "failed"]
+    assert cells["error"][1] == "stopped after 25 s, the limit of a cell"
+
+
+def test_a_slurm_array_shares_one_sweep(lab):
+    grid(lab, "[grid]\nseed = [0, 1, 2]\n")
+    job = lab / "job.sh"
+    result = sweep(lab / "grid.toml", "--out", lab / "my out", "--workers", "8", "--slurm", job)
+    assert result.exit_code == 0 and "3 cells; start them with: sbatch" in result.stdout
+    assert not (lab / "my out").exists(), "it runs nothing"
+    text = job.read_text()
+    assert "#SBATCH --array=1-3\n" in text and text.startswith("#!/bin/bash\n")
+    command = [line for line in text.splitlines() if line.startswith("fvlfp ")]
+    assert [shlex.split(line) for line in command] == [
+        ["fvlfp", "sweep", str(lab / "grid.toml"), "--out", str(lab / "my out"), "--workers", "1"]
+    ]
+    assert subprocess.run(["bash", "-n", str(job)]).returncode == 0
+
+
+TRAIN = (
+    'train = true\n[parameters]\nprofile = "smoke"\nn = 90\nclients = 2\nrounds = 1\ndraws = 100\n'
+    'device = "cpu"\nbaseline = "zero-shot"\n[grid]\nmethod = ["fedavg", "fpf"]\n'
+)
+
+
+def test_a_training_cell_records_the_change_and_goes_on(tmp_path):
+    (tmp_path / "grid.toml").write_text(TRAIN)
+    cells = read_grid(tmp_path / "grid.toml")
+    assert [(cell.what, cell.parameters["method"]) for cell in cells] == [
+        ("train", "fedavg"),
+        ("train", "fpf"),
+    ]
+    home = tmp_path / "cell"
+    for _ in range(2):  # the second time it goes on from what is there
+        home.mkdir(exist_ok=True)
+        _run(None, cells[0].parameters, home)
+        record = json.loads((home / "record.json").read_text())
+        assert set(record) > {"balanced_accuracy", "odds_gap shape", "odds_gap_change shape"}
+    assert (home / cells[0].shown).is_file()
+    assert "training fedavg" in (home / "log.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_sweep_of_training_over_two_tasks_of_which_one_is_killed(tmp_path):
+    (tmp_path / "grid.toml").write_text(TRAIN.replace("rounds = 1", "rounds = 20"))
+    first, second = start(tmp_path, 1), start(tmp_path, 1)
+    out = tmp_path / "out"
+    wait_for(lambda: len(list((out / "cells").glob("*/run/method/checkpoints/*"))) >= 2)
+    os.killpg(first.pid, signal.SIGKILL)
+    _, complained = second.communicate(timeout=300)
+    assert second.returncode == 0, complained
+    table = pd.read_csv(out / "cells.csv")
+    assert list(table["status"]) == ["done", "done"]
+    page = (out / "index.html").read_text()
+    assert page.count("run/audit/comparison/report.html") == 2

@@ -1,4 +1,4 @@
-"""The grid: a TOML file becomes cells, each a notebook with its parameters and a name of its own.
+"""The grid: a TOML file becomes cells, each a lesson or a training run with its parameters and a name.
 
     lesson = "06"                  # number or name of a lesson, path of a notebook, or a list of these
     [parameters]                   # the same in every cell
@@ -6,7 +6,8 @@
     [grid]                         # every combination is one cell
     seed = [0, 1, 2, 3]
 
-A notebook takes the parameters that its cell tagged `parameters` sets; `out` is chosen by the sweep.
+With `train = true` instead of `lesson`, a cell is what `fvlfp train` does, and parameters are config keys. A
+notebook takes the parameters that its cell tagged `parameters` sets; `out` is chosen by the sweep.
 What this module does not do: it runs nothing.
 """
 
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import fvlfp
+from fvlfp.config import Config
 from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError
 
@@ -31,20 +33,30 @@ Parameters = dict[str, Any]
 
 @dataclass(frozen=True)
 class Cell:
-    """One notebook with one choice of parameters (without `out`).
+    """One lesson, or one training run, with one choice of parameters (without `out`).
 
-    key: twelve hex digits that change with the notebook, the parameters and fvlfp's own code, so that no
-    result of an older version is taken for a result of this one.
+    notebook: None for a training run. key: twelve hex digits that change with the notebook, the parameters
+    and fvlfp's own code, so that no result of an older version is taken for a result of this one.
     """
 
-    notebook: Path
+    notebook: Path | None
     parameters: Parameters
     key: str
 
     @property
+    def what(self) -> str:
+        """The lesson's name, or `train`."""
+        return self.notebook.stem if self.notebook else "train"
+
+    @property
     def name(self) -> str:
         """The cell's folder inside `OUT/cells`."""
-        return f"{self.notebook.stem}-{self.key}"
+        return f"{self.what}-{self.key}"
+
+    @property
+    def shown(self) -> str:
+        """What there is to look at when the cell is done, in its folder."""
+        return self.notebook.name if self.notebook else "run/audit/comparison/report.html"
 
 
 def read_grid(path: Path, lesson_folder: Path | None = None) -> list[Cell]:
@@ -60,13 +72,44 @@ def read_grid(path: Path, lesson_folder: Path | None = None) -> list[Cell]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}") from None
     for key in raw:
-        if key not in ("lesson", "parameters", "grid"):
-            raise InputError(f"{path}: unknown key {key!r}; it takes lesson, [parameters] and [grid]")
+        if key not in ("lesson", "train", "parameters", "grid"):
+            raise InputError(
+                f"{path}: unknown key {key!r}; it takes lesson or train, [parameters] and [grid]"
+            )
+    notebooks = _what(raw, path, lesson_folder)
+    fixed, axes = _table(raw, "parameters", path), _table(raw, "grid", path)
+    _check_values(fixed, axes, path)
+    code, cells = _code_digest(), []
+    for notebook in notebooks:
+        if notebook:
+            _check_known([*fixed, *axes], notebook, path)
+        content = hashlib.sha256(notebook.read_bytes()).hexdigest() if notebook else "train"
+        for values in itertools.product(*axes.values()):
+            parameters = fixed | dict(zip(axes, values, strict=True))
+            if notebook is None:
+                _check_config(parameters, path)
+            made_of = _as_json([content, code, sorted(parameters.items())])
+            cells.append(Cell(notebook, parameters, hashlib.sha256(made_of.encode()).hexdigest()[:12]))
+    return cells
+
+
+def _what(raw: dict[str, Any], path: Path, lesson_folder: Path | None) -> list[Path | None]:
+    """The notebooks to run; [None] stands for training runs."""
+    if "train" in raw:
+        if raw["train"] is not True or "lesson" in raw:
+            raise InputError(f"{path}: write either train = true or a lesson")
+        return [None]
     named = raw.get("lesson")
     wanted = [one for one in (named if isinstance(named, list) else [named]) if isinstance(one, str)]
     if not wanted or (isinstance(named, list) and len(wanted) < len(named)):
-        raise InputError(f'{path}: say which lesson, for instance lesson = "06"')
-    fixed, axes = _table(raw, "parameters", path), _table(raw, "grid", path)
+        raise InputError(f'{path}: say which lesson, for instance lesson = "06"; or train = true')
+    notebooks: list[Path | None] = [_notebook(one, path, lesson_folder) for one in wanted]
+    if len(set(notebooks)) < len(notebooks):
+        raise InputError(f"{path}: a lesson is named twice")
+    return notebooks
+
+
+def _check_values(fixed: Parameters, axes: Parameters, path: Path) -> None:
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"{path}: [grid] {key} needs a list of values, for instance {key} = [0, 1]")
@@ -77,19 +120,15 @@ def read_grid(path: Path, lesson_folder: Path | None = None) -> list[Cell]:
     for key, value in [*fixed.items(), *((key, v) for key, values in axes.items() for v in values)]:
         if not isinstance(value, bool | int | float | str):
             raise InputError(f"{path}: {key} = {value!r} is no number, truth value or text")
-    notebooks = [_notebook(one, path, lesson_folder) for one in wanted]
-    if len(set(notebooks)) < len(notebooks):
-        raise InputError(f"{path}: a lesson is named twice")
-    code = _code_digest()
-    cells = []
-    for notebook in notebooks:
-        _check_known([*fixed, *axes], notebook, path)
-        content = hashlib.sha256(notebook.read_bytes()).hexdigest()
-        for values in itertools.product(*axes.values()):
-            parameters = fixed | dict(zip(axes, values, strict=True))
-            made_of = _as_json([content, code, sorted(parameters.items())])
-            cells.append(Cell(notebook, parameters, hashlib.sha256(made_of.encode()).hexdigest()[:12]))
-    return cells
+
+
+def _check_config(parameters: Parameters, grid: Path) -> None:
+    if "out" in parameters:
+        raise InputError(f"{grid}: the sweep chooses `out` itself, one folder a cell")
+    try:
+        Config.make(**parameters)
+    except InputError as error:
+        raise InputError(f"{grid}: {error}") from None
 
 
 def _notebook(name: str, grid: Path, folder: Path | None) -> Path:

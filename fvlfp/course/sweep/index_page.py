@@ -66,8 +66,8 @@ def traceback_of(notebook: Path) -> str:
 
 def _section(cell: Cell, result: dict[str, Any], out: Path) -> str:
     home = Path("cells") / cell.name
-    notebook = home / cell.notebook.name
-    link = quote(str(notebook))
+    shown = home / cell.shown
+    link = quote(shown.as_posix())
     status = result.get("status", "not run")
     kind = {"done": "done", "failed": "failed"}.get(status, "waiting")
     took = f" in {result['seconds']:.1f} s" if "seconds" in result else ""
@@ -80,16 +80,18 @@ def _section(cell: Cell, result: dict[str, Any], out: Path) -> str:
             f"<p><strong>{escape(last[:300])}</strong></p>"
             f"<details><summary>traceback</summary><pre>{escape(result['error'])}</pre></details>"
         )
-    if "status" in result and (out / notebook).is_file():
-        small = _thumbnails(out / notebook, (out / notebook).stat().st_mtime_ns)
+    if "status" in result and (out / shown).is_file():
+        small = _thumbnails(out / shown, (out / shown).stat().st_mtime_ns) if cell.notebook else []
         body += "".join(
-            f"<a href='{link}'><img alt='figure {i} of {escape(cell.notebook.stem)}' src='{source}'></a>"
+            f"<a href='{link}'><img alt='figure {i} of {escape(cell.what)}' src='{source}'></a>"
             for i, source in enumerate(small[:_MOST_FIGURES], 1)
         )
         more = len(small) - _MOST_FIGURES
         body += f"<p class='note'>{more} more figures are in the notebook</p>" if more > 0 else ""
-        body += f"<p class='note'><a href='{link}'>executed notebook</a></p>"
-    return f"<section class='{kind}'><h2>{escape(cell.notebook.stem)}</h2>{body}</section>"
+        body += (
+            f"<p class='note'><a href='{link}'>{'executed notebook' if cell.notebook else 'report'}</a></p>"
+        )
+    return f"<section class='{kind}'><h2>{escape(cell.what)}</h2>{body}</section>"
 
 
 def _pairs(values: dict[str, Any]) -> str:

@@ -1,51 +1,65 @@
 """Run the cells that are not finished, each in a process of its own, and keep what they recorded.
 
 A cell is finished when its `cell.json` is there, which is written (whole or not at all) after its notebook
-has ended. Killing the sweep therefore loses the cells that were running and nothing else.
+has ended. Killing the sweep therefore loses the cells that were running and nothing else. Several sweeps, on
+one machine or on many that share the folder, share the cells: each locks the cells that it runs.
 What this module does not do: it does not look into a lesson; what a lesson found is what it recorded.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection, get_all_start_methods, get_context
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import BaseFileLock
 from tqdm import tqdm
 
 from fvlfp.course.sweep.cell import run_cell
 from fvlfp.course.sweep.grid import Cell
 from fvlfp.course.sweep.index_page import show, traceback_of
-from fvlfp.errors import InputError
+from fvlfp.output_folder import check_own, lock_on, release
 
 Result = dict[str, Any]
+_POLL = 1.0  # seconds between two looks at cells that another sweep runs, and at the limit
+_PATIENCE = 20.0  # seconds that a stopped cell may take to shut its kernel down
 
 
 def sweep(
-    cells: list[Cell], out: Path, *, workers: int = 1, say: Callable[[str], None] = tqdm.write
+    cells: list[Cell],
+    out: Path,
+    *,
+    workers: int = 1,
+    limit: float | None = None,
+    say: Callable[[str], None] = tqdm.write,
 ) -> tuple[Path, int]:
     """Run what is left of `cells`; returns the index page and the number of failed cells.
 
     Writes `out/cells/<name>/` (the executed notebook, its results, `cell.json`), `out/records.csv` (tidy:
     one row a cell and recorded key), `out/cells.csv` (one row a cell) and `out/index.html`. Cells that
-    failed before are tried again. say: gets one line a cell.
+    failed before are tried again. Tables and page are written again after every cell, so that they can be
+    looked at meanwhile.
 
-    Tables and page are written again after every cell, so that they can be looked at meanwhile.
+    Args:
+        workers: cells that this sweep runs at the same time.
+        limit: seconds after which a cell is stopped and counts as failed.
+        say: gets one line for each cell.
 
     Raises:
         InputError: `out` is a file, or holds something that is no sweep. KeyboardInterrupt: passed on,
             after the running notebooks were stopped and the tables written.
     """
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "sweep.json").is_file()):
-        raise InputError(f"{out} holds something that is no sweep: choose another --out")
+    check_own(out, marker="sweep.json", what="sweep")
     out.mkdir(parents=True, exist_ok=True)
     _tell_changes(cells, out, say)
     _write(out / "sweep.json", json.dumps({"cells": [cell.name for cell in cells]}, indent=1))
@@ -55,8 +69,9 @@ def sweep(
         say(f"{len(cells) - len(left)} of {len(cells)} cells are finished already")
     summarise = partial(_summarise, cells, results, out)
     summarise()
+    run = Sweep(out, results, workers, limit, say, summarise)
     try:
-        _run(left, len(cells), out, results, workers, say, summarise)
+        run.run(left, len(cells))
     finally:
         summarise()  # Ctrl-C may have come between a cell's end and the tables
     return out / "index.html", sum(result.get("status") == "failed" for result in results.values())
@@ -72,54 +87,112 @@ def read_result(out: Path, cell: Cell) -> Result:
 
 def describe(cell: Cell) -> str:
     """The lesson and the parameters, in words."""
-    return " ".join([cell.notebook.stem, *(f"{key}={value}" for key, value in cell.parameters.items())])
+    return " ".join([cell.what, *(f"{key}={value}" for key, value in cell.parameters.items())])
 
 
-def _run(
-    left: list[Cell],
-    n: int,
-    out: Path,
-    results: dict[str, Result],
-    workers: int,
-    say: Callable[[str], None],
-    summarise: Callable[[], None],
-) -> None:
-    """At most `workers` processes at a time; none is left behind, however this ends."""
-    # Nothing of this process's threads and loops goes into a cell's; a server imports papermill once.
-    context: Any = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
-    if hasattr(context, "set_forkserver_preload"):
-        context.set_forkserver_preload(["papermill", "fvlfp.course.sweep.cell"])
-    running: dict[Any, tuple[Cell, float]] = {}
-    waiting = list(reversed(left))
-    bar = tqdm(total=n, initial=n - len(left), desc="cells", unit="cell", disable=None)
-    try:
-        with remembered_interrupt() as go_on:
-            while waiting or running:
-                go_on()
-                while waiting and len(running) < workers:
-                    cell = waiting.pop()
-                    arguments = (cell.notebook, cell.parameters, out.resolve() / "cells" / cell.name, workers)
-                    process = context.Process(target=run_cell, args=arguments)
-                    process.start()
-                    running[process] = (cell, time.perf_counter())
-                connection.wait([process.sentinel for process in running])
-                for process in [p for p in running if not p.is_alive()]:
-                    cell, began = running.pop(process)
-                    process.join()
-                    result = _collect(cell, out, process.exitcode, time.perf_counter() - began)
-                    results[cell.name] = result
-                    summarise()
-                    bar.update()
-                    done = sum("status" in r for r in results.values())
-                    ended = f"{result['status']} after {result['seconds']:.1f} s"
-                    say(f"{done}/{n} {describe(cell)}: {ended}{_short(result)}")
-    finally:
-        bar.close()
-        for process in running:
-            process.terminate()
-        for process in running:
-            process.join(15)
-            process.kill()  # one that did not stop its kernel in time; the kernel then stops itself
+@dataclass
+class _Running:
+    """A cell at work: when it began, the lock on its folder, and whether its limit has stopped it."""
+
+    cell: Cell
+    began: float
+    lock: BaseFileLock
+    stopped: bool = False
+
+
+class Sweep:
+    """The cells at work. `results` is kept up to date for `summarise`, which writes the tables."""
+
+    def __init__(
+        self,
+        out: Path,
+        results: dict[str, Result],
+        workers: int,
+        limit: float | None,
+        say: Callable[[str], None],
+        summarise: Callable[[], None],
+    ) -> None:
+        self.out, self.results, self.before = out, results, dict(results)
+        self.workers, self.limit = workers, limit
+        self.say, self.summarise = say, summarise
+        self.running: dict[Any, _Running] = {}
+        # Nothing of this process's threads and loops goes into a cell's; a server imports papermill once.
+        methods = get_all_start_methods()
+        self.context: Any = get_context("forkserver" if "forkserver" in methods else "spawn")
+        if hasattr(self.context, "set_forkserver_preload"):
+            self.context.set_forkserver_preload(["papermill", "fvlfp.course.sweep.cell"])
+
+    def run(self, left: list[Cell], n: int) -> None:
+        """Run `left`, of a grid of `n` cells; no process is left behind, however this ends."""
+        waiting = list(left)
+        bar = tqdm(total=n, initial=n - len(left), desc="cells", unit="cell", disable=None)
+        try:
+            with remembered_interrupt() as go_on:
+                while waiting or self.running:
+                    go_on()
+                    waiting = self._start(waiting)
+                    self._wait(elsewhere=bool(waiting))
+                    for process in [p for p in self.running if not p.is_alive()]:
+                        self._end(process, n)
+                    bar.update(sum("status" in r for r in self.results.values()) - bar.n)
+        finally:
+            bar.close()
+            for process in self.running:
+                process.terminate()
+            for process, at_work in self.running.items():
+                process.join(15)
+                process.kill()  # one that did not stop its kernel in time; the kernel then stops itself
+                release(at_work.lock)
+
+    def _start(self, waiting: list[Cell]) -> list[Cell]:
+        """Start what can be started; returns the cells that still wait, or that another sweep runs."""
+        later = []
+        for cell in waiting:
+            if len(self.running) >= self.workers:
+                later.append(cell)
+                continue
+            home = self.out.resolve() / "cells" / cell.name
+            lock = lock_on(home)
+            if lock is None:
+                later.append(cell)
+                continue
+            found = read_result(self.out, cell)
+            if found != self.before[cell.name]:  # another sweep has run it meanwhile
+                self.results[cell.name] = found
+                release(lock)
+                continue
+            arguments = (cell.notebook, cell.parameters, home, self.workers)
+            process = self.context.Process(target=run_cell, args=arguments)
+            process.start()
+            self.running[process] = _Running(cell, time.perf_counter(), lock)
+        return later
+
+    def _wait(self, *, elsewhere: bool) -> None:
+        """Until a cell ends, or, where there is something else to look at, a second."""
+        free = elsewhere and len(self.running) < self.workers
+        patience = _POLL if free or self.limit is not None else None
+        if self.running:
+            connection.wait([process.sentinel for process in self.running], patience)
+        elif elsewhere:
+            time.sleep(_POLL)
+        for process, at_work in self.running.items():
+            took = time.perf_counter() - at_work.began
+            if self.limit is not None and took > self.limit and process.is_alive():
+                process.kill() if at_work.stopped and took > self.limit + _PATIENCE else process.terminate()
+                at_work.stopped = True
+
+    def _end(self, process: Any, n: int) -> None:
+        at_work = self.running.pop(process)
+        process.join()
+        cell, seconds = at_work.cell, time.perf_counter() - at_work.began
+        why = f"stopped after {self.limit:g} s, the limit of a cell" if at_work.stopped else ""
+        result = _collect(cell, self.out, process.exitcode, seconds, why)
+        self.results[cell.name] = result
+        release(at_work.lock)
+        self.summarise()
+        done = sum("status" in r for r in self.results.values())
+        ended = f"{result['status']} after {result['seconds']:.1f} s"
+        self.say(f"{done}/{n} {describe(cell)}: {ended}{_short(result)}")
 
 
 @contextmanager
@@ -148,10 +221,10 @@ def remembered_interrupt() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float) -> Result:
+def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float, stopped: str) -> Result:
     home = out / "cells" / cell.name
     result: Result = {
-        "lesson": cell.notebook.stem,
+        "lesson": cell.what,
         "parameters": cell.parameters,
         "status": "failed" if exitcode else "done",
         "seconds": round(seconds, 3),
@@ -161,9 +234,10 @@ def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float) -> Res
     if exitcode:
         failure = home / "failure.txt"
         result["error"] = (
-            traceback_of(home / cell.notebook.name)
+            stopped
+            or traceback_of(home / cell.shown)
             or (failure.read_text(encoding="utf-8") if failure.is_file() else "")
-            or f"the notebook's process ended with status {exitcode}"
+            or f"the cell's process ended with status {exitcode}"
         )
     elif (home / "record.json").is_file():
         result["recorded"] = json.loads((home / "record.json").read_text(encoding="utf-8"))
@@ -173,7 +247,10 @@ def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float) -> Res
 
 
 def _summarise(cells: list[Cell], results: dict[str, Result], out: Path) -> None:
-    about = {c.name: {"cell": c.name, "lesson": c.notebook.stem, **c.parameters} for c in cells}
+    for cell in cells:
+        if "status" not in results[cell.name]:  # perhaps another sweep has run it
+            results[cell.name] = read_result(out, cell)
+    about = {c.name: {"cell": c.name, "lesson": c.what, **c.parameters} for c in cells}
     records = [
         {**about[name], "key": key, "value": value}
         for name, result in results.items()
@@ -215,6 +292,6 @@ def _short(result: Result) -> str:
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8", newline="")
     part.replace(path)
