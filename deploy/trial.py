@@ -6,15 +6,17 @@
     python -m deploy.trial stop runs/trial              end every process of the trial
     python -m deploy.trial all runs/trial               the four in one go (`make deploy-trial`)
 
-`run --set key=value` changes a config key, `run --resume` goes on from the server's last checkpoint.
-Processes listen on 127.0.0.1 only, on free ports; their logs lie in DIR/logs. Flower installs nothing, asks
-for no update and sends no telemetry: the environment below says so.
+`run --set key=value` changes a config key, `run --resume` goes on from the server's last checkpoint, `run
+--limit SECONDS` stops a run that takes longer. Processes listen on 127.0.0.1 only, on free ports, and pass by
+any proxy; their logs lie in DIR/logs. Flower installs nothing, asks for no update and sends no telemetry: the
+environment below says so. A start that fails ends what it has started.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -26,12 +28,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import tomli_w
 
 from deploy.data import make_data
 from deploy.keys import make_keys
 from fvlfp.config import Config
 from fvlfp.errors import InputError
+from fvlfp.runs.deployment import check_deployable
 
 APP = Path(__file__).parent / "app"
 #: What the trial trains: the smoke profile, three clients, a free baseline.
@@ -58,6 +62,7 @@ class Trial:
             "FVLFP_TRIAL": str(self.folder),
             "OMP_NUM_THREADS": "1",
             "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
+            **past_proxies(),
         }
 
     @property
@@ -87,8 +92,10 @@ class Trial:
         """SuperLink, registered keys, SuperNodes.
 
         Raises:
-            InputError: no keys, or the trial runs already. RuntimeError: a process does not come up.
+            InputError: no keys, the trial runs already, or no deployment can do the method.
+            RuntimeError: a process does not come up; those that did are ended.
         """
+        check_deployable(self.cfg)
         if not (self.key_folder / "ca.crt").exists():
             raise InputError(f"no keys in {self.key_folder}: python -m deploy.keys {self.folder}")
         if self.processes():
@@ -98,10 +105,14 @@ class Trial:
         self.make_data()
         for old in self.folder.glob("superlink.db*"):
             old.unlink()  # a new trial, new registrations
-        self.start_superlink()
-        for k in range(self.cfg.clients):
-            self.register(f"node-{k}")
-            self.start_supernode(f"node-{k}", k)
+        try:
+            self.start_superlink()
+            for k in range(self.cfg.clients):
+                self.register(f"node-{k}")
+                self.start_supernode(f"node-{k}", k)
+        except BaseException:  # Ctrl-C, too, leaves nothing running
+            self.stop()
+            raise
 
     def start_superlink(self, port: int = 0) -> None:
         """One SuperLink with TLS, node authentication and its database on disk."""
@@ -177,7 +188,7 @@ class Trial:
         Flower's own command is asked now and then only: each call of it costs seconds of processor time.
 
         Raises:
-            RuntimeError: it is not over after `seconds`.
+            RuntimeError: it is not over after `seconds`, and was stopped; or the SuperLink has ended.
         """
         end = time.monotonic() + seconds
         asked, told = time.monotonic(), 0
@@ -191,8 +202,14 @@ class Trial:
                 asked = time.monotonic() if not over else 0.0
                 if (status := self.status(run)).startswith("finished"):
                     return status
+            if not self.lives("superlink"):
+                raise RuntimeError(f"the SuperLink has ended; see {self.folder / 'logs'}")
             time.sleep(0.5)
-        raise RuntimeError(f"run {run} is not over after {seconds:g} s; see {self.folder / 'logs'}")
+        self.flwr("stop", str(run), "trial")
+        raise RuntimeError(
+            f"run {run} was not over after {seconds:g} s (--limit) and was stopped; see "
+            f"{self.folder / 'logs'}"
+        )
 
     def server_log(self) -> list[str]:
         """What the server's side of the run has said so far, a line a round."""
@@ -245,17 +262,15 @@ class Trial:
         return self._known()[name]["pid"] in self.processes()
 
     def processes(self) -> list[int]:
-        """Every living process of this trial, children's children too, by its environment (Linux)."""
-        mark = f"FVLFP_TRIAL={self.folder}".encode()
+        """Every living process of this trial, children's children too, by its environment."""
         found = []
-        for entry in Path("/proc").glob("[0-9]*"):
+        for process in psutil.process_iter():
             try:
-                environment = (entry / "environ").read_bytes().split(b"\0")
-                dead = (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-            except OSError:
+                mine = process.environ().get("FVLFP_TRIAL") == str(self.folder)
+                if mine and process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid():
+                    found.append(process.pid)
+            except (psutil.Error, OSError):  # somebody else's, or gone meanwhile
                 continue
-            if mark in environment and not dead and int(entry.name) != os.getpid():
-                found.append(int(entry.name))
         return found
 
     def flwr(self, *words: str) -> str:
@@ -319,6 +334,13 @@ def send(pid: int, sign: signal.Signals) -> None:
         pass
 
 
+def past_proxies() -> dict[str, str]:
+    """Variables that let the loopback pass by the proxies that the environment names."""
+    known = [os.environ[name] for name in ("NO_PROXY", "no_proxy", "no_grpc_proxy") if os.environ.get(name)]
+    hosts = ",".join(["127.0.0.1", "localhost", *known])
+    return dict.fromkeys(("NO_PROXY", "no_proxy", "no_grpc_proxy"), hosts)
+
+
 def free_port() -> int:
     """A port of the loopback that nobody listens on."""
     with socket.socket() as probe:
@@ -326,8 +348,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def run(trial: Trial, *, resume: bool = False, seconds: float = 280.0) -> Path:
-    """Submit, wait, audit; returns the report.
+def run(trial: Trial, *, resume: bool = False, seconds: float = math.inf) -> Path:
+    """Submit, wait at most `seconds`, audit; returns the report.
 
     Raises:
         RuntimeError: the run did not complete.
@@ -346,6 +368,18 @@ def run(trial: Trial, *, resume: bool = False, seconds: float = 280.0) -> Path:
     return trial.audit()
 
 
+def settings_of(words: Iterable[str]) -> dict[str, str]:
+    """`key=value` words as a mapping.
+
+    Raises:
+        InputError: a word without "=".
+    """
+    pairs = [word.partition("=") for word in words]
+    if bad := [key for key, equals, _ in pairs if not equals]:
+        raise InputError(f"--set {bad[0]!r}: write key=value")
+    return {key: value for key, _, value in pairs}
+
+
 def main(argv: Iterable[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -353,8 +387,15 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--resume", action="store_true", help="go on from the server's last checkpoint")
+    parser.add_argument(
+        "--limit", type=float, default=math.inf, metavar="SECONDS", help="stop a run that takes longer"
+    )
     args = parser.parse_args(None if argv is None else list(argv))
-    trial = Trial(args.folder, **dict(word.split("=", 1) for word in args.settings))
+    try:
+        trial = Trial(args.folder, **settings_of(args.settings))
+        check_deployable(trial.cfg)
+    except InputError as error:
+        sys.exit(f"deploy.trial: {error}")
     try:
         if args.what == "all":
             trial.stop()
@@ -369,7 +410,7 @@ def main(argv: Iterable[str] | None = None) -> None:
                 flush=True,
             )
         if args.what in ("all", "run"):
-            print(f"report: {run(trial, resume=args.resume)}")
+            print(f"report: {run(trial, resume=args.resume, seconds=args.limit)}")
     except (InputError, RuntimeError) as error:
         sys.exit(f"deploy.trial: {error}")
     finally:

@@ -27,13 +27,15 @@ SPLITS = ("train", "val", "test")
 class Problem:
     """What is wrong and what to do. row: as `Source.rows` calls it; None for the whole file.
 
-    bad_image: the image cannot be read; such rows can be left out (skip_bad).
+    bad_image: the image cannot be read; such rows can be left out (skip_bad). judging: does not matter for a
+    table that is not judged, as that of one client, or of pictures to be predicted.
     """
 
     message: str
     row: int | str | None = None
     column: str | None = None
     bad_image: bool = False
+    judging: bool = False
 
     def __str__(self) -> str:
         where = [f"row {self.row}"] if self.row is not None else []
@@ -57,7 +59,8 @@ def find_problems(
     if card and label in frame.columns and label not in card.classes:
         problems.append(Problem(f"the data card has no words for label {label!r}"))
     if card and not any(c in frame.columns for c in card.classes):
-        problems.append(Problem(f"no column is a label of the data card: {', '.join(card.classes)}"))
+        text = f"no column is a label of the data card: {', '.join(card.classes)}"
+        problems.append(Problem(text, judging=True))
     for column in columns:
         problems += _column_problems(frame[column], column, rows, card)
     if "split" in frame.columns:
@@ -94,7 +97,8 @@ def _column_problems(
     for i in np.flatnonzero(values.codes < 0):
         yield Problem("missing value: fill it in or delete the row", rows[int(i)], name)
     if len(values.names) == 1:
-        yield Problem(f"all values are {values.names[0]!r}: two at least are needed", None, name)
+        text = f"all values are {values.names[0]!r}: two at least are needed"
+        yield Problem(text, None, name, judging=True)
     for position, text in values.mistakes:
         yield Problem(text, rows[position], name)
     if values.mistakes:
@@ -107,7 +111,8 @@ def _column_problems(
     for code, (value, count) in enumerate(zip(values.names, counts, strict=True)):
         here, row = f"{value!r} ({rows_of(count)})", rows[int((values.codes == code).argmax())]
         if count == 1:
-            yield Problem(f"{here}: a misspelling? A class or group needs two members at least", row, name)
+            text = f"{here}: a misspelling? A class or group needs two members at least"
+            yield Problem(text, row, name, judging=value in words)
         elif words and value not in words:
             known = ", ".join(words)
             yield Problem(f"{here}: the data card has no words for it, only for {known}", row, name)

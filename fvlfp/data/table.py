@@ -71,6 +71,7 @@ def read_table(
     prompts: str | Path | None = None,
     images: str | Path | None = None,
     skip_bad: bool = False,
+    judged: bool = True,
 ) -> Dataset:
     """Read a table of images with its data card, wholly checked.
 
@@ -80,6 +81,8 @@ def read_table(
     prompts: the data card; default: `NAME.card.toml` beside the table `NAME.csv` or the folder `NAME`.
     images: the folder that paths start from and may not leave; default: the table's own.
     skip_bad: leave out rows whose image cannot be read; they are listed in `Dataset.skipped`.
+    judged: False for the table of one client, or of pictures to be predicted: a column may then have one
+    value, a value one row, and a label is needed only if it is named.
 
     Raises InputError that tells every problem (the first 20 in words) with its row.
     """
@@ -89,6 +92,7 @@ def read_table(
         card = Card.read(_card_path(path, prompts))  # raises, telling where it should be
     if stored is None and "path" not in frame.columns:
         problems.insert(0, Problem("no column 'path' with the images' files, and no pictures inside"))
+    problems = problems if judged else [p for p in problems if not p.judging]
     bad = [p for p in problems if p.bad_image]
     if skip_bad:
         problems = [p for p in problems if not p.bad_image]

@@ -99,8 +99,28 @@ def agreed(cfg: Config) -> dict[str, Any]:
     return {key: value for key, value in cfg.to_dict().items() if key not in OF_ONE_MACHINE}
 
 
+def check_deployable(cfg: Config) -> None:
+    """Refuse, before anything starts, what a deployment would silently do otherwise.
+
+    Raises:
+        InputError: the method pools clients' data or leaves them alone, or needs a step after training.
+    """
+    needs = {"pooling": "federated", "posthoc": "none", "personalise": False}
+    for key, value in needs.items():
+        if getattr(cfg, key) != value:
+            raise InputError(
+                f"method = {cfg.method!r} cannot be deployed: it needs {key} = {getattr(cfg, key)!r}, and a "
+                f"deployment has {key} = {value!r} alone; use `fvlfp train`"
+            )
+
+
 def run_config_of(site: Site, **more: str | bool) -> dict[str, str | bool]:
-    """What `flwr run` hands to every machine. more: `server` (a folder of the server's), `resume`."""
+    """What `flwr run` hands to every machine. more: `server` (a folder of the server's), `resume`.
+
+    Raises:
+        InputError: no deployment can do the method.
+    """
+    check_deployable(site.cfg)
     return {"agreed": json.dumps(agreed(site.cfg)), "fingerprint": site.fingerprint, **more}
 
 
@@ -145,7 +165,10 @@ def open_node(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> 
     limits = OwnLimits.of(node_config)
     limits.permit(cfg)
     table = Path(cfg.data)
-    dataset = read_table(table, label=cfg.label, groups=cfg.groups, prompts=cfg.prompts or None)
+    with in_own_log_alone():
+        dataset = read_table(
+            table, label=cfg.label, groups=cfg.groups, prompts=cfg.prompts or None, judged=False
+        )
     site = Site.open(cfg, dataset.card)
     if site.fingerprint != run_config["fingerprint"]:
         raise InputError(
@@ -154,7 +177,8 @@ def open_node(run_config: Mapping[str, Any], node_config: Mapping[str, Any]) -> 
         )
     ledger = Ledger(table.parent / "answers.json", limits)
     ledger.admit(split_of(table, int(own["client"]), cfg))
-    data = site.client(int(own["client"]), dataset, cache=table.parent / "features")
+    with in_own_log_alone():
+        data = site.client(int(own["client"]), dataset, cache=table.parent / "features")
     return Remembering(make_client_app(lambda context: data, site.task, cfg), ledger)
 
 
@@ -172,6 +196,20 @@ class Remembering(ClientApp):
             arrays = reply.content.array_records["arrays"]
             self._ledger.tell_moments(b"".join(arrays[name].data for name in sorted(arrays)))
         return reply
+
+
+@contextmanager
+def in_own_log_alone() -> Iterator[None]:
+    """What is wrong with this machine's table names rows, values and counts: the server must not read it.
+
+    Raises:
+        InputError: without any of them.
+    """
+    try:
+        yield
+    except InputError as error:
+        log.error("%s", error)
+        raise InputError("this machine's table cannot be used; its own log says why") from None
 
 
 class NodeApp(ClientApp):
@@ -217,6 +255,7 @@ def run_server(grid: Grid, run_config: Mapping[str, Any]) -> None:
 def _train(grid: Grid, run_config: Mapping[str, Any], folder: Path) -> None:
     own = folder / "server.json"
     cfg = config_of(run_config, json.loads(own.read_text()) if own.is_file() else {})
+    check_deployable(cfg)
     site = Site.open(cfg, Card.read(folder / "words.toml"))
     if site.fingerprint != run_config["fingerprint"]:
         raise InputError("the server's model, words or config are not those the run was started with")

@@ -1,7 +1,9 @@
 """The apps as a deployment loads them, without a deployment: same tables, same fingerprint, same bits."""
 
 import json
+import shutil
 
+import pandas as pd
 import pytest
 import torch
 from flwr.clientapp import ClientApp
@@ -174,3 +176,44 @@ def test_the_app_that_travels_has_no_code_and_no_dependency():
     assert project["project"]["dependencies"] == []
     for ref in project["tool"]["flwr"]["app"]["components"].values():
         assert ref.startswith("fvlfp.runs.deployment:")
+
+
+@pytest.mark.parametrize("kind", ["one class", "one group", "a lone member"])
+def test_a_node_of_one_class_or_one_group_takes_part(trial, tmp_path, kind):
+    """What is too little for an audit is not too little for a client."""
+    folder, _, words = trial
+    home = tmp_path / "node-0"
+    shutil.copytree(folder / "node-0", home)
+    frame = pd.read_csv(home / "faces.csv")
+    if kind == "one class":
+        frame = frame[frame["smiling"] == "yes"]
+    elif kind == "one group":
+        frame = frame[frame["shape"] == "round"]
+    else:
+        lone = frame[frame["shape"] == "square"].head(1)
+        frame = pd.concat([frame[frame["shape"] == "round"], lone])
+    frame.to_csv(home / "faces.csv", index=False)
+    dataset = read_table(home / "faces.csv", label="smiling", groups=["shape"], judged=False)
+    assert len(dataset) == len(frame)
+    assert open_node(words, node(tmp_path, 0)) is not None
+    with pytest.raises(InputError):
+        read_table(home / "faces.csv", label="smiling", groups=["shape"])
+
+
+@pytest.mark.parametrize("spoil", ["value", "picture", "column"])
+def test_what_is_wrong_with_a_nodes_table_stays_in_its_own_log(trial, tmp_path, caplog, spoil):
+    folder, _, words = trial
+    home = tmp_path / "node-0"
+    shutil.copytree(folder / "node-0", home)
+    frame = pd.read_csv(home / "faces.csv")
+    if spoil == "value":
+        frame.loc[:2, "shape"] = "secret"
+    elif spoil == "column":
+        frame = frame.drop(columns="shape")
+    else:
+        (home / frame["path"][0]).write_bytes(b"no picture")
+    frame.to_csv(home / "faces.csv", index=False)
+    with pytest.raises(InputError) as told:
+        open_node(words, node(tmp_path, 0))
+    assert str(told.value) == "this machine's table cannot be used; its own log says why"
+    assert str(home) in caplog.text
