@@ -198,6 +198,11 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
         """Sixteen hex digits that change with any option; a resumed run must show the same."""
         return hashlib.sha256(repr(sorted(self.to_dict().items())).encode()).hexdigest()[:16]
 
+    def at_round(self, round_: int) -> Config:
+        """This config with the learning rate of a round, counted from 1."""
+        rate = self.lr_at(round_)
+        return self if rate == self.lr else self.replace(lr=rate)
+
     def seed_for(self, name: str) -> int:
         """The seed of one named generator, e.g. `client/3/round/7` (63 bits).
 

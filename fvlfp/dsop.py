@@ -144,6 +144,8 @@ def group_means(sums: Tensor, counts: Tensor) -> Tensor:
     weight = (present & shared[:, None]).to(sums.dtype)
     out = (means * weight[..., None]).sum(0) / weight.sum(0).clamp_min(1)[:, None]
     known = weight.sum(0) > 0
+    if not known.any():
+        return torch.zeros_like(out)  # nothing is known of any group: no direction
     if not known.all():
         out = torch.where(known[:, None], out, out[known].mean(0))
     return out
@@ -155,6 +157,8 @@ def overall_mean(sums: Tensor, counts: Tensor, *, by_group: bool) -> Tensor:
         sums, counts = sums.sum(1), counts.sum(1)
     sums, counts = sums.reshape(-1, sums.shape[-1]), counts.reshape(-1)
     present = counts > 0
+    if not present.any():
+        return torch.zeros(sums.shape[-1])
     return (sums[present] / counts[present, None]).mean(0)
 
 

@@ -89,7 +89,11 @@ TRAITS: dict[tuple[str, Any], Trait] = {
             "dp_noise": 0.0,
             "beta": 0.0,
             "gamma": 0.0,
+            **{"fraction": 1.0, "patience": 0, "best_round": False},  # clients report nothing
         },
+    ),
+    ("personalise", True): Trait(
+        needs={"tune": "prompts", "posthoc": "none", "pooling": "federated", "vision_ctx": 0}
     ),
     ("fusion", "qfedavg"): Trait(sends="the training loss of the prompts as they arrived", needs=_NO_FPF),
     ("fusion", "fairfed"): Trait(

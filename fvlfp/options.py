@@ -8,6 +8,7 @@ What this module does not do: it reads nothing and refuses no combination; see `
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +70,10 @@ class ClientOptions:
     partition: str = word("class-group", "iid", "class", "group", "quantity", "column", "opposed")
     concentration: float = number(0.3, 1e-3, 1e6)  # Dirichlet; small means unlike clients
     val_fraction: float = number(0.2, 0.05, 0.5)  # of a client's examples; choices use these alone
+    min_rows: int = number(10, 2, 10**6)  # each client gets so many, from the largest one if need be
+    shots: int = number(0, 0, 10**6)  # training rows of each class that a client keeps, by seed; 0: all
+    fraction: float = number(1.0, 1e-6, 1.0)  # of the clients, drawn by seed, that take part in a round
+    personalise: bool = False  # after training: each client's own prompts, some local steps further
     min_cell: int = number(5, 0, 10**6)  # a client keeps smaller counts to itself
     groups_from: str = word("labels", "model")  # "model": the groups that the frozen model reads off an image
 
@@ -85,6 +90,16 @@ class TrainingOptions:
     local_epochs: int = number(2, 1, 10**4)
     batch: int = number(64, 1, 10**6)
     lr: float = number(0.02, 1e-8, 10.0)
+    lr_schedule: str = word("constant", "cosine")  # "cosine": from lr in round 1 towards 0 after the last
+    patience: int = number(0, 0, 10**6)  # stop after so many rounds without better validation; 0: off
+    best_round: bool = False  # end with the round that was best on validation, not with the last
+
+    def lr_at(self, round_: int) -> float:
+        """The learning rate of a round, counted from 1; 0 is outside of rounds."""
+        if self.lr_schedule == "constant" or round_ == 0:
+            return self.lr
+        falling = 0.5 * (1 + math.cos(math.pi * (round_ - 1) / self.rounds))
+        return max(1e-8, self.lr * falling)
 
 
 @dataclass(frozen=True, kw_only=True)

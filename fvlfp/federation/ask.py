@@ -6,6 +6,8 @@ is in `fvlfp.training.select`.
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -31,6 +33,8 @@ from fvlfp.federation.trust import accept, answers, enough
 from fvlfp.options import TrustOptions
 from fvlfp.training.select import Candidate, choose
 from fvlfp.training.task import Task
+
+log = logging.getLogger("fvlfp")
 
 #: lambdas that validation may choose from; every rank goes with each.
 LAMBDAS = (1.0, 0.5)
@@ -69,6 +73,12 @@ def ask_subspace(grid: Grid, task: Task, cfg: Config, state: ServerState) -> Non
     if cfg.uses_dsop or cfg.uses_directions:
         fair = state.prompts if cfg.dsop_words == "fair" else None
         moments = _ask_moments(grid, task, cfg, fair)
+        if moments and not any(bool((counts > 0).any()) for _, counts in moments.values()):
+            log.warning(
+                "no client has a class-by-group cell of min_cell = %d rows: no projection, and no directions "
+                "from pictures",
+                cfg.min_cell,
+            )
         texts = task.group_texts if fair is None else task.fair_group_texts(fair)
         if cfg.uses_dsop:
             stacked = torch.cat([_directions(cfg.dsop, name, texts, moments) for name in texts])

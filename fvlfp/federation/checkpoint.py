@@ -36,7 +36,8 @@ class ServerState:
 
     model: the global one. projection: of full rank until rank and lambda are chosen. directions: attribute ->
     CDFP's D (G, d). round: rounds done. candidates: what was tried on validation data. means: the last
-    round's. weights: client -> its last weight.
+    round's. weights: client -> its last weight. best: the model of the round that was best on validation,
+    where the run wants to end with it.
     """
 
     model: Model
@@ -47,6 +48,7 @@ class ServerState:
     candidates: list[Candidate] = field(default_factory=list)
     means: Means = field(default_factory=Means)
     weights: dict[int, float] = field(default_factory=dict)
+    best: Model | None = None
 
     @property
     def prompts(self) -> Tensor:
@@ -62,8 +64,10 @@ class ServerState:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name."""
         directions = {f"directions/{name}": tensor for name, tensor in self.directions.items()}
+        best = {} if self.best is None else self.best.tensors()
         return {
             **self.model.tensors(),
+            **{f"best/{name}": tensor.clone() for name, tensor in best.items()},
             "basis": self.projection.basis,
             "mu": self.projection.mu,
             **directions,
@@ -83,6 +87,7 @@ class ServerState:
     @classmethod
     def restore(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> ServerState:
         """The inverse of `tensors` and `facts`."""
+        best = {k.removeprefix("best/"): t for k, t in tensors.items() if k.startswith("best/")}
         return cls(
             model_of(tensors),
             Projection(tensors["basis"], tensors["mu"], facts["lambda"]),
@@ -92,6 +97,7 @@ class ServerState:
             [Candidate.from_dict(row) for row in facts["candidates"]],
             Means(*facts["means"]),
             {int(client): weight for client, weight in facts["weights"].items()},
+            model_of(best) if best else None,
         )
 
 

@@ -99,6 +99,7 @@ def job_for(question: TrainQuestion, data: ClientData, task: Task) -> Job:
         {name: directions.to(device) for name, directions in question.directions.items()},
         f"client/{data.client}/round/{question.round}",
         projection,
+        question.round,
     )
 
 

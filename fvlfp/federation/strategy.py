@@ -8,9 +8,11 @@ passes, see there and `fvlfp.fpf`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum
@@ -104,7 +106,7 @@ class FairFusion(FedAvg):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The same message to every node."""
+        """The same message to every node that takes part."""
         question = TrainQuestion(
             model_of(read_arrays(arrays)),
             self.first_round + server_round,
@@ -113,8 +115,16 @@ class FairFusion(FedAvg):
             self.directions,
         )
         content = question.content()
-        self.sent, self.asked = arrays, sorted(grid.get_node_ids())
+        self.sent, self.asked = arrays, self._drawn(sorted(grid.get_node_ids()), question.round)
         return [Message(content, dst_node_id=node, message_type=TRAIN) for node in self.asked]
+
+    def _drawn(self, nodes: list[int], round_: int) -> list[int]:
+        """The nodes that take part in a round: all, or `fraction` of them, drawn by a named seed."""
+        if self.cfg.fraction == 1:
+            return nodes
+        wanted = max(self.cfg.min_available, math.ceil(self.cfg.fraction * len(nodes)))
+        rng = np.random.default_rng(self.cfg.seed_for(f"fraction/round/{round_}"))
+        return sorted(rng.choice(nodes, size=min(wanted, len(nodes)), replace=False).tolist())
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

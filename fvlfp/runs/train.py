@@ -72,7 +72,8 @@ class Trained:
 
     model: prompts, FedCLIP's adapter, or with `pooling = "local"` prompts for each client. projection: what
     to apply at inference. history: one report a round. candidates: the (rank, lambda) pairs tried on
-    validation data. seconds: wall time of training. posthoc: what a post-hoc baseline does on top.
+    validation data. seconds: wall time of training. posthoc: what a post-hoc baseline does on top. clients:
+    how the model does on each client's own validation rows, one line each.
     """
 
     cfg: Config
@@ -82,6 +83,7 @@ class Trained:
     candidates: list[Candidate] = field(default_factory=list)
     seconds: float = 0.0
     posthoc: PostHoc | None = None
+    clients: tuple[str, ...] = ()
 
     @property
     def prompts(self) -> Tensor:
@@ -188,6 +190,7 @@ def train(
     resume: bool = False,
     stacked: bool = True,
     progress: Callable[[str], None] | None = print,
+    on_round: Callable[[RoundReport], None] | None = None,
 ) -> Trained:
     """Federated training on the clients of `prepared`, through the Flower apps, in this process.
 
@@ -195,7 +198,7 @@ def train(
     out: a folder for a checkpoint after every round; with `resume` the run goes on from the newest one and
     ends with the same bits as a straight run. stacked: all clients as one batch (`fvlfp.training.stacked`),
     or one after another, as vision prompts always are: the same up to float32 sums. progress: gets one line a
-    round.
+    round; on_round: its report, as soon as the round is saved.
     Clients alone (`pooling = "local"`) keep no checkpoint.
 
     Raises:
@@ -207,7 +210,7 @@ def train(
     if cfg.pooling == "central":
         clients = [merged(clients)]
     prepared = dataclasses.replace(prepared, clients=clients)
-    watch = Stopwatch(cfg.rounds, progress)
+    watch = Stopwatch(cfg.rounds, progress, on_round)
     if cfg.pooling == "local":
         return _train_alone(cfg, prepared, stacked, watch)
     checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
@@ -227,10 +230,18 @@ def _check_prepared(cfg: Config, prepared: Prepared) -> None:
 
 
 class Stopwatch:
-    """Seconds since its making; each round's report, with its seconds, goes to `say` as one line."""
+    """Seconds since its making; each round's report, with its seconds, goes to `say` as one line.
 
-    def __init__(self, rounds: int, say: Callable[[str], None] | None) -> None:
-        self.rounds, self.say = rounds, say
+    hook: gets the report itself.
+    """
+
+    def __init__(
+        self,
+        rounds: int,
+        say: Callable[[str], None] | None,
+        hook: Callable[[RoundReport], None] | None = None,
+    ) -> None:
+        self.rounds, self.say, self.hook = rounds, say, hook
         self._started = self._last = time.perf_counter()
 
     def seconds(self) -> float:
@@ -243,6 +254,8 @@ class Stopwatch:
         if self.say:
             self.say(report.describe(self.rounds, now - self._last))
         self._last = now
+        if self.hook:
+            self.hook(report)
 
 
 def _train_together(
@@ -304,8 +317,13 @@ def with_posthoc(cfg: Config, prepared: Prepared, trained: Trained) -> Trained:
 
 
 def _run_key(cfg: Config, prepared: Prepared) -> str:
-    """Changes with any option, the weights, the words, and any client's example."""
-    key = hashlib.sha256(f"{cfg.digest()} {prepared.provenance['weights_sha256']}".encode())
+    """Changes with the weights, the words, any client's example, and any option that a resumed run must keep.
+
+    Rounds, draws, device and patience may change.
+    """
+    rounds = cfg.rounds if cfg.lr_schedule == "cosine" else 0  # its last round is where the rate ends
+    same = cfg.replace(rounds=rounds, draws=100, device="auto", patience=0).digest()
+    key = hashlib.sha256(f"{same} {prepared.provenance['weights_sha256']}".encode())
     key.update(prepared.task.frozen_texts.cpu().numpy().tobytes())
     for client in prepared.clients:
         for split in (client.train, client.val):

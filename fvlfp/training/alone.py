@@ -36,7 +36,7 @@ def train_alone(
     models = [initial_model(task, cfg) for _ in clients]
     for round_ in range(1, cfg.rounds + 1):
         jobs = [
-            Job(model, client.train, {}, f"client/{client.client}/round/{round_}")
+            Job(model, client.train, {}, f"client/{client.client}/round/{round_}", round=round_)
             for model, client in zip(models, clients, strict=True)
         ]
         done = train_stacked(jobs, task, cfg) if stacked else [train_client(job, task, cfg) for job in jobs]
@@ -58,4 +58,5 @@ def merged(clients: list[ClientData]) -> ClientData:
             Pixels.join(pixels) if (pixels := [s.pixels for s in splits if s.pixels]) else None,
         )
 
-    return ClientData(0, together([c.train for c in clients]), together([c.val for c in clients]))
+    train, val = together([c.train for c in clients]), together([c.val for c in clients])
+    return ClientData(0, train, val, "all together")

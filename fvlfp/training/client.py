@@ -17,7 +17,7 @@ from fvlfp.training.vision import vision_train
 
 def train_client(job: Job, task: Task, cfg: Config) -> LocalResult:
     """The job's model, trained on the job's data."""
-    model = job.model
+    model, cfg = job.model, cfg.at_round(job.round)
     if isinstance(model, Adapter):
         adapter, loss = adapter_train(model.weights, job.data, task, cfg, seed_name=job.seed_name)
         return LocalResult(Adapter(adapter), task.frozen_texts, loss)

@@ -54,11 +54,12 @@ class Split:
 
 @dataclass(frozen=True)
 class ClientData:
-    """One client's own examples; there is no test split here."""
+    """One client's own examples; there is no test split here. name: what its owner calls it."""
 
     client: int
     train: Split
     val: Split
+    name: str = ""
 
 
 def codes(frame: pd.DataFrame, column: str, values: list[str]) -> np.ndarray:
@@ -140,6 +141,7 @@ def owners(frame: pd.DataFrame, cfg: Config) -> np.ndarray:
         groups=list(cfg.groups),
         concentration=cfg.concentration,
         seed=cfg.seed_for("partition"),
+        smallest=cfg.min_rows,
     )
     found = int(owner.max()) + 1
     if cfg.partition == "column" and found != cfg.clients:
@@ -155,7 +157,22 @@ def own_rows(everything: Split, rows: np.ndarray, k: int, frame: pd.DataFrame, c
         rng = np.random.default_rng(cfg.seed_for(f"client/{k}/val"))
         is_val = np.zeros(len(rows), bool)
         is_val[rng.permutation(len(rows))[: max(1, round(cfg.val_fraction * len(rows)))]] = True
-    return ClientData(k, everything.take(rows[~is_val]), everything.take(rows[is_val]))
+    train = rows[~is_val]
+    if cfg.shots:
+        train = _few(train, everything.y.cpu().numpy(), cfg.shots, cfg.seed_for(f"client/{k}/shots"))
+    name = str(frame["client"].iloc[rows[0]]) if cfg.partition == "column" and "client" in frame else str(k)
+    if not len(train):
+        raise InputError(
+            f"client {name!r} has no training row: give it more rows, or leave it out of the table"
+        )
+    return ClientData(k, everything.take(train), everything.take(rows[is_val]), name)
+
+
+def _few(rows: np.ndarray, y: np.ndarray, shots: int, seed: int) -> np.ndarray:
+    """At most `shots` rows of each class, in their order."""
+    drawn = np.random.default_rng(seed).permutation(rows)
+    kept = [drawn[y[drawn] == value][:shots] for value in np.unique(y[rows])]
+    return np.sort(np.concatenate(kept)) if kept else rows
 
 
 def with_groups(client: ClientData, task: Task, cfg: Config) -> ClientData:
@@ -171,4 +188,4 @@ def with_groups(client: ClientData, task: Task, cfg: Config) -> ClientData:
 
     if cfg.groups_from == "labels":
         return client
-    return ClientData(client.client, read(client.train), read(client.val))
+    return dataclasses.replace(client, train=read(client.train), val=read(client.val))

@@ -10,6 +10,7 @@ would take are counted.
 from __future__ import annotations
 
 import dataclasses
+import logging
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ from fvlfp.training.readout import Readout
 from fvlfp.training.reports import told
 from fvlfp.training.select import Candidate, choose
 from fvlfp.training.task import Task
+
+log = logging.getLogger("fvlfp")
 
 #: what validation may choose from, besides leaving the model alone
 STRENGTHS = (1.0, 0.5)
@@ -54,6 +57,11 @@ def fit_posthoc(
             return _fit_thresholds(task, clients, prompts), []
     summed = _sum_moments(cfg, task, clients)
     joined = _joined(list(summed.values()))
+    if not bool((joined.counts >= 2).any() and (joined.cell_counts > 0).any()):
+        log.warning(
+            "no client has enough rows (min_cell = %d): posthoc = %r is off", cfg.min_cell, cfg.posthoc
+        )
+        return PostHoc(rank=0, lam=0.0), []
     tried: list[Candidate] = []
     match cfg.posthoc:
         case "difference":

@@ -37,6 +37,7 @@ class Job:
     model: where it starts. data: its training examples, projected where DSOP acts in training. directions:
     attribute -> D (G, d) for pairing="image". seed_name: names the generators, so that the result depends on
     nothing but the job. projection: acts on live embeddings, which vision prompts make anew in every batch.
+    round: counted from 1, for the schedule of the learning rate; 0: outside of rounds.
     """
 
     model: Model
@@ -44,6 +45,7 @@ class Job:
     directions: dict[str, Tensor]
     seed_name: str
     projection: Projection | None = field(default=None, repr=False)
+    round: int = 0
 
 
 class LocalResult(NamedTuple):

@@ -68,17 +68,22 @@ class Readout:
         """Embeddings (n, d) of examples as this model's image tower sees them."""
         return embed_live(data, self.task, self.vision)
 
-    @torch.no_grad()
-    def logits(self, z: Tensor) -> Tensor:
-        """(n, C) from live embeddings z (n, d)."""
-        texts = self.texts
+    def images(self, z: Tensor) -> Tensor:
+        """Live embeddings (n, d) after projection, adapter and erasure: what is compared with the texts."""
         if self.projection is not None:
             z = self.projection(z)
         if self.adapter is not None:
             z = adapt(z, self.adapter)
-        if self.posthoc is not None:
-            z, texts = self.posthoc.images(z), self.posthoc.texts(texts)
-        return self.task.logits(z, texts)
+        return z if self.posthoc is None else self.posthoc.images(z)
+
+    def class_texts(self) -> Tensor:
+        """T (C, d) or (n, C, d) after the text map."""
+        return self.texts if self.posthoc is None else self.posthoc.texts(self.texts)
+
+    @torch.no_grad()
+    def logits(self, z: Tensor) -> Tensor:
+        """(n, C) from live embeddings z (n, d)."""
+        return self.task.logits(self.images(z), self.class_texts())
 
     def confusion(self, data: Split, z: Tensor | None = None) -> dict[str, np.ndarray]:
         """Attribute -> counts (C, C, G): true class, predicted class, perceived group.

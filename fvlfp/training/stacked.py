@@ -39,6 +39,7 @@ def train_stacked(jobs: list[Job], task: Task, cfg: Config) -> list[LocalResult]
     Clients are trained in stacks that fit into memory (`clients_at_once`). The jobs are those of one round:
     all hold the same `directions`.
     """
+    cfg = cfg.at_round(jobs[0].round) if jobs else cfg
     # Most steps first: the clients still at work are then always the first ones of a stack.
     order = sorted(range(len(jobs)), key=lambda k: (-n_steps(jobs[k], cfg), jobs[k].seed_name))
     size = clients_at_once(task, cfg)

@@ -23,6 +23,8 @@ MODEL_CARD = {
     "Projection": ("projection",),
     "How settings were chosen": ("selection",),
     "Clients that failed": ("failed_clients",),
+    "Clients, on their own validation rows": ("clients_on_validation",),
+    "Privacy": ("privacy",),
     "Seed": ("seed", "seeds"),
     "Intended use": ("intended_use",),
     "Versions": ("versions",),

@@ -1,0 +1,118 @@
+"""After the last round: the final model on each client's validation rows, and prompts of the client's own.
+
+What this module does not do: nothing here leaves a client in a deployment; this is for runs in one process.
+Cells of fewer than `min_cell` rows count for nothing, and sizes below it are not told.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import save
+
+from fvlfp.config import Config
+from fvlfp.files import write_atomically
+from fvlfp.fpf import balanced_accuracy, recall_gap
+from fvlfp.output_folder import no_formula
+from fvlfp.runs.train import Prepared, Trained
+from fvlfp.training.client import train_client
+from fvlfp.training.examples import ClientData, with_groups
+from fvlfp.training.local import Job
+from fvlfp.training.model import ClientPrompts, Model, Prompts
+from fvlfp.training.readout import Readout
+
+_SHOWN = 20  # clients in a report; all are in the CSV
+
+
+def client_table(cfg: Config, prepared: Prepared, trained: Trained, own: dict[int, Model]) -> pd.DataFrame:
+    """One row for each client, the least accurate first.
+
+    Columns: `client` (its own name), `training_rows`, `validation_rows`, `balanced_accuracy`, `odds_gap NAME`
+    for each attribute; with personal prompts also `own balanced_accuracy` and `own odds_gap NAME`. What is
+    undefined, or of fewer than `min_cell` rows, is empty.
+
+    Args:
+        own: client number -> its personal model; {} where none were trained.
+    """
+    rows = []
+    for k, client in enumerate(clients_of(cfg, prepared)):
+        model = trained.model
+        if isinstance(model, ClientPrompts):
+            model = Prompts(model.text[k])
+        found = {
+            "client": client.name or str(client.client),
+            "training_rows": _told(len(client.train), cfg),
+            "validation_rows": _told(len(client.val), cfg),
+            **_judged(cfg, prepared, trained, model, client, ""),
+        }
+        if client.client in own:
+            found |= _judged(cfg, prepared, trained, own[client.client], client, "own ")
+        rows.append(found)
+    table = pd.DataFrame(rows).astype({"training_rows": "Int64", "validation_rows": "Int64"})
+    return table.sort_values("balanced_accuracy", kind="stable", ignore_index=True)
+
+
+def clients_of(cfg: Config, prepared: Prepared) -> list[ClientData]:
+    """The clients as they trained: with groups as labelled or as read."""
+    return [with_groups(client, prepared.task, cfg) for client in prepared.clients]
+
+
+def personal_models(cfg: Config, prepared: Prepared, trained: Trained) -> dict[int, Model]:
+    """Client number -> the global prompts after `local_epochs` more on the client's own training rows.
+
+    By the cross-entropy and the anchor alone: CDFP's directions are the federation's. A client keeps them.
+    """
+    alone = cfg.replace(
+        lambda_cf=0.0, lambda_gap=0.0, lambda_uniform=0.0, lambda_prox=0.0, lr_schedule="constant"
+    )
+    projection = trained.projection.to(prepared.task.frozen_texts.device)
+    found: dict[int, Model] = {}
+    for client in clients_of(cfg, prepared):
+        data = client.train.project(projection)
+        start = Prompts(trained.prompts.to(data.z.device))
+        job = Job(start, data, {}, f"client/{client.client}/personal", projection)
+        found[client.client] = train_client(job, prepared.task, alone).model
+    return found
+
+
+def write_clients(table: pd.DataFrame, own: dict[int, Model], out: Path) -> None:
+    """`clients.csv`, and `personal/CLIENT.safetensors` for each client with prompts of its own."""
+    table.assign(client=table["client"].map(no_formula)).to_csv(out / "clients.csv", index=False)
+    for client, model in own.items():
+        (out / "personal").mkdir(exist_ok=True)
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in model.tensors().items()}
+        write_atomically(out / "personal" / f"{client}.safetensors", save(tensors))
+
+
+def in_words(table: pd.DataFrame) -> list[str]:
+    """One line for each client, for a report; the least accurate first, at most 20."""
+    lines = []
+    for row in table.head(_SHOWN).to_dict("records"):
+        known = {key: value for key, value in row.items() if key != "client" and not pd.isna(value)}
+        said = ", ".join(
+            f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in known.items()
+        )
+        lines.append(f"{row['client']}: {said or 'too few rows'}")
+    more = len(table) - _SHOWN
+    return [*lines, f"{more} more in clients.csv"] if more > 0 else lines
+
+
+def _plain(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() and value > 1 else f"{value:.3f}"
+
+
+def _told(n: int, cfg: Config) -> int | None:
+    return n if n >= cfg.min_cell else None
+
+
+def _judged(
+    cfg: Config, prepared: Prepared, trained: Trained, model: Model, client: ClientData, prefix: str
+) -> dict[str, float | None]:
+    readout = Readout.of(prepared.task, model, projection=trained.projection, posthoc=trained.posthoc)
+    counts: dict[str, np.ndarray] = readout.confusion(client.val)
+    accuracy = balanced_accuracy(next(iter(counts.values())), min_cell=cfg.min_cell)
+    gaps = {f"{prefix}odds_gap {name}": recall_gap(c, min_cell=cfg.min_cell) for name, c in counts.items()}
+    return {f"{prefix}balanced_accuracy": accuracy, **gaps}
