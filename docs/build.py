@@ -111,6 +111,7 @@ def write_texts(out: Path) -> None:
     """README and the other texts, and the result pages with their figures."""
     texts = [ROOT / f"{name}.md" for name in TEXTS]
     texts += [ROOT / folder / "README.md" for folder in ("data_prep", "deploy")]
+    texts += sorted((ROOT / "docs").glob("*.md"))
     texts += sorted((ROOT / "benchmarks").rglob("*.md"))
     for text in texts:
         place = text.relative_to(ROOT)

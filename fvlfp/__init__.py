@@ -27,6 +27,7 @@ _HOME = {
     "fusion_weights": "fvlfp.fpf",
     "Prepared": "fvlfp.runs.train",
     "Trained": "fvlfp.runs.train",
+    "load_run": "fvlfp.runs.loaded_run",
     "prepare": "fvlfp.runs.train",
     "train": "fvlfp.runs.train",
     "predict": "fvlfp.runs.predict",

@@ -91,7 +91,9 @@ def calibrated(projection: Tensor, pairs: Tensor, lam: float = 1000.0) -> Tensor
 
 def difference(words: list[Tensor], mu: Tensor) -> Projection:
     """Orthogonal projection along the differences of group words; words: E (G, d) of each attribute."""
-    basis = dsop.subspace(torch.cat([dsop.centred(w) for w in words]))[0].to(mu)
+    basis = (
+        dsop.subspace(torch.cat([dsop.centred(w) for w in words]))[0].to(mu).contiguous()
+    )  # as it is saved
     return Projection(basis, mu)
 
 

@@ -5,8 +5,9 @@ What this module does not do: it fits nothing, see `fvlfp.training.fit_posthoc`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,28 @@ class PostHoc:
         """What it is made of, to be saved."""
         found = {} if self.text_map is None else {"after/text_map": self.text_map}
         if self.erase is not None:
-            write = self.erase.basis if self.erase.write is None else self.erase.write
-            found |= {"after/read": self.erase.basis, "after/write": write, "after/mu": self.erase.mu}
-            found |= {"after/lambda": torch.tensor([self.erase.lam])}
-        return {name: t.cpu().float().contiguous() for name, t in found.items()}
+            found |= {"after/read": self.erase.basis, "after/mu": self.erase.mu}
+            found |= {} if self.erase.write is None else {"after/write": self.erase.write}
+            found |= {"after/lambda": torch.tensor([self.erase.lam], dtype=torch.double)}
+        return {name: t.cpu().contiguous() for name, t in found.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """What is no tensor, as JSON types."""
+        thresholds = None if self.thresholds is None else self.thresholds.to_json()
+        numbers = {"rank": self.rank, "lam": self.lam, "uplink_bytes": self.uplink_bytes}
+        return {**numbers, "thresholds": thresholds}
+
+    @classmethod
+    def restore(cls, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> PostHoc:
+        """The inverse of `tensors` and `facts`."""
+        erase = None
+        if "after/read" in tensors:
+            lam = float(tensors["after/lambda"])
+            erase = Projection(tensors["after/read"], tensors["after/mu"], lam, tensors.get("after/write"))
+        thresholds = None
+        if facts["thresholds"] is not None:
+            from fvlfp.baselines.thresholds import Thresholds  # fairlearn: see above
+
+            thresholds = Thresholds.from_json(facts["thresholds"])
+        numbers = {key: facts[key] for key in ("rank", "lam", "uplink_bytes")}
+        return cls(erase, tensors.get("after/text_map"), thresholds, **numbers)

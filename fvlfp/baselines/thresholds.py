@@ -5,8 +5,9 @@ Two classes only. What this module does not do: it reads no single score; rows a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from fairlearn.postprocessing import ThresholdOptimizer
@@ -31,21 +32,54 @@ class ScoreAsPrediction(BaseEstimator):
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """A fitted ThresholdOptimizer, and the groups it has thresholds for."""
+class Rule:
+    """One group's rule: the probability of a positive decision at a score.
 
-    fitted: ThresholdOptimizer
-    groups: tuple[str, ...]
+    `ignore * constant + (1 - ignore) * sum_i weights[i] [score above or below cuts[i]]`; above: whether a
+    score above the cut counts, else one below it.
+    """
+
+    weights: tuple[float, float]
+    cuts: tuple[float, float]
+    above: tuple[bool, bool]
+    ignore: float = 0.0
+    constant: float = 0.0
+
+    def __call__(self, score: np.ndarray) -> np.ndarray:
+        """(n,) from scores (n,)."""
+        hits = [score > cut if up else score < cut for cut, up in zip(self.cuts, self.above, strict=True)]
+        mixed = self.weights[0] * hits[0] + self.weights[1] * hits[1]
+        return self.ignore * self.constant + (1 - self.ignore) * mixed
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a fitted ThresholdOptimizer decides by: a rule for each group that it was fitted to."""
+
+    rules: dict[str, Rule]
+
+    def to_json(self) -> dict[str, dict[str, Any]]:
+        """As JSON types."""
+        return {group: asdict(rule) for group, rule in self.rules.items()}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Mapping[str, Any]]) -> Thresholds:
+        """The inverse of `to_json`."""
+        rules = {group: dict(rule) for group, rule in saved.items()}
+        for rule in rules.values():
+            rule.update({key: tuple(rule[key]) for key in ("weights", "cuts", "above")})
+        return cls({group: Rule(**rule) for group, rule in rules.items()})
 
     def decide(self, score: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
         """Decisions (n,) in {0, 1} from scores and groups (n,); rows of unknown groups are cut at 1/2."""
-        known = np.isin(groups, self.groups)
+        known = np.isin(groups, list(self.rules))
         out = (score >= 0.5).astype(int)
         centres = (in_bins(score) + 0.5) / BINS
-        if known.any():
-            out[known] = self.fitted.predict(
-                centres[known, None], sensitive_features=groups[known], random_state=seed
-            )
+        positive = np.zeros(len(score))
+        for group, rule in self.rules.items():
+            positive[groups == group] = rule(centres[groups == group])
+        drawn = np.random.RandomState(seed % 2**32).rand(int(known.sum()))  # as fairlearn draws
+        out[known] = positive[known] >= drawn
         return out
 
 
@@ -64,7 +98,19 @@ def fit_thresholds(bins: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> 
         prefit=True,
         predict_method="predict",
     ).fit(centres[known], labels[known], sensitive_features=groups[known])
-    return Thresholds(fitted, tuple(both))
+    found = fitted.interpolated_thresholder_.interpolation_dict
+    return Thresholds({group: _rule(found[group]) for group in map(str, both)})
+
+
+def _rule(fitted: Any) -> Rule:
+    operations = (fitted.operation0, fitted.operation1)
+    return Rule(
+        weights=(float(fitted.p0), float(fitted.p1)),
+        cuts=(float(operations[0].threshold), float(operations[1].threshold)),
+        above=(operations[0].operator == ">", operations[1].operator == ">"),
+        ignore=float(fitted.get("p_ignore", 0.0)),
+        constant=float(fitted.get("prediction_constant", 0.0)),
+    )
 
 
 def in_bins(score: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@ What this module does not do: it chooses nothing on the test rows; they are read
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,19 @@ from fvlfp.audit import audit, compare, write_audit, write_comparison
 from fvlfp.config import Config
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
+from fvlfp.federation.privacy import epsilon
 from fvlfp.files import write_atomically
+from fvlfp.output_folder import check_own, claimed
+from fvlfp.runs.client_table import client_table, in_words, personal_models, write_clients
 from fvlfp.runs.predict import predict
-from fvlfp.runs.save import write_result
+from fvlfp.runs.save import WORDS, write_result
 from fvlfp.runs.train import Prepared, Trained, load_data, prepare, train
 from fvlfp.training.model import initial_model
+from fvlfp.training.reports import RoundReport
+
+CONFIG = "config.json"
+#: What may change when a run goes on: none of them changes what a round that is done has computed.
+FREE = ("rounds", "draws", "device", "patience")
 
 
 def run_and_audit(
@@ -32,30 +40,76 @@ def run_and_audit(
     resume: bool = False,
     skip_bad: bool = False,
     say: Callable[[str], None] = print,
+    on_round: Callable[[RoundReport], None] | None = None,
 ) -> Path:
     """Train `cfg.baseline` and `cfg.method`, write both audits and their comparison; returns its report.
 
-    In `out`: `config.json`; `baseline/` and `method/` with checkpoints, `prompts.safetensors`, `history.csv`,
-    `candidates.csv` (where any were tried); `predictions.csv` (test rows, one column of predictions a model);
-    `audit/baseline`, `audit/method` and `audit/comparison`, each with JSON, CSV and `report.html`.
+    In `out`: `config.json`; `words.toml` (the data card); `baseline/` and `method/` with checkpoints,
+    `prompts.safetensors`, `history.jsonl` (a line as each round ends), `history.csv`, `clients.csv`,
+    `candidates.csv` (where any were tried), `personal/` (with `personalise`); `predictions.csv` (test
+    rows, one column of predictions for each model); `audit/baseline`, `audit/method` and
+    `audit/comparison`, each with JSON, CSV and `report.html`.
+
+    Args:
+        on_round: called with the report of each round of the method, for a tracker of experiments.
 
     Raises:
-        InputError: `out` holds a run and `resume` is not set, or any bad input named by `prepare`.
+        InputError: `out` holds a run and `resume` is not set, or another run than `cfg`'s, or something else,
+            or another command is at work in it; or any bad input named by `prepare`.
     """
-    if (out / "config.json").exists() and not resume:
-        raise InputError(f"{out} holds a run: add --resume to go on with it, or choose another --out")
+    check_own(out, marker=CONFIG, what="run")
+    with claimed(out):
+        goes_on = (out / CONFIG).is_file()
+        if goes_on and not resume:
+            raise InputError(f"{out} holds a run: add --resume to go on with it, or choose another --out")
+        if goes_on:
+            check_same_run(out / CONFIG, cfg)
+        return _run_and_audit(cfg, out, dataset, goes_on, skip_bad, say, on_round)
+
+
+def _run_and_audit(
+    cfg: Config,
+    out: Path,
+    dataset: Dataset | None,
+    goes_on: bool,
+    skip_bad: bool,
+    say: Callable[[str], None],
+    on_round: Callable[[RoundReport], None] | None,
+) -> Path:
     dataset = load_data(cfg, skip_bad=skip_bad) if dataset is None else dataset
     deepest = max(cfg, cfg.with_method(cfg.baseline), key=lambda c: c.depth)  # one set of rows for both
     prepared = prepare(deepest, dataset=dataset, quiet=False)
     say(describe_run(prepared, cfg))
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "config.json", json.dumps(cfg.to_dict(), indent=1).encode())
-
+    config = json.dumps(cfg.to_dict(), indent=1).encode()
+    if not goes_on:
+        write_atomically(out / CONFIG, config)
     runs: dict[str, Trained | None] = {"baseline": None}
     if cfg.baseline != "zero-shot":
-        runs["baseline"] = _train(cfg.with_method(cfg.baseline), prepared, out / "baseline", resume, say)
-    runs["method"] = _train(cfg, prepared, out / "method", resume, say)
+        baseline = cfg.with_method(cfg.baseline)
+        runs["baseline"] = _train(baseline, prepared, out / "baseline", goes_on, say, None)
+    runs["method"] = _train(cfg, prepared, out / "method", goes_on, say, on_round)
+    write_atomically(out / CONFIG, config)  # a run that goes on: only now are its checkpoints known to fit
+    write_atomically(out / WORDS, dataset.card.to_toml().encode())
     return audit_runs(cfg, prepared, runs, out)
+
+
+def check_same_run(path: Path, cfg: Config) -> None:
+    """Compare `cfg` with the config in `path`, before anything slow and before anything is written.
+
+    Raises:
+        InputError: `path` is no config of a run, or a key differs that may not change (see `FREE`).
+    """
+    try:
+        before = Config.make(**json.loads(path.read_text(encoding="utf-8"))).to_dict()
+    except (ValueError, TypeError) as error:  # an InputError, too: not a config of ours
+        raise InputError(f"{path} is not the config of a run: {error}; choose another --out") from None
+    now = cfg.to_dict()
+    if other := [key for key in now if now[key] != before[key] and key not in FREE]:
+        raise InputError(
+            f"{path.parent} holds a run with {', '.join(f'{key} = {before[key]!r}' for key in other)}; now "
+            f"{', '.join(f'{key} = {now[key]!r}' for key in other)}: choose another --out, or the same "
+            f"values (only {', '.join(FREE)} may change)"
+        )
 
 
 def audit_runs(cfg: Config, prepared: Prepared, runs: dict[str, Trained | None], out: Path) -> Path:
@@ -129,22 +183,69 @@ def training_facts(method: str, trained: Trained | None) -> dict[str, Any]:
     chosen = f"rank {trained.projection.basis.shape[1]}, lambda {trained.projection.lam:g}"
     if trained.posthoc is not None:
         chosen = f"{trained.cfg.posthoc}: {trained.posthoc.describe()}"
+    private = {"privacy": privacy_of(trained)} if trained.cfg.dp_noise > 0 else {}
     failed = sorted({node for report in trained.history for node in report.failed})
     return {
-        "training": f"{method}, {len(trained.history)} rounds, {trained.cfg.clients} clients",
+        "training": f"{method}, {len(trained.history)} rounds, {clients_in(trained)} clients",
         "seed": trained.cfg.seed,
         "selection": "rank and lambda of the projection on clients' validation rows; nothing on test rows",
         "projection": chosen,
         "failed_clients": failed,
+        "clients_on_validation": list(trained.clients),
+        **private,
     }
 
 
-def _train(cfg: Config, prepared: Prepared, out: Path, resume: bool, say: Callable[[str], None]) -> Trained:
-    if out.exists() and not resume:
-        shutil.rmtree(out)
+def clients_in(trained: Trained) -> int:
+    """How many clients the run had: those that answered and those that failed in a round, at most."""
+    return max((r.clients + len(r.failed) for r in trained.history), default=trained.cfg.clients)
+
+
+def privacy_of(trained: Trained) -> str:
+    """What the noise promises, in words (`fvlfp.federation.privacy` says what it covers)."""
+    delta = 0.1 / clients_in(trained)
+    spent = epsilon(multiplier=trained.cfg.dp_noise, rounds=len(trained.history), delta=delta)
+    return (
+        f"epsilon = {spent:.3g} at delta = {delta:.2g} for each client's prompts, over "
+        f"{len(trained.history)} rounds; sizes and reports are not covered"
+    )
+
+
+def _as_they_come(out: Path, on_round: Callable[[RoundReport], None] | None) -> Callable[[RoundReport], None]:
+    """Append each round's report to `history.jsonl`, then hand it on.
+
+    A resumed run writes its rounds behind those that are there; a round that was done twice stands twice.
+    """
+
+    def write(report: RoundReport) -> None:
+        with (out / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dataclasses.asdict(report)) + "\n")
+        if on_round:
+            on_round(report)
+
+    return write
+
+
+def _train(
+    cfg: Config,
+    prepared: Prepared,
+    out: Path,
+    resume: bool,
+    say: Callable[[str], None],
+    on_round: Callable[[RoundReport], None] | None,
+) -> Trained:
     say(f"training {cfg.method}")
-    trained = train(cfg, prepared, out=out, resume=resume, progress=say)
+    out.mkdir(parents=True, exist_ok=True)
+    trained = train(
+        cfg, prepared, out=out, resume=resume, progress=say, on_round=_as_they_come(out, on_round)
+    )
     write_result(out, trained, prepared.provenance)
+    own = personal_models(cfg, prepared, trained) if cfg.personalise else {}
+    table = client_table(cfg, prepared, trained, own)
+    write_clients(table, own, out)
+    trained = dataclasses.replace(trained, clients=tuple(in_words(table)))
+    if cfg.dp_noise > 0:
+        say(privacy_of(trained))
     pd.DataFrame(trained.history).to_csv(out / "history.csv", index=False)
     if trained.candidates:
         pd.DataFrame([c.to_dict() for c in trained.candidates]).to_csv(out / "candidates.csv", index=False)

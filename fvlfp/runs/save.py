@@ -15,15 +15,21 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
+from fvlfp.baselines.posthoc import PostHoc
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.errors import InputError
 from fvlfp.files import write_atomically
 from fvlfp.runs.train import Trained
-from fvlfp.training.model import model_of
+from fvlfp.training.model import ClientPrompts, model_of
 from fvlfp.training.reports import RoundReport
 from fvlfp.training.select import Candidate
+
+#: The file of a finished run, and the data card beside it or one folder up.
+RESULT = "prompts.safetensors"
+WORDS = "words.toml"
 
 
 def write_result(folder: Path, trained: Trained, provenance: dict[str, Any]) -> Path:
@@ -34,6 +40,8 @@ def write_result(folder: Path, trained: Trained, provenance: dict[str, Any]) -> 
         "lambda": trained.projection.lam,
         "history": [asdict(report) for report in trained.history],
         "candidates": [candidate.to_dict() for candidate in trained.candidates],
+        "posthoc": None if trained.posthoc is None else trained.posthoc.facts(),
+        "sizes": trained.model.sizes if isinstance(trained.model, ClientPrompts) else None,
     }
     tensors = {
         **trained.model.tensors(),
@@ -42,7 +50,7 @@ def write_result(folder: Path, trained: Trained, provenance: dict[str, Any]) -> 
         **({} if trained.posthoc is None else trained.posthoc.tensors()),
     }
     folder.mkdir(parents=True, exist_ok=True)  # where nothing was sent there are no checkpoints
-    path = folder / "prompts.safetensors"
+    path = folder / RESULT
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, save(tensors, metadata={"facts": json.dumps(facts)}))
     return path
@@ -54,19 +62,37 @@ def read_result(path: Path) -> Trained:
     Raises:
         InputError: no such file, or not one of ours.
     """
+    tensors, facts = _open(path)
+    try:
+        one = facts["sizes"] is None
+        model = model_of(tensors) if one else ClientPrompts(tensors["prompts"], tuple(facts["sizes"]))
+        posthoc = None if facts["posthoc"] is None else PostHoc.restore(tensors, facts["posthoc"])
+        return Trained(
+            cfg=Config.make(**facts["config"]),
+            model=model,
+            projection=Projection(tensors["basis"], tensors["mu"], facts["lambda"]),
+            history=[RoundReport(**row) for row in facts["history"]],
+            candidates=[Candidate.from_dict(row) for row in facts["candidates"]],
+            seconds=math.nan,
+            posthoc=posthoc,
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path} is a run of another version of fvlfp: {error} is missing or new") from None
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What `write_result` was told about model and data.
+
+    Raises:
+        InputError: no such file, or not one of ours.
+    """
+    return dict(_open(path)[1]["provenance"])
+
+
+def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            model = model_of(tensors)
-            projection = Projection(tensors["basis"], tensors["mu"], facts["lambda"])
+            return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} holds no finished run: {error}") from None
-    return Trained(
-        cfg=Config.make(**facts["config"]),
-        model=model,
-        projection=projection,
-        history=[RoundReport(**row) for row in facts["history"]],
-        candidates=[Candidate.from_dict(row) for row in facts["candidates"]],
-        seconds=math.nan,
-    )

@@ -149,11 +149,11 @@ def test_early_stop_and_best_round(planted, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "zero-shot", "rounds": 3}, "trains nothing: rounds = 3 must be 0"),
-        ({"method": "local", "fraction": 0.5}, "fraction has no effect"),
-        ({"method": "local", "patience": 2}, "patience has no effect"),
-        ({"method": "fedclip", "personalise": True}, "personalise needs tune = 'prompts'"),
-        ({"method": "leace", "personalise": True}, "personalise needs posthoc = 'none'"),
+        ({"method": "zero-shot", "rounds": 3}, "means rounds = 0, not 3"),
+        ({"method": "local", "fraction": 0.5}, "needs fraction = 1.0, not 0.5"),
+        ({"method": "local", "patience": 2}, "needs patience = 0, not 2"),
+        ({"method": "fedclip", "personalise": True}, "personalise = True needs tune = 'prompts'"),
+        ({"method": "leace", "personalise": True}, "personalise = True needs posthoc = 'none'"),
         ({"fraction": 0.0}, "fraction = 0.0 is outside"),
         ({"lr_schedule": "step"}, "did you mean|is not one of constant, cosine"),
     ],

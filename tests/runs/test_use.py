@@ -1,0 +1,283 @@
+"""What was trained can be used: predict, audit elsewhere, export, and load without fvlfp."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import fvlfp
+from fvlfp.cli import app
+from fvlfp.config import Config
+from fvlfp.data import toyfaces
+from fvlfp.errors import InputError
+from fvlfp.runs.experiment import run_and_audit
+from fvlfp.runs.export import Classifier
+from fvlfp.runs.loaded_run import load_run
+
+SETTINGS = {"n": 150, "clients": 2, "rounds": 1, "device": "cpu", "baseline": "zero-shot", "draws": 100}
+
+
+def command(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def good(*words):
+    result = command(*words)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of DSOP with a projection that is not off."""
+    out = tmp_path_factory.mktemp("use") / "run"
+    cfg = Config.make("smoke", "dsop", rank=1, lambda_dsop=1.0, **SETTINGS)
+    run_and_audit(cfg, out, say=lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return load_run(folder)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Table B: other faces, on disk, with their card; and the faces themselves."""
+    home = tmp_path_factory.mktemp("b")
+    faces = toyfaces.make(90, seed=77)
+    frame = faces.frame[["smiling", "shape", "tint"]].copy()
+    frame.insert(0, "path", [f"images/{i:03d}.png" for i in range(len(faces))])
+    (home / "images").mkdir()
+    for path, image in zip(frame["path"], faces.images, strict=True):
+        image.save(home / path)
+    frame.to_csv(home / "b.csv", index=False)
+    (home / "b.card.toml").write_text(faces.card.to_toml())
+    return home
+
+
+def test_a_loaded_run_predicts_what_training_predicted(folder, run):
+    cfg = run.trained.cfg
+    faces = toyfaces.make(cfg.n, seed=cfg.seed, label=cfg.label)
+    test = (faces.frame["split"] == "test").to_numpy()
+    found = run.predict(faces.take(test).images)
+    saved = pd.read_csv(folder / "predictions.csv", dtype=str)
+    assert found["prediction"].tolist() == saved["method"].tolist()
+    frozen = run.predict(faces.take(test).images, zero_shot=True)
+    assert frozen["prediction"].tolist() == saved["baseline"].tolist()
+    assert fvlfp.load_run is load_run
+
+
+def test_class_texts_and_projection_are_the_classifier(run, elsewhere):
+    faces = toyfaces.make(90, seed=77)
+    z = torch.from_numpy(run.encoder.encode_images(faces.images))
+    by_hand = (run.task.scale * run.project(z) @ run.class_texts().T).softmax(-1)[:, 1]
+    assert np.allclose(run.predict(faces.images)["score"], by_hand.numpy(), atol=1e-6)
+    assert not torch.allclose(run.project(z), z), "this run's projection is on"
+
+
+def test_predict_a_folder_and_a_table_without_labels(folder, run, elsewhere, tmp_path):
+    result = good("predict", folder, elsewhere / "images", "--out", tmp_path / "new" / "p.csv")
+    assert "written: " in result.stdout
+    found = pd.read_csv(tmp_path / "new" / "p.csv")
+    assert list(found) == ["path", "row", "prediction", "score"]
+    assert found["path"][0] == "000.png" and list(found["row"]) == list(range(1, 91))
+    wanted = run.predict(toyfaces.make(90, seed=77).images)
+    assert np.allclose(found["score"], wanted["score"], atol=1e-6)
+    facts = json.loads((tmp_path / "new" / "p.provenance.json").read_text())
+    assert facts["method"] == "dsop" and facts["pictures"] == 90 and facts["classes_trained_on"]
+    assert facts["model"]["weights_sha256"] and facts["prompts_sha256"]
+    assert str(tmp_path) not in json.dumps(facts), "no path of this machine"
+    pd.read_csv(elsewhere / "b.csv")[["path"]].to_csv(elsewhere / "bare.csv", index=False)
+    good("predict", folder, elsewhere / "bare.csv", "--out", tmp_path / "t.parquet")
+    table = pd.read_parquet(tmp_path / "t.parquet")
+    assert table["score"].tolist() == pytest.approx(found["score"].tolist(), abs=1e-6)
+    assert list(table["row"])[:2] == [2, 3] and table["path"][0] == "images/000.png"
+    good("predict", folder, elsewhere / "images" / "005.png", "--out", tmp_path / "one.csv")
+    assert pd.read_csv(tmp_path / "one.csv")["path"].tolist() == ["005.png"]
+
+
+def test_pictures_that_cannot_be_read_are_named_or_left_out(folder, elsewhere, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("a.png", "c.png"):
+        (pictures / name).write_bytes((elsewhere / "images" / "000.png").read_bytes())
+    (pictures / "b.png").write_bytes(b"no picture")
+    (pictures / "notes.txt").write_text("not a picture at all")
+    result = command("predict", folder, pictures, "--out", tmp_path / "p.csv")
+    assert result.exit_code == 2 and "b.png cannot be read" in result.stderr
+    assert not (tmp_path / "p.csv").exists()
+    result = good("predict", folder, pictures, "--skip-bad", "--out", tmp_path / "p.csv")
+    assert "left out: image" in result.stderr
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert found["path"].tolist() == ["a.png", "c.png"] and found["row"].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{run}", "{empty}"], "holds no picture"),
+        (["{run}", "{empty}/gone.png"], "no image at"),
+        (["{empty}", "{images}"], "holds no finished run (prompts.safetensors); name a run's folder"),
+        (["{run}", "{images}", "--class", "hat"], "write VALUE=PHRASE"),
+        (["{run}", "{images}", "--class", "hat=hat"], "at least two classes"),
+        (["{run}", "{images}", "--out", "{empty}"], "is a folder"),
+        (["{run}", "{images}", "--out", "{empty}/x.xlsx"], "write a .csv or a .parquet file"),
+        (["{run}", "{images}", "--out", "s3://b/p.csv"], "is an address"),
+    ],
+)
+def test_bad_uses_are_one_message(folder, elsewhere, tmp_path, words, message):
+    places = {"run": folder, "empty": tmp_path, "images": elsewhere / "images"}
+    result = command("predict", *(word.format(**places) for word in words))
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_class_words_are_allowed_and_said(folder, run, elsewhere, tmp_path):
+    words = ["--class", "yes=face with a hat", "--class", "no=bare head", "--class", "x=dog"]
+    result = good("predict", folder, elsewhere / "images", *words, "--out", tmp_path / "p.csv")
+    assert "class words that the run was not trained on: face with a hat, bare head, dog" in result.stderr
+    assert list(pd.read_csv(tmp_path / "p.csv")) == ["path", "row", "prediction"]
+    assert not json.loads((tmp_path / "p.provenance.json").read_text())["classes_trained_on"]
+    assert not run.with_classes(run.classes).new_classes
+    same = run.with_classes(run.classes).predict(toyfaces.make(60, seed=77).images)
+    assert same.equals(run.predict(toyfaces.make(60, seed=77).images))
+
+
+def test_a_run_is_audited_on_another_table(folder, elsewhere, tmp_path):
+    result = good("audit", "run", folder, elsewhere / "b.csv", "--draws", 100, "--out", tmp_path / "o")
+    assert "judged: all 90 rows" in result.stdout
+    table = pd.read_csv(tmp_path / "o" / "predictions.csv")
+    assert list(table) == ["smiling", "shape", "baseline", "method", "path"] and len(table) == 90
+    change = json.loads((tmp_path / "o" / "audit" / "comparison" / "audit.json").read_text())
+    assert change["names"] == ["zero-shot", "dsop"] and change["n"] == 90
+    assert change["provenance"]["trained_on"]["data"]
+    good(
+        "audit",
+        "run",
+        folder,
+        elsewhere / "b.csv",
+        "--group",
+        "tint",
+        "--draws",
+        100,
+        "--out",
+        tmp_path / "t",
+    )
+    frame = pd.read_csv(elsewhere / "b.csv").assign(split=["train"] * 60 + ["test"] * 30)
+    frame.to_csv(elsewhere / "split.csv", index=False)
+    words = ["--prompts", elsewhere / "b.card.toml", "--draws", 100, "--out", tmp_path / "s"]
+    result = good("audit", "run", folder, elsewhere / "split.csv", *words)
+    assert "judged: 30 of 90 rows (split = test)" in result.stdout
+
+
+def test_an_audit_of_labels_that_the_run_does_not_know(folder, elsewhere, tmp_path):
+    frame = pd.read_csv(elsewhere / "b.csv")
+    frame.assign(split="train").to_csv(elsewhere / "none.csv", index=False)
+    card = ["--prompts", elsewhere / "b.card.toml", "--out", tmp_path / "o"]
+    result = command("audit", "run", folder, elsewhere / "none.csv", *card)
+    assert result.exit_code == 2 and "no test row" in result.stderr
+    result = command("audit", "run", folder, elsewhere / "b.csv", "--label", "tint", *card)
+    assert result.exit_code == 2 and not (tmp_path / "o").exists()
+
+
+def test_the_exported_matrix_is_the_run_in_a_plain_open_clip_script(folder, run, elsewhere, tmp_path):
+    out = tmp_path / "e"
+    good("export", folder, "--to", "open_clip", "--out", out)
+    assert {p.name for p in out.iterdir()} == {
+        "classifier.safetensors",
+        "frozen_model.json",
+        "example.py",
+        "README.md",
+    }
+    example = (out / "example.py").read_text()
+    assert "fvlfp" not in example
+    from fvlfp.clip.lookup import TOYCLIP
+
+    pictures = [elsewhere / "images" / f"{i:03d}.png" for i in range(8)]
+    words = [sys.executable, "example.py", TOYCLIP / "toyclip64_fp16.safetensors", *pictures]
+    done = subprocess.run([str(w) for w in words], cwd=out, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    wanted = run.predict(toyfaces.make(90, seed=77).images)[:8]
+    assert [row[1] for row in rows] == wanted["prediction"].tolist()
+    assert np.allclose([float(row[3]) for row in rows], wanted["score"], atol=1e-4)
+
+
+def test_folding_is_exact(run):
+    z = torch.nn.functional.normalize(torch.randn(50, run.task.frozen_texts.shape[1]), dim=-1)
+    classifier = Classifier.of(run.readout)
+    assert torch.allclose(classifier.logits(z), run.readout.logits(z), atol=1e-4)
+    alone = z @ classifier.weight.T + classifier.bias
+    assert torch.equal(alone.argmax(1), run.readout.logits(z).argmax(1)), "same classes without the norm"
+
+
+def test_the_model_card_has_the_verdict_and_the_licence_of_the_data(folder, tmp_path):
+    good("export", folder, "--to", "open_clip", "--out", tmp_path / "e")
+    card = (tmp_path / "e" / "README.md").read_text()
+    _, front, body = card.split("---\n", 2)
+    keys = {line.partition(":")[0] for line in front.splitlines()}
+    assert {"license", "license_name", "library_name", "pipeline_tag", "tags"} <= keys
+    faces = toyfaces.make(60, seed=0)
+    assert faces.card.licence in front and faces.card.label_origin in body
+    audit = json.loads((folder / "audit" / "method" / "audit.json").read_text())
+    gap = audit["attributes"]["shape"]["gaps"]["equalized_odds_difference_worst"]["value"]
+    assert f"| shape | {gap:.3f} | " in body and "excludes 0" in body
+    assert str(tmp_path) not in card and "\n\n\n" not in card
+    words = ["--class", "a=cat|dog <b>", "--class", "b=dog"]
+    good("export", folder, "--to", "open_clip", *words, "--out", tmp_path / "f")
+    card = (tmp_path / "f" / "README.md").read_text()
+    assert "No audit lies beside this run" in card and "cat\\|dog &lt;b&gt;" in card
+    assert "**The class words are not those" in card
+
+
+def test_onnx_is_the_run_from_pixels_to_probabilities(folder, run, elsewhere, tmp_path):
+    pytest.importorskip("onnx", reason="the export needs onnx")
+    pytest.importorskip("onnxruntime", reason="the export is checked with onnxruntime")
+    good("export", folder, "--to", "onnx", "--out", tmp_path / "o")
+    assert "random inputs: " in (tmp_path / "o" / "README.md").read_text()
+    pictures = [str(elsewhere / "images" / f"{i:03d}.png") for i in range(8)]
+    done = subprocess.run(
+        [sys.executable, "example.py", *pictures], cwd=tmp_path / "o", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    wanted = run.predict(toyfaces.make(90, seed=77).images)[:8]
+    assert [row[1] for row in rows] == wanted["prediction"].tolist()
+    assert np.allclose([float(row[3]) for row in rows], wanted["score"], atol=1e-4)
+
+
+def test_what_cannot_be_exported_says_so(folder, tmp_path, monkeypatch):
+    assert "is not one of open_clip, onnx" in command("export", folder, "--to", "tflite").stderr
+    for method, to, message in [
+        ("fedclip", "open_clip", "not linear in the embedding: export it with --to onnx"),
+        ("local", "open_clip", "one classifier for each client"),
+        ("local", "onnx", "one classifier for each client"),
+        ("thresholds", "open_clip", "need the perceived group of every picture"),
+        ("thresholds", "onnx", "need the perceived group of every picture"),
+    ]:
+        out = tmp_path / method
+        if not out.exists():
+            run_and_audit(Config.make("smoke", method, **SETTINGS), out, say=lambda line: None)
+        result = command("export", out, "--to", to, "--out", tmp_path / "e")
+        assert result.exit_code == 2 and message in result.stderr, result.output
+        assert not (tmp_path / "e").exists()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    result = command("export", folder, "--to", "onnx", "--out", tmp_path / "e")
+    assert result.exit_code == 2 and "pip install onnx onnxruntime" in result.stderr
+
+
+def test_another_frozen_model_is_refused(folder, encoder):
+    with pytest.raises(InputError, match="the run was trained with ToyCLIP-64, weights_sha256 = "):
+        load_run(folder, encoder=encoder)
+    (folder / "words.toml").rename(folder / "words.away")
+    try:
+        with pytest.raises(InputError, match=r"has no words.toml"):
+            load_run(folder)
+    finally:
+        (folder / "words.away").rename(folder / "words.toml")
