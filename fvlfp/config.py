@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from fvlfp.errors import InputError, did_you_mean
-from fvlfp.methods import IDENTITY, METHODS, TRAITS, Trait
+from fvlfp.methods import IDENTITY, METHODS, TRAITS, Settings, Trait
 from fvlfp.options import (
     AuditOptions,
     BaselineOptions,
@@ -31,7 +31,7 @@ from fvlfp.options import (
 )
 
 #: What a profile changes; everything else keeps its default. `full` is the paper-sized run.
-PROFILES: dict[str, dict[str, Any]] = {
+PROFILES: dict[str, Settings] = {
     "smoke": {"n": 1_500, "clients": 4, "concentration": 1.0, "rounds": 2, "local_epochs": 1, "draws": 300},
     "lesson": {"n": 6_000, "rounds": 8},
     "full": {},
@@ -124,7 +124,7 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
         """
         _check_known("profile", profile, PROFILES)
         _check_known("method", method, METHODS)
-        values: dict[str, Any] = {"profile": profile, "method": method}
+        values: Settings = {"profile": profile, "method": method}
         values |= PROFILES[profile] | METHODS[method]
         return cls(**(values | {key: _coerce(key, value) for key, value in settings.items()}))
 
@@ -135,7 +135,7 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
         Raises:
             InputError: missing or malformed file, unknown key, wrong type or range.
         """
-        settings: dict[str, Any] = {}
+        settings: Settings = {}
         if path is not None:
             try:
                 settings |= tomllib.loads(Path(path).read_text(encoding="utf-8"))

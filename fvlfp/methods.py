@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: every component off: standard federated averaging of deep prompts
-_FEDAVG: dict[str, Any] = {"lambda_cf": 0.0, "lambda_dsop": 0.0, "beta": 0.0, "gamma": 0.0}
+#: config keys and their values
+Settings = dict[str, Any]
 
-METHODS: dict[str, dict[str, Any]] = {
+#: every component off: standard federated averaging of deep prompts
+_FEDAVG: Settings = {"lambda_cf": 0.0, "lambda_dsop": 0.0, "beta": 0.0, "gamma": 0.0}
+
+METHODS: dict[str, Settings] = {
     "fedavg": _FEDAVG,
     # the three components, each alone and together
     "cdfp": {"lambda_dsop": 0.0, "beta": 0.0, "gamma": 0.0},

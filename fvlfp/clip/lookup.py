@@ -16,7 +16,7 @@ from typing import Any
 
 from fvlfp.clip.preprocess import NOBODY, Preprocess
 from fvlfp.clip.stated import Beside, check_agreement, read_beside, read_json, read_open_clip_config
-from fvlfp.errors import InputError, first_line
+from fvlfp.errors import InputError, did_you_mean, first_line
 
 #: The built-in model, trained on drawn faces by data_prep/tiny_clip.py.
 TOYCLIP = Path(__file__).parent / "toyclip"
@@ -174,8 +174,7 @@ def _config_of(open_clip: Any, model: str, file: str | Path) -> tuple[dict[str, 
     if not str(file):
         config = open_clip.get_model_config(model)
         if config is None:
-            near = difflib.get_close_matches(model.replace("/", "-"), open_clip.list_models(), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(model.replace("/", "-"), open_clip.list_models())
             raise InputError(f"open_clip knows no model {model!r}{hint}")
         return config, None
     path = Path(file)

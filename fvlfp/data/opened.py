@@ -7,7 +7,6 @@ no value (`fvlfp.values` does).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fvlfp.errors import InputError
+from fvlfp.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ class Opened:
 def require(name: str, names: Sequence[str]) -> None:
     """Raise InputError, naming the nearest column, when there is no column `name`."""
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, names)
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise InputError(f"the column {name!r} is not in the table{hint} (columns: {shown})")
 

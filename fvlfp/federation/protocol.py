@@ -38,6 +38,9 @@ log = logging.getLogger("fvlfp")
 MOMENTS, CANDIDATES, TRAIN = f"{MessageType.QUERY}.moments", MessageType.EVALUATE, MessageType.TRAIN
 JUDGE = f"{MessageType.QUERY}.judge"
 
+#: the numbers of a message, by name, as Flower takes them
+Numbers = dict[str, int | float | list[int] | list[float]]
+
 #: Array name -> (shape, dtype) that a reply must have.
 Shapes = dict[str, tuple[tuple[int, ...], str]]
 
@@ -183,9 +186,9 @@ class ClientReport:
     #: how the names of further numbers begin
     START_LOSS, COUNTS = "start-loss", "counts/"
 
-    def metrics(self) -> dict[str, Any]:
+    def metrics(self) -> Numbers:
         """As it travels."""
-        found: dict[str, Any] = {
+        found: Numbers = {
             "num-examples": self.n,
             "weight": self.weight,
             "perf": on_wire(self.perf),
@@ -296,7 +299,7 @@ def read_arrays(content: RecordDict | ArrayRecord, key: str | None = None) -> di
     return {name: torch.from_numpy(array.numpy().copy()) for name, array in record.items()}
 
 
-def reply_with(message: Message, arrays: dict[str, Tensor], metrics: dict[str, Any]) -> Message:
+def reply_with(message: Message, arrays: dict[str, Tensor], metrics: Numbers) -> Message:
     """A client's answer: one record of arrays, one of numbers."""
     return Message(
         RecordDict({"arrays": arrays_of(arrays), "metrics": MetricRecord(metrics)}), reply_to=message

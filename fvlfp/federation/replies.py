@@ -132,7 +132,7 @@ def check_report(
     return check
 
 
-def _bad_names(report: dict[str, Any], more: Mapping[str, int]) -> str | None:
+def _bad_names(report: Mapping[str, Any], more: Mapping[str, int]) -> str | None:
     """What is wrong with the names and types of a report, or None."""
     names = ClientReport.ALWAYS
     if set(report) != {*names, *more}:
@@ -146,7 +146,7 @@ def _bad_names(report: dict[str, Any], more: Mapping[str, int]) -> str | None:
     return None
 
 
-def _bad_report(report: dict[str, Any], most: int) -> str | None:
+def _bad_report(report: Mapping[str, Any], most: int) -> str | None:
     """What is wrong with the values of a report, or None."""
     n = report["num-examples"]
     if not isinstance(n, int) or not 1 <= n <= MOST_EXAMPLES:
@@ -166,7 +166,7 @@ def _bad_report(report: dict[str, Any], most: int) -> str | None:
     return None
 
 
-def _bad_weight(report: dict[str, Any], fusion: Fusion) -> str | None:
+def _bad_weight(report: Mapping[str, Any], fusion: Fusion) -> str | None:
     """What is wrong with a weight that the client computed itself, or None."""
     n, weight = float(report["num-examples"]), float(report["weight"])
     cap = fusion.cap if fusion.beta or fusion.gamma else 1.0

@@ -45,7 +45,7 @@ class Candidate:
             odds_gap=max(gaps, default=None),
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, float | None]:
         """As JSON and tables have it."""
         return {
             "rank": self.rank,

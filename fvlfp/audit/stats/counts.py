@@ -7,7 +7,6 @@ What it does not do: read files (see ``load``), judge anything (see ``metrics``)
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from fvlfp.audit.stats import metrics
-from fvlfp.errors import InputError
+from fvlfp.errors import InputError, did_you_mean
 from fvlfp.values import Coded, code, is_fraction, rank, value_name
 
 FIRST_ROW = 2  # row number of a table's first data row, as a spreadsheet counts: the header is row 1
@@ -103,8 +102,7 @@ def require_column(frame: pd.DataFrame, name: str, what: str) -> None:
     if found > 1:
         raise InputError(f"the table has {found} columns named {name!r}")
     if not found:
-        near = difflib.get_close_matches(name, columns, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, columns)
         shown = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
         raise InputError(f"{what} column {name!r} is not in the table{hint} (columns: {shown})")
 
@@ -228,8 +226,7 @@ def _with_positive(names: tuple[str, ...], positive: str) -> tuple[tuple[str, ..
     """Two classes: the named one, and the other or all others together."""
     positive = value_name(positive) or positive
     if positive not in names:
-        near = difflib.get_close_matches(positive, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(positive, names)
         raise InputError(
             f"positive class {positive!r} is neither a label nor a prediction{hint} (classes: {_some(names)})"
         )
