@@ -165,10 +165,11 @@ def right_answers(
     z = val.z if question.projection is None else question.projection.to(val.z.device)(val.z)
     texts = question.texts.to(z.device)  # (A, C, d)
     scores = (z @ texts.flatten(0, 1).T).unflatten(1, texts.shape[:2])  # (n, A, C): one product for all
-    right = (scores.argmax(2) == val.y[:, None]).double()  # (n, A)
+    # Counted on the CPU: not every device has float64.
+    right = (scores.argmax(2) == val.y[:, None]).cpu().double()  # (n, A)
     arrays = {}
     for name, g in task.n_groups.items():
-        cell = F.one_hot(val.y * g + val.g[name], c * g).double()  # (n, C G)
+        cell = F.one_hot(val.y * g + val.g[name], c * g).cpu().double()  # (n, C G)
         arrays[f"total/{name}"] = cell.sum(0).long().reshape(c, g)
         arrays[f"right/{name}"] = (right.T @ cell).round().long().reshape(-1, c, g)
     return arrays
