@@ -6,6 +6,7 @@ is slow to import is imported inside, so that `fvlfp --help` answers at once.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from fvlfp import __version__
 from fvlfp.cli_course import grade, student, sweep, tour
 from fvlfp.cli_encode import encode
 from fvlfp.cli_runs import audit_run, export, predict
-from fvlfp.console import TABLE, Group, Out, command_line, not_empty, tell, tell_read
+from fvlfp.console import TABLE, Group, Images, Out, command_line, not_empty, tell, tell_read
 from fvlfp.errors import InputError
 from fvlfp.exits import says_what_is_wrong
 from fvlfp.output_folder import check_not_input
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 audit_app = typer.Typer(help="Assess predictions, or a CLIP, by perceived group.", no_args_is_help=True)
 app.add_typer(audit_app, name="audit")
+app.command()(encode)
 
 
 def _version(wanted: bool) -> None:
@@ -55,6 +57,7 @@ def train(
     out: Out = Path("runs/train"),
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = False,
     skip_bad: Annotated[bool, typer.Option(help="Leave unreadable images out, count and name them.")] = False,
+    images: Images = None,
 ) -> None:
     """Federated training, then the paired audit against the baseline.
 
@@ -64,7 +67,12 @@ def train(
     from fvlfp.runs.experiment import run_and_audit
 
     report = run_and_audit(
-        Config.read(config, settings or ()), out, resume=resume, skip_bad=skip_bad, say=typer.echo
+        Config.read(config, settings or ()),
+        out,
+        resume=resume,
+        skip_bad=skip_bad,
+        images=images,
+        say=typer.echo,
     )
     typer.echo(f"report: {report}")
 
@@ -76,18 +84,20 @@ def check(
     label: Annotated[str | None, typer.Option(help="Label column; default: those of the data card.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="Perceived-group column; repeatable.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Data card; default: NAME.card.toml.")] = None,
+    images: Images = None,
 ) -> None:
     """Check a table of images: every problem in one pass, with its row.
 
     Example: fvlfp check faces.csv --label smiling --group gender
     """
-    from fvlfp.data.table import check_table
+    from fvlfp.data.table import look
 
-    problems = check_table(table, label=label, groups=group or (), prompts=prompts)
-    for problem in problems:
-        typer.echo(str(problem))
-    if problems:
-        raise InputError(f"{table}: {len(problems)} problem{'s' * (len(problems) > 1)}")
+    not_empty(label=label, group=group)
+    looked = look(table, label=label, groups=group or (), prompts=prompts, images=images)
+    for line in (*looked.told(), *map(str, looked.problems)):
+        typer.echo(line)
+    if looked.problems:
+        raise InputError(f"{table}: {len(looked.problems)} problem{'s' * (len(looked.problems) > 1)}")
     typer.echo(f"{table}: good")
 
 
@@ -116,37 +126,16 @@ def audit_predictions(
     Example: fvlfp audit predictions mine.csv --label y --prediction yhat --group gender --out audit
     """
     check_not_input(out, table)
-    from fvlfp.audit import audit as run
-    from fvlfp.audit import write_audit
-    from fvlfp.audit.stats.bins import bin_groups, parse_bins
-    from fvlfp.data.predictions import read_predictions
+    from fvlfp.audit.stats.bins import parse_bins
+    from fvlfp.runs.tables import audit_table
 
     not_empty(label=label, prediction=prediction, group=group, score=score, positive=positive)
-    numbers = [score] if score else []
-    bins = parse_bins(bin_ or ())
-    frame = read_predictions(table, [label, prediction, *group], numbers=numbers, alike=(label, prediction))
-    tell_read(frame.attrs["facts"])
-    result = run(
-        frame,
-        label=label,
-        prediction=prediction,
-        groups=group,
-        score=score,
-        positive=positive,
-        bins=bins,
-        cross=cross,
-        draws=draws,
-        seed=seed,
-        provenance={"table": frame.attrs["facts"]},
-    )
-    report = write_audit(result, out, notebook=True)
-    # The audited rows stay beside the audit, so that `fvlfp compare` can pair two of them.
-    rows = bin_groups(frame, bins, group)[[label, prediction, *group]].rename(
-        columns={prediction: "prediction"}
-    )
-    rows.to_csv(out / "predictions.csv", index=False)
+    options: dict[str, Any] = {"label": label, "prediction": prediction, "score": score, "cross": cross}
+    options |= {"positive": positive, "draws": draws, "seed": seed, "bins": parse_bins(bin_ or ())}
+    result = audit_table(table, out, groups=group, **options)
+    tell_read(result.document["provenance"]["table"])
     tell(result.remarks)
-    typer.echo(f"report: {report}")
+    typer.echo(f"report: {out / 'report.html'}")
 
 
 @audit_app.command("clip")
@@ -165,6 +154,7 @@ def audit_clip(
     interpolation: Annotated[str | None, typer.Option(help="bicubic or bilinear.")] = None,
     resize: Annotated[str | None, typer.Option(help="shortest, longest or squash.")] = None,
     prompts: Annotated[Path | None, typer.Option(help="Data card; default: NAME.card.toml.")] = None,
+    images: Images = None,
     cross: Annotated[bool, typer.Option(help="Also cross all groups.")] = False,
     k: Annotated[int | None, typer.Option(help="MaxSkew@k: how many come first; default: n/10.")] = None,
     target: Annotated[str, typer.Option(help="Shares to rank by: population or uniform.")] = "population",
@@ -190,9 +180,9 @@ def audit_clip(
     from fvlfp.data.table import read_table
     from fvlfp.runs.zero_shot import audit_clip as run
 
-    dataset = read_table(table, label=label, groups=group, prompts=prompts, skip_bad=skip_bad)
-    for line in dataset.skipped:
-        typer.echo(f"left out: {line}", err=True)
+    not_empty(label=label, group=group)
+    dataset = read_table(table, label=label, groups=group, prompts=prompts, images=images, skip_bad=skip_bad)
+    tell_read(dataset.read, left_out=dataset.skipped)
     steps = {"mean": mean, "std": std, "interpolation": interpolation, "resize": resize}
     how: dict[str, Any] = {"device": device, "precision": precision, "workers": workers, "batch": batch}
     encoder = Encoder.load(
@@ -201,13 +191,11 @@ def audit_clip(
     tell([f"{what} stated by {origin}" for what, origin in encoder.unstated().items()])
     options: dict[str, Any] = {"label": label, "cross": cross, "k": k, "target": target}
     options |= {"draws": draws, "seed": seed}
-    files = {"model": model, "pretrained": pretrained or None, "model_config": model_config, **steps}
+    files: dict[str, Any] = {"model": model, "pretrained": pretrained or None, **steps}
+    files["model_config"] = model_config
     files |= {} if precision == "auto" else {"precision": precision}
-    again = command_line(
-        *("audit", "clip", table),
-        **{**options, "group": group, **files, "prompts": prompts, "harmful_words": harmful},
-        skip_bad=skip_bad,
-    )
+    files |= {"prompts": prompts, "images": images, "harmful_words": harmful, "skip_bad": skip_bad}
+    again = command_line("audit", "clip", table, **{**options, "group": group, **files})
     report = run(encoder, dataset, out, groups=group, harmful=harmful, command=again, **options)
     typer.echo(f"report: {report}")
 
@@ -232,29 +220,16 @@ def compare(
     Example: fvlfp compare runs/before runs/after --out runs/compare
     """
     check_not_input(out, before, after)
-    from fvlfp.audit import Audit, write_comparison
-    from fvlfp.audit import compare as run
-    from fvlfp.data.predictions import read_predictions
+    from fvlfp.runs.tables import compare_tables
 
     not_empty(label=label, group=group, prediction=prediction, key=key, positive=positive)
-    said = Audit.read(before).document["settings"] if before.is_dir() else {}
-    label, group = label or said.get("label"), group or said.get("groups")
-    if not label or not group:
-        raise InputError(f"{before} is no folder of an audit: name the columns with --label and --group")
-    prediction = prediction or "prediction"
-    paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]
-    columns = [label, prediction, *group, *([key] if key else [])]
-    a, b = (read_predictions(path, columns, alike=(label, prediction)) for path in paths)
-    options: dict[str, Any] = {"label": label, "prediction": prediction, "key": key, "draws": draws}
-    options |= {"positive": positive or said.get("positive"), "seed": seed}
-    options["cross"] = cross or bool(said.get("cross"))
-    again = command_line("compare", before, after, group=group, **options)
-    facts = {name: frame.attrs["facts"] for name, frame in (("before", a), ("after", b))}
-    tell_read(*facts.values())
-    names, known = (before.name, after.name), {"command": again, "tables": facts}
-    result = run(a, b, groups=group, names=names, provenance=known, **options)
+    options: dict[str, Any] = {"label": label, "groups": group, "prediction": prediction or "prediction"}
+    options |= {"key": key, "positive": positive, "cross": cross, "draws": draws, "seed": seed}
+    again = functools.partial(command_line, "compare", before, after)
+    result = compare_tables(before, after, out, again=again, **options)
+    tell_read(*result.document["provenance"]["tables"].values())
     tell(result.remarks)
-    typer.echo(f"report: {write_comparison(result, out, notebook=True)}")
+    typer.echo(f"report: {out / 'report.html'}")
 
 
 for command in (tour, encode, predict, export, sweep, student, grade):

@@ -6,6 +6,7 @@ What this module does not do: it ends no command (`exits` does) and computes not
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ def _folder(path: Path) -> Path:
 
 
 Out = Annotated[Path, typer.Option(callback=_folder, help="Folder for the results; made if it is not there.")]
+Images = Annotated[Path | None, typer.Option(help="Folder that paths start from; default: the table's.")]
 Group = Annotated[list[str], typer.Option(help="Perceived-group column; repeat for several.")]
 
 
@@ -54,10 +56,14 @@ def tell(remarks: list[str]) -> None:
         typer.echo(f"remark: {remark}", err=True)
 
 
-def tell_read(*facts: dict[str, Any]) -> None:
-    """What was read from each table, and what was merged or read as missing."""
+def tell_read(*facts: Mapping[str, Any], left_out: Sequence[object] = ()) -> None:
+    """What was read from each table, what was merged or read as missing, and the rows left out."""
+    for problem in left_out:
+        typer.echo(f"left out: {problem}", err=True)
     for told in facts:
         typer.echo(f"read: {told['file']}, {told['read']}")
+        if "pictures" in told:
+            typer.echo(f"pictures: {told['pictures']}")
         for line in told.get("merged", ()):
             typer.echo(f"note: {line}")
 

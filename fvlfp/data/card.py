@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from fvlfp.errors import InputError
+from fvlfp.values import value_name
 
 _TEXT_KEYS = ("name", "source", "licence", "label_origin")
 
@@ -103,7 +104,7 @@ class Card:
         if not path.is_file():
             raise InputError(f"no data card at {path}: write one there or name one with --prompts")
         try:
-            return cls.from_toml(path.read_text(encoding="utf-8"))
+            return cls.from_toml(path.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError as e:
             raise InputError(f"{path}: not UTF-8 text ({e.reason})") from None
         except InputError as e:
@@ -126,7 +127,7 @@ class Card:
         for template in templates:
             _check_fields(template, {""}, "templates")
         classes = {
-            label: {value: _text(phrase, f"classes.{label}.{value}") for value, phrase in d.items()}
+            label: {_value(value): _text(phrase, f"classes.{label}.{value}") for value, phrase in d.items()}
             for label, d in _table(raw.get("classes", {}), "classes").items()
         }
         groups = {name: _attribute(d, name) for name, d in _table(raw.get("groups", {}), "groups").items()}
@@ -171,12 +172,17 @@ def _attribute(raw: dict[str, Any], name: str) -> Attribute:
     words = raw.get("words")
     if not isinstance(words, dict) or not words:
         raise InputError(f"[groups.{name}] needs words = {{ group = [...], ... }}")
-    words = {group: _words(w, f"groups.{name}.words.{group}") for group, w in words.items()}
+    words = {_value(group): _words(w, f"groups.{name}.words.{group}") for group, w in words.items()}
     phrase = _text(raw.get("phrase", "{word}"), f"groups.{name}.phrase")
     with_label = _text(raw.get("with_label", "{word} {label}"), f"groups.{name}.with_label")
     _check_fields(phrase, {"word"}, f"groups.{name}.phrase")
     _check_fields(with_label, {"word", "label"}, f"groups.{name}.with_label")
     return Attribute(words=words, phrase=phrase, with_label=with_label)
+
+
+def _value(written: str) -> str:
+    """A value as tables are read: `true` is "True", `1.0` is "1"."""
+    return value_name(written) or written
 
 
 def _check_fields(text: str, wanted: set[str], where: str) -> None:

@@ -6,6 +6,7 @@ saved data set has no header line, its first row is row 1.
 
 import difflib
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import pandas as pd
 
 from fvlfp.data.card import Card
 from fvlfp.data.cells import read_values, rows_of
+from fvlfp.data.folders import SUFFIXES
 from fvlfp.data.images import Stored, inside, open_image
 from fvlfp.data.source import Source
 from fvlfp.errors import InputError
@@ -28,7 +30,8 @@ class Problem:
     """What is wrong and what to do. row: as `Source.rows` calls it; None for the whole file.
 
     bad_image: the image cannot be read; such rows can be left out (skip_bad). judging: does not matter for a
-    table that is not judged, as that of one client, or of pictures to be predicted.
+    table that is not judged, as that of one client, or of pictures to be predicted. doubt: one picture with
+    two labels; it is told, and stops no run.
     """
 
     message: str
@@ -36,6 +39,7 @@ class Problem:
     column: str | None = None
     bad_image: bool = False
     judging: bool = False
+    doubt: bool = False
 
     def __str__(self) -> str:
         where = [f"row {self.row}"] if self.row is not None else []
@@ -50,12 +54,13 @@ def find_problems(
     label: str | None,
     groups: Sequence[str],
     root: Path,
+    seen: Counter[str],
 ) -> list[Problem]:
-    """All problems of a table, in the order file, columns, rows."""
+    """All problems of a table, in the order file, columns, rows. seen: counts how pictures were read."""
     frame, rows = source.frame, source.rows
     named = [*([label] if label else []), *groups]
     problems = [_no_column(c, frame.columns) for c in named if c not in frame.columns]
-    columns = [c for c in named if c in frame.columns] or _categories(frame, card)
+    columns = checked_columns(source, card, label, groups)
     if card and label in frame.columns and label not in card.classes:
         problems.append(Problem(f"the data card has no words for label {label!r}"))
     if card and not any(c in frame.columns for c in card.classes):
@@ -68,10 +73,10 @@ def find_problems(
             if value not in SPLITS:
                 text = f"{value!r} must be one of {', '.join(SPLITS)}"
                 problems.append(Problem(text, rows[i], "split"))
-    if source.stored is not None:
-        problems += _stored_problems(source.stored, source)
-    elif "path" in frame.columns:
-        problems += _image_problems(frame, rows, root)
+    if source.stored is None and "path" not in frame.columns:
+        problems += _other_path_column(frame)
+    else:
+        problems += _picture_problems(source, [c for c in columns if c in frame.columns], root, seen)
     return problems
 
 
@@ -118,38 +123,74 @@ def _column_problems(
             yield Problem(f"{here}: the data card has no words for it, only for {known}", row, name)
 
 
-def _image_problems(frame: pd.DataFrame, rows: Sequence[int | str], root: Path) -> Iterator[Problem]:
-    first: dict[str, tuple[int | str, str]] = {}
-    splits = frame["split"] if "split" in frame.columns else [""] * len(frame)
-    for row, path, split in zip(rows, frame["path"], splits, strict=True):
-        if path == "":
-            yield Problem("missing value: name the image or delete the row", row, "path")
-            continue
-        try:
-            full = inside(root, path)
-        except InputError as e:
-            yield Problem(str(e), row, "path")
-            continue
-        earlier, other = first.setdefault(str(full), (row, split))
-        if other != split:
-            yield Problem(f"{path!r} is in {split} here and in {other} in row {earlier}", row, "path")
-        if earlier == row:
-            try:
-                open_image(full, small=True).close()
-            except InputError as e:
-                yield Problem(str(e), row, "path", bad_image=True)
+def checked_columns(source: Source, card: Card | None, label: str | None, groups: Sequence[str]) -> list[str]:
+    """The label and group columns that `find_problems` looks at."""
+    named = [c for c in [*([label] if label else []), *groups] if c in source.frame.columns]
+    return named or _categories(source.frame, card)
 
 
-def _stored_problems(stored: list[Stored], source: Source) -> Iterator[Problem]:
-    """As `_image_problems`, for pictures in the table: two are the same when their bytes are."""
-    first: dict[bytes, tuple[int | str, str]] = {}
-    splits = source.frame["split"] if "split" in source.frame.columns else [""] * len(stored)
-    for row, picture, split in zip(source.rows, stored, splits, strict=True):
+def _other_path_column(frame: pd.DataFrame) -> Iterator[Problem]:
+    """A table without `path` whose other column holds picture files is no table of predictions."""
+    for column in frame.columns:
+        values = frame[column]
+        if values.str.lower().str.endswith(tuple(SUFFIXES)).mean() > 0.5:
+            yield Problem(
+                f"names picture files (as {values[0]!r}), but only 'path' is read: rename it", None, column
+            )
+
+
+def _picture_problems(
+    source: Source, columns: Sequence[str], root: Path, seen: Counter[str]
+) -> Iterator[Problem]:
+    """Pictures that cannot be read, that are in two splits, or that have two labels.
+
+    Two pictures are the same when they are the same file, or when their bytes are.
+    """
+    column = "path" if source.stored is None else None
+    first: dict[object, int] = {}
+    broken: dict[int, str] = {}
+    for i, row in enumerate(source.rows):
         try:
-            earlier, other = first.setdefault(hashlib.sha256(picture.read_bytes()).digest(), (row, split))
-            if other != split:
-                yield Problem(f"this picture is in {split} here and in {other} in row {earlier}", row)
-            if earlier == row:
-                open_image(picture, small=True).close()
+            picture, key, name = _picture(source, i, root)
         except InputError as e:
-            yield Problem(str(e), row, bad_image=True)
+            yield Problem(str(e), row, column, bad_image=source.stored is not None)
+            continue
+        earlier = first.setdefault(key, i)
+        try:
+            if earlier == i:
+                open_image(picture, small=True, seen=seen)
+                content = hashlib.sha256(picture.read_bytes()).digest()
+                earlier = first.setdefault(content, i)
+        except InputError as e:
+            broken[i] = str(e)
+        if earlier in broken:
+            yield Problem(broken[earlier], row, column, bad_image=True)
+        elif earlier != i:
+            yield from _twice(source, i, earlier, name, columns, column)
+
+
+def _picture(source: Source, i: int, root: Path) -> tuple[Path | Stored, object, str]:
+    """Picture i, what tells it from others before it is read, and what to call it."""
+    if source.stored is not None:
+        return source.stored[i], i, "this picture"
+    path = source.frame["path"].iloc[i]
+    if path == "":
+        raise InputError("missing value: name the image or delete the row")
+    full = inside(root, path)
+    return full, str(full), repr(path)
+
+
+def _twice(
+    source: Source, i: int, j: int, name: str, columns: Sequence[str], where: str | None
+) -> Iterator[Problem]:
+    """What rows i and j, which show one picture, say differently. It is told of row i."""
+    frame, row, other = source.frame, source.rows[i], source.rows[j]
+    if source.stored is None and frame["path"].iloc[i] != frame["path"].iloc[j]:
+        name += f", the same picture as {frame['path'].iloc[j]!r},"
+    if "split" in frame.columns and frame["split"].iloc[i] != frame["split"].iloc[j]:
+        here, there = frame["split"].iloc[i], frame["split"].iloc[j]
+        yield Problem(f"{name} is in {here} here and in {there} in row {other}", row, where)
+    for column in columns:
+        here, there = frame[column].iloc[i], frame[column].iloc[j]
+        if here != there:
+            yield Problem(f"{name} is {here!r} here and {there!r} in row {other}", row, column, doubt=True)

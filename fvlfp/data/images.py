@@ -1,8 +1,14 @@
-"""Pictures of a table: files in its folder, or bytes stored in an Arrow table; opened when asked for."""
+"""Pictures of a table: files in its folder, or bytes stored in an Arrow table; opened when asked for.
+
+A picture comes upright (EXIF), as RGB with 8 bits: 16 bits are scaled, what is transparent is put on white,
+of an animation the first frame is taken. What this module does not do: guess the range of numbers that have
+none; such pictures are refused.
+"""
 
 import hashlib
 import io
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +20,10 @@ from PIL import Image, ImageOps
 from fvlfp.errors import InputError
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+#: Of its longer to its shorter side: a model scales the shorter one up, and memory grows with the longer one.
+_LONGEST = 100
+#: Changes when the same bytes come out as another picture than before: caches of features go by it.
+_READ_AS = b"upright, 8 of 16 bits, on white"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class Stored:
 
 
 class Files(Sequence[Image.Image]):
-    """Pictures, each opened when it is asked for: upright (EXIF) and in mode RGB."""
+    """Pictures, each opened when it is asked for: upright, on white, in mode RGB."""
 
     def __init__(self, paths: Sequence[Path | Stored]) -> None:
         self.paths = paths
@@ -46,16 +56,14 @@ class Files(Sequence[Image.Image]):
     def __getitem__(self, i: Any) -> Any:
         if isinstance(i, slice):
             return Files(self.paths[i])
-        image = ImageOps.exif_transpose(open_image(self.paths[i]))
-        # Pillow drops a palette's transparency with a warning unless it goes through RGBA
-        return (image.convert("RGBA") if "transparency" in image.info else image).convert("RGB")
+        return open_image(self.paths[i])
 
     def __iter__(self) -> Iterator[Image.Image]:
         return (self[i] for i in range(len(self)))
 
     def digest(self, i: int) -> bytes:
-        """The sha256 of picture i as it is stored, without decoding it."""
-        return hashlib.sha256(self.paths[i].read_bytes()).digest()
+        """Changes with picture i as it is stored, and with how it is read; without decoding it."""
+        return hashlib.sha256(self.paths[i].read_bytes() + _READ_AS).digest()
 
     def take(self, rows: Any) -> "Files":
         """The images at these positions."""
@@ -73,22 +81,74 @@ def inside(root: Path, path: str) -> Path:
     return full
 
 
-def open_image(path: Path | Stored, *, small: bool = False) -> Image.Image:
-    """Read a picture wholly. Raises InputError. small: a JPEG may be read at reduced size."""
+def open_image(path: Path | Stored, *, small: bool = False, seen: Counter[str] | None = None) -> Image.Image:
+    """Read a picture wholly: upright, on white, in mode RGB.
+
+    small: a JPEG may be read at reduced size. seen: counts what was done to a picture, in words.
+
+    Raises:
+        InputError: no such file, no picture, too large or too long, or numbers of 32 bits, whose range nobody
+            knows.
+    """
     name = f"image {path}" if isinstance(path, Path) else "the picture stored here"
+    if isinstance(path, Path):
+        if not path.exists():
+            raise InputError(f"no image at {path}")
+        if not path.is_file():  # a folder, or a pipe that would be waited for
+            raise InputError(f"{name} cannot be read (not a regular file)")
     try:
         source = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # damaged EXIF data does no harm here
-            image = Image.open(source, formats=_FORMATS)
-            if small:
-                image.draft("RGB", (1, 1))
-            image.load()
-    except FileNotFoundError:
-        raise InputError(f"no image at {path}") from None
+            with Image.open(source, formats=_FORMATS) as opened:
+                done = _done_to(opened)
+                _refuse_odd(opened, name)
+                if small:
+                    opened.draft("RGB", (1, 1))
+                opened.load()
+                image = _as_rgb(ImageOps.exif_transpose(opened))
     except InputError:
         raise
     except Exception as e:  # Pillow's readers raise many kinds on damaged files
         raise InputError(f"{name} cannot be read ({type(e).__name__})") from None
+    if seen is not None:
+        seen.update(done or ["taken as they are"])
     return image
+
+
+def _refuse_odd(image: Image.Image, name: str) -> None:
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        raise InputError(f"{name} holds {kind} numbers, whose range is unknown: save it with 8 or 16 bits")
+    if max(image.size) > _LONGEST * min(image.size):
+        raise InputError(f"{name} is {image.width} x {image.height}, a strip and no picture: cut it up")
+
+
+def _done_to(image: Image.Image) -> list[str]:
+    """What reading this picture means beside taking it as it is."""
+    done = []
+    if image.mode.startswith("I"):
+        done.append("scaled from 16 to 8 bits")
+    if _is_transparent(image):
+        done.append("put on white, as parts are transparent")
+    if image.mode in ("CMYK", "LAB"):
+        done.append(f"converted from {image.mode} without a colour profile")
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        done.append("the first frame of several")
+    if image.getexif().get(0x0112, 1) not in (0, 1):
+        done.append("turned upright by their EXIF data")
+    return done
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits: 65535 is white
+        image = image.convert("I").point(lambda v: v * (1 / 257)).convert("L")
+    elif _is_transparent(image):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

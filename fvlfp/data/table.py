@@ -1,7 +1,8 @@
 """The examples table: one row an example, a column a label or perceived-group attribute."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from fvlfp.data.card import Card
-from fvlfp.data.checks import Problem, find_problems
+from fvlfp.data.cells import read_values
+from fvlfp.data.checks import Problem, checked_columns, find_problems
 from fvlfp.data.images import Files, inside
 from fvlfp.data.source import Source, read_source
 from fvlfp.errors import InputError
@@ -28,6 +30,8 @@ class Dataset:
     columns `split` ("train", "val", "test") and `client`; a table read from a file has `path`.
     images: a sequence of length n; `images[i]` is a PIL image in mode RGB.
     skipped: the rows left out because their image cannot be read (skip_bad).
+    read: what was read, how pictures were read, and what was merged or read as missing, for reports.
+    remarks: what belongs on a report's first page.
     """
 
     frame: pd.DataFrame
@@ -35,6 +39,8 @@ class Dataset:
     card: Card
     root: Path | None = None
     skipped: tuple[Problem, ...] = ()
+    read: Mapping[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -50,6 +56,8 @@ class Dataset:
             "label_origin": card.label_origin,
             "notes": card.notes,
             "skipped": f"{len(self.skipped)} unreadable images left out" if self.skipped else "none",
+            **({"table": dict(self.read)} if self.read else {}),
+            **({"remarks": list(self.remarks)} if self.remarks else {}),
         }
 
     def take(self, rows: Any) -> "Dataset":
@@ -58,9 +66,7 @@ class Dataset:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(int)
         images = self.images
         picked = images.take(rows) if hasattr(images, "take") else [images[i] for i in rows]
-        return Dataset(
-            self.frame.iloc[rows].reset_index(drop=True), picked, self.card, self.root, self.skipped
-        )
+        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True), images=picked)
 
 
 def read_table(
@@ -86,13 +92,15 @@ def read_table(
 
     Raises InputError that tells every problem (the first 20 in words) with its row.
     """
-    path, source, card, root, problems = _look(path, label, groups, prompts, images)
+    looked = look(path, label=label, groups=groups, prompts=prompts, images=images)
+    path, source, root, problems = looked.path, looked.source, looked.root, list(looked.problems)
     frame, stored = source.frame, source.stored
-    if card is None:
-        card = Card.read(_card_path(path, prompts))  # raises, telling where it should be
+    card = looked.card or Card.read(_card_path(path, prompts))  # raises, telling where it should be
     if stored is None and "path" not in frame.columns:
         problems.insert(0, Problem("no column 'path' with the images' files, and no pictures inside"))
     problems = problems if judged else [p for p in problems if not p.judging]
+    doubts = tuple(str(p) for p in problems if p.doubt)
+    problems = [p for p in problems if not p.doubt]
     bad = [p for p in problems if p.bad_image]
     if skip_bad:
         problems = [p for p in problems if not p.bad_image]
@@ -108,8 +116,11 @@ def read_table(
         stored = [one for one, kept in zip(stored, keep, strict=True) if kept] if stored else stored
     texts = {"path", "split", "client", *card.classes, *card.groups, *groups, label}
     frame = frame.apply(lambda column: column if column.name in texts else _number(column))
+    for name in looked.columns:
+        frame[name] = read_values(frame[name]).texts()
     files = Files(stored if stored is not None else [inside(root, p) for p in frame["path"]])
-    return Dataset(frame, files, card, root, tuple(bad))
+    remarks = (*doubts[:_SHOWN], *([f"and {len(doubts) - _SHOWN} more"] if len(doubts) > _SHOWN else ()))
+    return Dataset(frame, files, card, root, tuple(bad), looked.facts, remarks)
 
 
 def check_table(
@@ -125,23 +136,65 @@ def check_table(
     Arguments as for `read_table`. A table of predictions (no column `path`) needs no data card.
     Raises InputError only when the file is no table at all.
     """
-    path, source, card, _, problems = _look(path, label, groups, prompts, images)
-    if card is None and (source.stored is not None or "path" in source.frame.columns):
-        try:
-            Card.read(_card_path(path, prompts))
-        except InputError as e:
-            problems.insert(0, Problem(str(e)))
-    return problems
+    return look(path, label=label, groups=groups, prompts=prompts, images=images).problems
 
 
-def _look(
+@dataclass(frozen=True)
+class Looked:
+    """A table, its card if there is one, every problem, the columns checked, and how pictures were read."""
+
+    path: Path
+    source: Source
+    card: Card | None
+    root: Path
+    problems: list[Problem]
+    columns: list[str]
+    seen: Counter[str]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was read, for reports: no path of this machine."""
+        notes = [f"{c}: {note}" for c in self.columns for note in read_values(self.source.frame[c]).notes]
+        shown = ", ".join(f"{count:,} {what}" for what, count in self.seen.items())
+        return {
+            "file": self.path.resolve().name,
+            "read": f"{len(self.source.frame):,} rows ({self.source.how})",
+            **({"pictures": shown} if shown else {}),
+            **({"merged": notes} if notes else {}),
+        }
+
+    def told(self) -> Iterator[str]:
+        """What was checked, a line each."""
+        frame = self.source.frame
+        yield f"read: {self.facts['file']}, {self.facts['read']}"
+        for name in [*self.columns, *(c for c in ("split", "client") if c in frame)]:
+            counts = frame[name].value_counts()
+            few = ", ".join(f"{value} {count:,}" for value, count in counts.head(8).items())
+            yield f"checked: {name} ({few}{', ...' if len(counts) > 8 else ''})"
+        if "pictures" in self.facts:
+            yield f"pictures: {self.facts['pictures']}"
+        elif "path" not in frame:
+            yield "pictures: none looked at, as no column is called 'path' (or 'file_name')"
+        yield from (f"note: {line}" for line in self.facts.get("merged", ()))
+
+
+def look(
     path: str | Path,
-    label: str | None,
-    groups: Sequence[str],
-    prompts: str | Path | None,
-    images: str | Path | None,
-) -> tuple[Path, Source, Card | None, Path, list[Problem]]:
+    *,
+    label: str | None = None,
+    groups: Sequence[str] = (),
+    prompts: str | Path | None = None,
+    images: str | Path | None = None,
+) -> Looked:
+    """Look at everything in a table once. Arguments as for `read_table`.
+
+    Raises:
+        InputError: the file is no table at all, or a column is named twice.
+    """
     path = Path(path)
+    named = [*([label] if label else []), *groups]
+    if twice := sorted({name for name in named if named.count(name) > 1}):
+        raise InputError(f"column {twice[0]!r} is named twice as label or group: name it once")
     source = read_source(path)
     folder = path if path.is_dir() else path.parent
     root = Path(images) if images is not None else folder
@@ -149,8 +202,11 @@ def _look(
         raise InputError(f"no folder {root} to take the images from")
     words = _card_path(path, prompts)
     card = Card.read(words) if prompts is not None or words.is_file() else None
-    problems = find_problems(source, card=card, label=label, groups=groups, root=root)
-    return path, source, card, root, problems
+    seen: Counter[str] = Counter()
+    problems = find_problems(source, card=card, label=label, groups=groups, root=root, seen=seen)
+    if card is None and (source.stored is not None or "path" in source.frame.columns):
+        problems.insert(0, Problem(f"no data card at {words}: write one there or name one with --prompts"))
+    return Looked(path, source, card, root, problems, checked_columns(source, card, label, groups), seen)
 
 
 def _card_path(path: Path, prompts: str | Path | None) -> Path:

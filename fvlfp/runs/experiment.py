@@ -39,6 +39,7 @@ def run_and_audit(
     dataset: Dataset | None = None,
     resume: bool = False,
     skip_bad: bool = False,
+    images: Path | None = None,
     say: Callable[[str], None] = print,
     on_round: Callable[[RoundReport], None] | None = None,
 ) -> Path:
@@ -64,7 +65,7 @@ def run_and_audit(
             raise InputError(f"{out} holds a run: add --resume to go on with it, or choose another --out")
         if goes_on:
             check_same_run(out / CONFIG, cfg)
-        return _run_and_audit(cfg, out, dataset, goes_on, skip_bad, say, on_round)
+        return _run_and_audit(cfg, out, dataset, goes_on, skip_bad, images, say, on_round)
 
 
 def _run_and_audit(
@@ -73,10 +74,14 @@ def _run_and_audit(
     dataset: Dataset | None,
     goes_on: bool,
     skip_bad: bool,
+    images: Path | None,
     say: Callable[[str], None],
     on_round: Callable[[RoundReport], None] | None,
 ) -> Path:
-    dataset = load_data(cfg, skip_bad=skip_bad) if dataset is None else dataset
+    dataset = load_data(cfg, skip_bad=skip_bad, images=images) if dataset is None else dataset
+    dataset = fit_to_train(dataset, cfg)
+    for line in (*dataset.skipped, *dataset.remarks, *dataset.read.get("merged", ())):
+        say(f"note: {line}")
     deepest = max(cfg, cfg.with_method(cfg.baseline), key=lambda c: c.depth)  # one set of rows for both
     prepared = prepare(deepest, dataset=dataset, quiet=False)
     say(describe_run(prepared, cfg))
@@ -110,6 +115,30 @@ def check_same_run(path: Path, cfg: Config) -> None:
             f"{', '.join(f'{key} = {now[key]!r}' for key in other)}: choose another --out, or the same "
             f"values (only {', '.join(FREE)} may change)"
         )
+
+
+def fit_to_train(dataset: Dataset, cfg: Config) -> Dataset:
+    """The data set with remarks on what this run leaves unused, checked before anything takes time.
+
+    Raises:
+        InputError: no test rows, or a label or group column with the name of one that a run writes.
+    """
+    frame = dataset.frame
+    for name in (cfg.label, *cfg.groups):
+        if name in ("prediction", "baseline", "method"):
+            raise InputError(f"the column {name!r} has the name of one that a run writes: rename it")
+    if "split" in frame and not (frame["split"] == "test").any():
+        raise InputError(
+            "no row has the split 'test', and the audit after training needs some: mark them, or leave the "
+            "column 'split' out, and a third of the rows is drawn"
+        )
+    if "client" not in frame or cfg.partition == "column":
+        return dataset
+    unused = (
+        f"the table's column 'client' ({frame['client'].nunique()} clients) is not used: partition = "
+        f"'{cfg.partition}' pretends {cfg.clients} clients; partition = 'column' takes the table's"
+    )
+    return dataclasses.replace(dataset, remarks=(*dataset.remarks, unused))
 
 
 def audit_runs(cfg: Config, prepared: Prepared, runs: dict[str, Trained | None], out: Path) -> Path:
@@ -148,7 +177,9 @@ def audit_pair(
     }
     for name, frame in frames.items():
         facts = {**provenance, **training_facts(names[name], runs[name])}
-        write_audit(audit(frame, **common, provenance=facts), out / name, title=f"Audit of {names[name]}")
+        result = audit(frame, **common, provenance=facts)
+        result.document["remarks"] += provenance.get("remarks", [])
+        write_audit(result, out / name, title=f"Audit of {names[name]}")
         rows = frame[[cfg.label, *cfg.groups, "prediction"]]
         rows.to_csv(out / name / "predictions.csv", index=False)
     change = compare(
@@ -158,6 +189,7 @@ def audit_pair(
         names=(names["baseline"], names["method"]),
         provenance={**provenance, **training_facts(cfg.method, runs["method"])},
     )
+    change.document["remarks"] += provenance.get("remarks", [])
     write_comparison(change, out / "comparison", title=f"{names['method']} against {names['baseline']}")
     return out / "comparison" / "report.html"
 

@@ -106,10 +106,11 @@ class Trained:
 _PREPARED_WITH = ("data", "label", "groups", "model", "precision", "n_ctx", "vision_ctx")
 
 
-def load_data(cfg: Config, *, skip_bad: bool = False) -> Dataset:
+def load_data(cfg: Config, *, skip_bad: bool = False, images: Path | None = None) -> Dataset:
     """The built-in drawn faces, or the table that `cfg.data` names.
 
     skip_bad: leave unreadable images out (they are counted and named) instead of stopping at the first.
+    images: the folder that the pictures' paths start from; by default the table's own.
     """
     if cfg.data == "toyfaces":
         from fvlfp.data import toyfaces
@@ -119,7 +120,12 @@ def load_data(cfg: Config, *, skip_bad: bool = False) -> Dataset:
     from fvlfp.data.table import read_table
 
     return read_table(
-        cfg.data, label=cfg.label, groups=cfg.groups, prompts=cfg.prompts or None, skip_bad=skip_bad
+        cfg.data,
+        label=cfg.label,
+        groups=cfg.groups,
+        prompts=cfg.prompts or None,
+        images=images,
+        skip_bad=skip_bad,
     )
 
 

@@ -6,7 +6,7 @@ audited; the others give every number its band.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,17 @@ def zero_shot(encoder: Encoder, dataset: Dataset, label: str, *, cache: Path | N
     return predicted(encoder, dataset, label, z, texts)
 
 
+def is_own_column(name: str) -> bool:
+    """Whether a column is written by `predicted`."""
+    return name in ("prediction", "score") or name.startswith(("prediction: ", "score: "))
+
+
+def refuse_own_columns(names: Iterable[str]) -> None:
+    """Raises InputError when a label or group column would be overwritten."""
+    for name in filter(is_own_column, names):
+        raise InputError(f"the column {name!r} has the name of one that this audit writes: rename it")
+
+
 def class_texts(encoder: Encoder, card: Card, label: str) -> np.ndarray:
     """Unit embeddings of the class texts under every template, (templates, C, d)."""
     return np.stack([_encode(encoder, card.class_texts(label, t)) for t in card.templates])
@@ -60,7 +71,8 @@ def _predict(
     templates: Sequence[str],
     scale: float,
 ) -> pd.DataFrame:
-    out, names = frame.copy(), np.array(values)
+    own = {name: f"table: {name}" for name in frame if is_own_column(str(name))}
+    out, names = frame.rename(columns=own), np.array(values)  # a table may bring predictions of its own
     for template, t in zip(templates, texts, strict=True):
         logits = scale * z @ t.T
         out[f"prediction: {template}"] = names[logits.argmax(1)]
@@ -142,6 +154,7 @@ def zero_shot_audit(
     provenance: Mapping[str, Any] | None = None,
 ) -> tuple[Audit, pd.DataFrame, pd.DataFrame]:
     """The audit of `audit_clip`, the table with predictions, and the gaps under every template."""
+    refuse_own_columns([label, *groups])
     dataset = as_dataset(data, card, label=label, groups=groups)
     card, n = dataset.card, len(dataset.frame)
     if k is not None and not 1 <= k < n:  # before anything is encoded
@@ -209,6 +222,7 @@ def audit_embeddings(
     Raises:
         InputError: shapes that do not fit, values that are not finite, a zero row, or a missing column.
     """
+    refuse_own_columns([label, *groups])
     z = _unit("images", images, 2)
     if not isinstance(words, Words):
         given = _unit("texts", words, np.ndim(words))
@@ -240,6 +254,7 @@ def audit_embeddings(
         provenance=dict(provenance or {}),
         **common,
     )
+    result.document["remarks"] += [*(provenance or {}).get("remarks", []), *same_embeddings(z)]
     result.document["embedding"] = audit_embedding(
         z,
         frame[label].tolist(),
@@ -263,6 +278,18 @@ def _unit(what: str, rows: ArrayLike, ndim: int) -> np.ndarray:
         bad = np.argwhere(~((size > 0) & np.isfinite(size)))[0][:-1].tolist()
         raise InputError(f"{what}: row {bad[0] if len(bad) == 1 else bad} is zero or not finite")
     return x if np.allclose(size, 1, atol=1e-5) else x / size
+
+
+def same_embeddings(z: np.ndarray) -> list[str]:
+    """A remark where many pictures have one embedding (n, d): the model saw the same thing in them."""
+    _, count = np.unique(np.round(z, 5), axis=0, return_counts=True)
+    alike = int(count[count > 1].sum())
+    if alike < max(2, len(z) / 20):
+        return []
+    return [
+        f"{alike:,} of {len(z):,} pictures have the same embedding as another one (to five decimals). Are "
+        "they copies, or blank after reading?"
+    ]
 
 
 def _offered(encoder: Encoder, card: Card, label: str, attribute: str) -> tuple[list[str], np.ndarray]:

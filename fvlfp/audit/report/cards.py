@@ -37,6 +37,9 @@ DATA_SHEET = {
     "Licence": ("licence", "license"),
     "Origin of the labels": ("label_origin",),
     "Split": ("split",),
+    "Read as": ("read",),
+    "Pictures": ("pictures",),
+    "Merged, or read as missing": ("merged",),
     "Rows left out": ("skipped",),
     "Notes": ("notes",),
 }
