@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.grid import TASKS, Sources, config_of
 from benchmarks.machine import machine
+from benchmarks.shared import command
 from fvlfp.clip.cache import default_cache, features
 from fvlfp.errors import InputError
 from fvlfp.fpf import balanced_accuracy, cell_recalls, recall_gap
@@ -116,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

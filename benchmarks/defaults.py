@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import torch
 from benchmarks import RESULTS
 from benchmarks.grid import TASKS, Sources, config_of, metrics_of
 from benchmarks.seeds import run_missing
+from benchmarks.shared import command
 from benchmarks.table import ODDS
 from fvlfp.data.table import Dataset
 from fvlfp.runs.predict import predict
@@ -122,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from benchmarks import RESULTS
 from benchmarks.grid import GRID, SETTINGS, TASKS, Sources
 from benchmarks.machine import code_state, machine
 from benchmarks.run import Seed, source_digest
+from benchmarks.shared import command
 
 RESULT = RESULTS / "recheck.json"
 TIMED = ("seconds", "made_by")
@@ -75,4 +77,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

@@ -13,6 +13,7 @@ here. The page is written by `benchmarks.released_page`.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import pandas as pd
 from benchmarks import RESULTS
 from benchmarks.machine import machine
 from benchmarks.released_page import page
-from benchmarks.shared import shared_folder
+from benchmarks.shared import command, shared_folder
 from fvlfp.audit import audit, compare
 from fvlfp.audit.stats.intervals import holm
 from fvlfp.course.released import COUNTS
@@ -242,4 +243,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

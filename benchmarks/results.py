@@ -25,6 +25,7 @@ from benchmarks.table import COLUMNS, ODDS, Cell, Grid, Mean, excess, main_effec
 PAGE = Path(__file__).parent / "RESULTS.md"
 FIGURE = Path("results") / "frontier.png"
 RECHECK = Path(__file__).parent / "results" / "recheck.json"
+SMALL_CLIPS = Path(__file__).parent / "results" / "small_clips.json"
 #: zero-shot balanced accuracy under which a model is called weak
 WEAK = 0.65
 COMPONENTS = {"cdfp": "CDFP", "dsop": "DSOP", "fpf": "FPF"}
@@ -36,7 +37,7 @@ def page(grid: Grid) -> str:
     sections = [_head(grid), _first(grid), summary(named), _goal(named), _frontier(named)]
     sections += [_task(task, named[task]) for task in TASKS if task in named and TASKS[task].kind != "fusion"]
     sections += [_ablation(named), options(grid), counterfactuals(named), ceiling(), transfer()]
-    sections += [_cost(named), _loses(named), _absent(grid)]
+    sections += [_cost(named), _loses(named), _absent(grid), _models()]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -74,12 +75,15 @@ def _first(grid: Grid) -> str:
                 f"- **{TASKS[task].model} is weak on {TASKS[task].title}**: zero-shot balanced accuracy "
                 f"{mean.value:.3f}. Its gaps are those of a poor classifier."
             )
-    lacking = {t: _seeds_done(grid.get(t, {})) for t in PARTS["main"].tasks}
+    run = [m for m in PARTS["main"].methods if any(m in methods for methods in grid.values())]
+    if never := [f"`{m}`" for m in PARTS["main"].methods if m not in run]:
+        lines.append(f"- **Methods without any cell yet: {', '.join(never)}.**")
+    lacking = {t: _seeds_done(grid.get(t, {}), run) for t in PARTS["main"].tasks}
     wanted = PARTS["main"].seeds
     if part := [f"{TASKS[t].title} ({n} of {wanted} seeds)" for t, n in lacking.items() if 0 < n < wanted]:
         lines.append(f"- **Not complete: {'; '.join(part)}.**")
     if none := [TASKS[t].title for t, n in lacking.items() if not n]:
-        lines.append(f"- **No seed has all main methods yet: {'; '.join(none)}.**")
+        lines.append(f"- **No seed has all of the other methods yet: {'; '.join(none)}.**")
     states: dict[str, int] = {}
     for cell in grid.cells():
         made = cell["made_by"]
@@ -97,10 +101,10 @@ def _first(grid: Grid) -> str:
     return "\n".join(lines)
 
 
-def _seeds_done(methods: dict[str, list[Cell]]) -> int:
-    """Seeds for which every main method has a cell."""
-    seeds = [{c["seed"] for c in methods.get(m, [])} for m in PARTS["main"].methods]
-    return len(set.intersection(*seeds))
+def _seeds_done(methods: dict[str, list[Cell]], names: list[str]) -> int:
+    """Seeds for which every one of these methods has a cell."""
+    seeds = [{c["seed"] for c in methods.get(m, [])} for m in names]
+    return len(set.intersection(*seeds)) if seeds else 0
 
 
 def _goal(grid: Grid) -> str:
@@ -361,6 +365,28 @@ def _absent(grid: Grid) -> str:
         n = sum(k for _, k in lack)
         tasks = _list(f"`{t}`" for t in dict.fromkeys(task for task, _ in lack))
         lines.append(f"- {n} cells of the grid were not run, on {tasks}.")
+    return "\n".join(lines)
+
+
+def _models() -> str:
+    """How the small models of CelebA and HAM10000 were made; "" before the first."""
+    if not SMALL_CLIPS.is_file():
+        return ""
+    lines = [
+        "## The small models",
+        "",
+        "`python -m benchmarks.small_clips`. Weights are not in the repository: recipe, seed and sha256 are. "
+        "The same machine and versions give the same bits.",
+        "",
+        "| | tower | pretraining rows | epochs | seed | processor minutes | sha256 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, told in json.loads(SMALL_CLIPS.read_text(encoding="utf-8")).items():
+        recipe = told["recipe"]
+        lines.append(
+            f"| {name} | {recipe['tower']} | {told['rows']:,} | {recipe['epochs']:g} | {recipe['seed']} | "
+            f"{told['processor_minutes']} | `{told['weights_sha256']}` |"
+        )
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict
@@ -52,6 +53,7 @@ from benchmarks.grid import (
     metrics_of,
 )
 from benchmarks.machine import code_state, machine
+from benchmarks.shared import command
 from fvlfp.clip.encoder import Encoder
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
@@ -284,4 +286,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
-from benchmarks.shared import shared_folder
+from benchmarks.shared import command, shared_folder
 from data_prep import celeba
-from data_prep.reader import Download, copy_images, write_table
+from data_prep.reader import Download, copy_images, read_csv, write_table
 from fvlfp.data.card import Attribute, Card
 from fvlfp.errors import InputError
 
+Line = tuple[int, Mapping[str, str]]  # row number, as a spreadsheet counts, and cells
 CELEBA_USED = celeba.USED | {
     "eyeglasses": ("Eyeglasses", "no", "yes"),
     "hat": ("Wearing_Hat", "no", "yes"),
@@ -89,10 +89,10 @@ def part_of(key: str, pretrain: int, train: int) -> str:
     return "pretrain" if byte < pretrain else "train" if byte < train else "test"
 
 
-def celeba_rows(frame: pd.DataFrame) -> list[dict[str, str]]:
+def celeba_rows(lines: Iterable[Line]) -> list[dict[str, str]]:
     """Rows with our columns; half of the people for pretraining, 30 % for clients, 20 % for the test."""
     rows = []
-    for number, raw in enumerate(frame.to_dict("records"), 2):
+    for number, raw in lines:
         values = {
             column: _of(raw, number, a, {"0": no, "1": yes}) for column, (a, no, yes) in CELEBA_USED.items()
         }
@@ -100,13 +100,13 @@ def celeba_rows(frame: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
-def ham_rows(frame: pd.DataFrame) -> list[dict[str, str]]:
+def ham_rows(lines: Iterable[Line]) -> list[dict[str, str]]:
     """Rows with our columns; 40 % of the lesions for pretraining, a third for clients, the rest for the test.
 
     Left out, and counted on the data card: rows without sex, site or age (an age of 0 means not recorded).
     """
     rows = []
-    for number, raw in enumerate(frame.to_dict("records"), 2):
+    for number, raw in lines:
         if raw["sex"] == "" or raw["localization"] == "unknown" or raw["age"] in ("", "0", "0.0"):
             continue
         rows.append(
@@ -131,8 +131,13 @@ def _of(raw: Mapping[str, str], number: int, column: str, values: Mapping[str, s
     return values[raw[column]]
 
 
+#: columns of labels.csv
+READ = {
+    "celeba": ("file", "identity", *(attribute for attribute, _, _ in CELEBA_USED.values())),
+    "ham10000": ("file", "lesion_id", "dx", "malignant", "age", "age_group", "sex", "localization"),
+}
 #: name -> data card, rows of labels.csv, what images are called, columns
-SETS: dict[str, tuple[Card, Callable[[pd.DataFrame], list[dict[str, str]]], str, tuple[str, ...]]] = {
+SETS: dict[str, tuple[Card, Callable[[Iterable[Line]], list[dict[str, str]]], str, tuple[str, ...]]] = {
     "celeba": (CELEBA, celeba_rows, r"(\d{6}\.jpg)", ("path", *CELEBA_USED, "split")),
     "ham10000": (
         HAM10000,
@@ -148,9 +153,9 @@ def convert(name: str, out: Path, shared: Path | None = None) -> tuple[Path, Pat
     card, rows_of, pattern, columns = SETS[name]
     folder = (shared or shared_folder()) / "data" / name
     labels = (folder / "labels.csv").read_bytes()
-    frame = pd.read_csv(folder / "labels.csv", dtype=str, keep_default_na=False)
-    wanted = rows_of(frame)
-    note = f"left out for lack of a value: {len(frame) - len(wanted)} of {len(frame)} rows"
+    lines = list(read_csv(labels, "labels.csv", READ[name]))
+    wanted = rows_of(lines)
+    note = f"left out for lack of a value: {len(lines) - len(wanted)} of {len(lines)} rows"
     card = replace(card, notes=note)
     rows = copy_images(Download(folder, pattern, what=name), wanted, out / name, allow_missing=False)
     left, used = [r for r in rows if r["split"] == "pretrain"], [r for r in rows if r["split"] != "pretrain"]
@@ -172,4 +177,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

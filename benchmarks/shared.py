@@ -8,6 +8,8 @@ not do: it downloads nothing.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from fvlfp.clip.encoder import Encoder
@@ -46,3 +48,13 @@ def load_model(name: str, folder: Path) -> Encoder:
     if not weights.is_file():
         raise InputError(f"no {weights}: run python -m benchmarks.small_clips first")
     return Encoder.load(name, pretrained=str(weights), model_config=folder / f"{name}.json")
+
+
+def command(main: Callable[[], object]) -> int:
+    """Run a script; returns the exit status: 0, or 2 with one line on stderr for bad input."""
+    try:
+        main()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0

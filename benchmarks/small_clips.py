@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch
 from benchmarks import RESULTS
 from benchmarks.machine import machine
 from benchmarks.sets import convert
-from benchmarks.shared import shared_folder
+from benchmarks.shared import command, shared_folder
 from data_prep.contrastive import Checkpoint
 from data_prep.table_clip import Recipe, train, write
 from fvlfp.clip.weights import file_sha256
@@ -86,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

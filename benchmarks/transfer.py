@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 
 from benchmarks.grid import DRAWS, GAPS, KEPT, POSTHOC, TASKS, Sources, config_of
 from benchmarks.machine import code_state, machine
+from benchmarks.shared import command
 from benchmarks.summary import TRANSFER
 from data_prep import fairface
 from fvlfp.audit import audit
@@ -133,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(command(main))

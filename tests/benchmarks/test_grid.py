@@ -30,6 +30,7 @@ from benchmarks.grid import (
 )
 from benchmarks.recheck import differing, picked
 from benchmarks.run import Seed, is_done, missing, run_missing, source_digest, write_cell
+from benchmarks.shared import command
 from benchmarks.summary import summary
 from benchmarks.table import ODDS, Grid, best_projection, excess, main_effect, over_seeds, reduction
 from fvlfp.clip.encoder import Encoder
@@ -267,7 +268,7 @@ def test_the_page_says_first_what_is_weak_or_lacking(folder):
     text = results.page(Grid.read(folder))
     first = text[text.index("## Read this first") : text.index("## Summary")]
     assert "CelebCLIP-64 is weak on CelebA, smiling by perceived gender" in first
-    assert "No seed has all main methods yet: " in first
+    assert "No seed has all of the other methods yet: " in first
     assert "source abc (" in first
     goal = text[text.index("## The goal") :]
     assert goal.index("**missed**") < goal.index("| hit: ")
@@ -377,3 +378,12 @@ def test_the_grid_runs_with_another_model(random_clip, tmp_path, monkeypatch, ca
 def test_a_model_that_was_not_made_says_how(tmp_path):
     with pytest.raises(InputError, match="run python -m"):
         Sources(tmp_path).encoder("smiling-gender")
+
+
+def test_bad_input_of_a_script_is_one_line_and_exit_2(capsys):
+    def main():
+        raise InputError("set FVLFP_SHARED")
+
+    assert command(main) == 2
+    assert capsys.readouterr().err == "set FVLFP_SHARED\n"
+    assert command(lambda: None) == 0

@@ -149,20 +149,32 @@ def labels(**columns):
     return pd.DataFrame(columns, dtype=object)
 
 
+def lines(frame):
+    return enumerate(frame.to_dict("records"), 2)
+
+
+def test_a_table_of_labels_without_a_column_is_refused(tmp_path):
+    folder = tmp_path / "data" / "celeba"
+    folder.mkdir(parents=True)
+    (folder / "labels.csv").write_text("file,identity\n000001.jpg,1\n")
+    with pytest.raises(InputError, match="row 1: no column 'Smiling'"):
+        sets.convert("celeba", tmp_path / "out", tmp_path)
+
+
 def test_people_and_lesions_are_in_one_part_only():
     n = 400
     frame = labels(
         file=[f"{i:06d}.jpg" for i in range(n)], identity=[str(i // 3) for i in range(n)],
         **{a: ["0", "1"] * (n // 2) for a, _, _ in sets.CELEBA_USED.values()},
     )  # fmt: skip
-    rows = sets.celeba_rows(frame)
+    rows = sets.celeba_rows(lines(frame))
     parts = {}
     for who, row in zip(frame["identity"], rows, strict=True):
         assert parts.setdefault(who, row["split"]) == row["split"]
     assert set(parts.values()) == {"pretrain", "train", "test"}
     assert rows[1]["smiling"] == "yes" and rows[0]["gender"] == "Female"
     with pytest.raises(InputError, match="row 2: Smiling = '2'"):
-        sets.celeba_rows(frame.head(1).assign(Smiling="2"))
+        sets.celeba_rows(lines(frame.head(1).assign(Smiling="2")))
 
 
 def test_lesions_without_age_sex_or_site_are_left_out():
@@ -172,9 +184,9 @@ def test_lesions_without_age_sex_or_site_are_left_out():
         age_group=["<40", "<40", "40-59", "60+"], sex=["male", "", "female", "male"],
         localization=["back", "ear", "unknown", "ear"],
     )  # fmt: skip
-    rows = sets.ham_rows(frame)
+    rows = sets.ham_rows(lines(frame))
     assert [(r["malignant"], r["diagnosis"], r["age_group"], r["sex"], r["site"]) for r in rows] == [
         ("yes", "basal cell carcinoma", "60 and over", "male", "ear")
     ]
     with pytest.raises(InputError, match="row 5: dx = 'x'"):
-        sets.ham_rows(frame.assign(dx="x"))
+        sets.ham_rows(lines(frame.assign(dx="x")))
