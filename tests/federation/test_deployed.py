@@ -183,7 +183,7 @@ def test_a_node_of_one_class_or_one_group_takes_part(trial, tmp_path, kind):
     """What is too little for an audit is not too little for a client."""
     folder, _, words = trial
     home = tmp_path / "node-0"
-    shutil.copytree(folder / "node-0", home)
+    shutil.copytree(folder / "node-0", home, ignore=shutil.ignore_patterns("answers.json"))
     frame = pd.read_csv(home / "faces.csv")
     if kind == "one class":
         frame = frame[frame["smiling"] == "yes"]
@@ -204,7 +204,7 @@ def test_a_node_of_one_class_or_one_group_takes_part(trial, tmp_path, kind):
 def test_what_is_wrong_with_a_nodes_table_stays_in_its_own_log(trial, tmp_path, caplog, spoil):
     folder, _, words = trial
     home = tmp_path / "node-0"
-    shutil.copytree(folder / "node-0", home)
+    shutil.copytree(folder / "node-0", home, ignore=shutil.ignore_patterns("answers.json"))
     frame = pd.read_csv(home / "faces.csv")
     if spoil == "value":
         frame.loc[:2, "shape"] = "secret"
