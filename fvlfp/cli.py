@@ -105,10 +105,16 @@ def check(
 @says_what_is_wrong
 def audit_predictions(
     table: Annotated[Path, typer.Argument(help="CSV or Parquet, one row an example.")],
-    label: Annotated[str, typer.Option(help="Column of true classes.")],
-    prediction: Annotated[str, typer.Option(help="Column of predicted classes.")],
     group: Group,
+    label: Annotated[
+        str | None, typer.Option(help="Column of true classes; without it, selection rates only.")
+    ] = None,
+    prediction: Annotated[str | None, typer.Option(help="Column of predicted classes.")] = None,
     score: Annotated[str | None, typer.Option(help="Column of scores of the positive class.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Predict positive from this score on, instead of --prediction.")
+    ] = None,
+    weight: Annotated[str | None, typer.Option(help="Column of sample weights.")] = None,
     positive: Annotated[str | None, typer.Option(help="The class that 'selected' means.")] = None,
     bin_: Annotated[
         list[str] | None,
@@ -126,13 +132,16 @@ def audit_predictions(
     Example: fvlfp audit predictions mine.csv --label y --prediction yhat --group gender --out audit
     """
     check_not_input(out, table)
+    from fvlfp.audit.options import AuditOptions
     from fvlfp.audit.stats.bins import parse_bins
     from fvlfp.runs.tables import audit_table
 
-    not_empty(label=label, prediction=prediction, group=group, score=score, positive=positive)
-    options: dict[str, Any] = {"label": label, "prediction": prediction, "score": score, "cross": cross}
-    options |= {"positive": positive, "draws": draws, "seed": seed, "bins": parse_bins(bin_ or ())}
-    result = audit_table(table, out, groups=group, **options)
+    columns: dict[str, Any] = {"label": label, "prediction": prediction, "score": score, "weight": weight}
+    not_empty(**columns, group=group, positive=positive)
+    bins = parse_bins(bin_ or ())
+    numbers: dict[str, Any] = {"threshold": threshold, "draws": draws, "seed": seed}
+    options = AuditOptions(**columns, groups=group, positive=positive, bins=bins, cross=cross, **numbers)
+    result = audit_table(table, out, options)
     tell_read(result.document["provenance"]["table"])
     tell(result.remarks)
     typer.echo(f"report: {out / 'report.html'}")

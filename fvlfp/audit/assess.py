@@ -11,16 +11,20 @@ import platform
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fvlfp import __version__
+from fvlfp.audit.arrays import table_of_arrays
 from fvlfp.audit.document import SCHEMA, Audit
+from fvlfp.audit.options import AuditOptions
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.bins import bin_groups
 from fvlfp.audit.stats.counts import Columns, Counts, encode, require_column
+from fvlfp.audit.stats.decisions import with_decisions
 from fvlfp.audit.stats.families import FEW, families
 from fvlfp.audit.stats.gaps import gap_entries
 from fvlfp.audit.stats.intervals import holm, smallest_rate
@@ -32,106 +36,83 @@ from fvlfp.errors import InputError
 
 
 def audit(
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | None = None,
     *,
-    label: str,
-    prediction: str,
-    groups: Sequence[str],
-    score: str | None = None,
-    positive: str | None = None,
-    templates: Mapping[str, str] | None = None,
-    template_scores: Mapping[str, str] | None = None,
-    bins: Mapping[str, Sequence[float]] | None = None,
-    cross: bool = False,
-    draws: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    label: str | None = None,
+    prediction: str | None = None,
+    groups: Sequence[str] | None = None,
+    y_true: Any = None,
+    y_pred: Any = None,
+    sensitive_features: Any = None,
+    y_score: Any = None,
+    sample_weight: Any = None,
     provenance: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Audit:
     """Judge predictions by perceived group, with intervals, tests and what could not be judged.
 
+    Either a table and the names of its columns, or arrays as fairlearn and scikit-learn take them:
+    ``audit(frame, label="y", prediction="p", groups=["g"])`` or
+    ``audit(y_true=y, y_pred=p, sensitive_features=g)``.
+
     Args:
         frame: predictions table, one row an example.
-        label, prediction: columns of true and predicted classes.
+        label, prediction: columns of true and predicted classes. Without a label column only selection rates
+            are judged; without a prediction column name a score and a threshold.
         groups: columns of perceived groups.
-        score: optional column with the score of the positive class (two classes only).
-        positive: what "selected" means; by default the second of two classes in sorted order, and
-            with more classes each one against the rest.
-        templates: further columns of predictions, name -> column, for instance one per prompt
-            template; every value then carries the ``band`` it covers over them.
-        template_scores: the same for `score`, name -> column.
-        bins: group column of numbers -> rising cuts, for instance ``{"age": [20, 40, 60]}``; the groups are
-            then the bands between the cuts.
-        cross: also judge all combinations of the groups.
-        draws: resampling draws per hypothetical truth and for the permutation null.
-        seed: root of all draws; an attribute's numbers do not depend on the other attributes.
-        level: coverage of every interval, in (0, 1).
+        y_true, y_pred, sensitive_features, y_score, sample_weight: the same as arrays (n,), see
+            ``arrays.table_of_arrays``; sensitive_features may hold several columns.
         provenance: what is known about model and data; copied into the document.
+        options: further fields of ``AuditOptions``: score, threshold, weight, positive, templates,
+            template_scores, bins, cross, draws, seed, level.
 
     Raises:
-        InputError: see ``counts.encode``; also for draws < 100 or a level outside (0.5, 1).
+        InputError: see ``AuditOptions`` and ``counts.encode``.
     """
-    if template_scores and score is None:
-        raise InputError("template_scores need a score column to be compared with")
-    if draws < 100:
-        raise InputError(f"draws={draws}: at least 100 are needed for an interval")
-    if not 0.5 < level < 1:
-        raise InputError(f"level={level}: must lie between 0.5 and 1, e.g. 0.95")
-    frame = bin_groups(frame, bins or {}, groups)
-    options: dict[str, Any] = {"label": label, "groups": groups, "positive": positive, "cross": cross}
-    columns = encode(frame, prediction=prediction, **options)
-    binary = len(columns.classes) == 2
-    warnings = list(columns.notes)
-    remarks = constant_columns(columns.classes, columns.label, columns.prediction)
-    scores = None
-    if score is not None:
-        require_column(frame, score, "score")
-        scores = read_scores(frame, score, columns.classes[1] if binary else None)
-        remarks += score_remarks(scores, columns.label, columns.prediction, columns.classes[1], level)
+    arrays = {"y_true": y_true, "y_pred": y_pred, "y_score": y_score, "sample_weight": sample_weight}
+    columns: dict[str, Any] = {"label": label, "prediction": prediction, "groups": groups or ()}
+    if frame is None:
+        frame, columns = table_of_arrays(**arrays, sensitive_features=sensitive_features)
+    elif sensitive_features is not None or any(values is not None for values in arrays.values()):
+        raise InputError("give a table and names of its columns, or arrays, not both")
+    try:
+        chosen = AuditOptions(**columns, **{k: v for k, v in options.items() if v is not None})
+    except TypeError as error:  # an unknown option, or one given twice
+        raise InputError(str(error).replace("AuditOptions.__init__()", "audit")) from None
+    return judge(frame, chosen, provenance)
+
+
+def judge(frame: pd.DataFrame, options: AuditOptions, provenance: Mapping[str, Any] | None = None) -> Audit:
+    """`audit` with its options in one object."""
+    o = options
+    frame = bin_groups(frame, o.bins, o.groups)
+    frame, prediction = with_decisions(frame, o)
+    columns = _encode(frame, o, prediction, o.positive)
+    positive = columns.classes[1] if len(columns.classes) == 2 else None
+    warnings, remarks = list(columns.notes), _remarks(columns, o)
+    scores = _scores(frame, o.score, positive) if o.judges_scores else None
+    if scores is not None:
+        remarks += score_remarks(scores, columns.label, columns.prediction, columns.classes[1], o.level)
     attributes = {}
     for name in columns.groups:
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        common: dict[str, Any] = {"draws": draws, "rng": rng, "level": level}
+        rng = np.random.default_rng([o.seed, zlib.crc32(name.encode())])
         counts = columns.count(name)
-        remarks += fine_groups(name, counts.groups, counts.table.sum((-1, -2)))
-        attributes[name] = _attribute(counts, **common, warnings=warnings)
+        remarks += fine_groups(name, counts.groups, counts.sizes)
+        attributes[name], notes = _attribute(counts, draws=o.draws, rng=rng, level=o.level)
+        warnings += notes
         if scores is not None:
-            attributes[name]["scores"] = score_entry(columns, scores, name, **common)
+            drawn: dict[str, Any] = {"draws": o.draws, "rng": rng, "level": o.level}
+            attributes[name]["scores"] = score_entry(columns, scores, name, **drawn)
             attributes[name]["sweep"] = sweep(columns, scores, name)
     _adjust(attributes)
-    overall = _overall(columns, level)
-    for column in (templates or {}).values():
-        other = encode(
-            frame, prediction=column, **{**options, "positive": columns.classes[1] if binary else None}
-        )
-        _widen(overall, _overall(other, level))
-        for name, part in attributes.items():
-            _band(part, other.count(name), level)
-    for column in (template_scores or {}).values():
-        require_column(frame, column, "score")
-        values = read_scores(frame, column, columns.classes[1] if binary else None)
-        for name, part in attributes.items():
-            rng = np.random.default_rng(seed)
-            _band_scores(part["scores"], score_entry(columns, values, name, draws=100, rng=rng, level=level))
+    overall = blocks(columns.everyone(), o.level)[0]
+    _add_bands(frame, o, columns, overall, attributes)
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "n": len(columns),
         "classes": list(columns.classes),
-        "positive": columns.classes[1] if binary else None,
-        "settings": {
-            "label": label,
-            "prediction": prediction,
-            "groups": list(groups),
-            "score": score,
-            "positive": positive,
-            "templates": dict(templates or {}),
-            "template_scores": dict(template_scores or {}),
-            "bins": {name: list(cuts) for name, cuts in (bins or {}).items()},
-            "cross": cross,
-            "draws": draws,
-            "seed": seed,
-            "level": level,
-        },
+        "positive": positive,
+        "settings": o.settings(),
         "overall": overall,
         "attributes": attributes,
         "remarks": remarks,
@@ -141,48 +122,119 @@ def audit(
     return Audit(document)
 
 
+def audited_rows(frame: pd.DataFrame, options: AuditOptions) -> pd.DataFrame:
+    """The rows as they were judged, for ``predictions.csv``: label, `prediction`, groups in their bands."""
+    frame, prediction = with_decisions(bin_groups(frame, options.bins, options.groups), options)
+    kept = [name for name in (options.label, prediction, *options.groups) if name is not None]
+    return frame[kept].rename(columns={prediction: "prediction"})
+
+
+def _encode(frame: pd.DataFrame, o: AuditOptions, prediction: str, positive: str | None) -> Columns:
+    return encode(
+        frame,
+        label=o.label,
+        prediction=prediction,
+        groups=o.groups,
+        positive=positive,
+        weight=o.weight,
+        cross=o.cross,
+    )
+
+
+def _scores(frame: pd.DataFrame, column: str | None, positive: str | None) -> np.ndarray:
+    assert column is not None
+    require_column(frame, column, "score")
+    return read_scores(frame, column, positive)
+
+
+def _remarks(columns: Columns, o: AuditOptions) -> list[str]:
+    """What to look at before any number of the audit."""
+    out = []
+    if not columns.truth:
+        out.append("No truth column: only selection rates are judged, which say nothing about errors.")
+    if o.weight is not None:
+        out.append(
+            f"Rates are weighted by {o.weight!r}; intervals and tests use each group's effective sample size "
+            "(Kish), and counts are of that size."
+        )
+    return out + constant_columns(
+        columns.classes, columns.label if columns.truth else None, columns.prediction
+    )
+
+
+def _add_bands(
+    frame: pd.DataFrame,
+    o: AuditOptions,
+    columns: Columns,
+    overall: dict[str, Any],
+    attributes: dict[str, Any],
+) -> None:
+    """The range of every value over the templates, written into the entries as ``band``."""
+    positive = columns.classes[1] if len(columns.classes) == 2 else None
+    for column in o.templates.values():
+        again = _encode(frame, o, column, positive)
+        _widen(overall, blocks(again.everyone(), o.level)[0])
+        for name, part in attributes.items():
+            _band(part, again.count(name), o.level)
+    for column in o.template_scores.values():
+        values = _scores(frame, column, positive)
+        for name, part in attributes.items():
+            rng = np.random.default_rng(o.seed)
+            _band_scores(
+                part["scores"], score_entry(columns, values, name, draws=100, rng=rng, level=o.level)
+            )
+
+
 def _attribute(
-    counts: Counts, *, draws: int, rng: np.random.Generator, level: float, warnings: list[str]
-) -> dict[str, Any]:
-    table, name = counts.table, counts.attribute
+    counts: Counts, *, draws: int, rng: np.random.Generator, level: float
+) -> tuple[dict[str, Any], list[str]]:
+    """The entry of one attribute, and what has to be said about it."""
+    name, notes = counts.attribute, []
     if counts.missing:
-        warnings.append(f"{name}: {counts.missing} rows have no entry and are left out of this attribute")
+        notes.append(f"{name}: {counts.missing} rows have no entry and are left out of this attribute")
     if len(counts.groups) == 1:
-        warnings.append(f"{name}: only one group ({counts.groups[0]!r}), so no gap can be judged")
+        notes.append(f"{name}: only one group ({counts.groups[0]!r}), so no gap can be judged")
     groups = dict(zip(counts.groups, blocks(counts, level), strict=True))
-    left_out: list[dict[str, Any]] = []
-    flagged: dict[str, None] = {}  # an ordered set
-    for group, judged, rate, cell in _cells(groups):
-        if cell["value"] is None:
-            where = {} if judged is None else {"class": judged}
-            left_out.append({"group": group, "rate": rate, **where, "reason": cell["reason"]})
-        if cell["small"]:
-            flagged[group] = None
-    if flagged:
-        shown = ", ".join(list(flagged)[:10]) + (", ..." if len(flagged) > 10 else "")
-        warnings.append(f"{name}: some rates of {shown} rest on fewer than {SMALL} examples")
-    gaps, classes = gap_entries(counts, draws=draws, rng=rng, level=level, warnings=warnings)
-    cells = np.einsum("gcc->gc", table)
-    worst = smallest_rate(cells.ravel(), table.sum(-1).ravel(), level)
-    recall = metrics.recalls(table)
-    at = np.unravel_index(int(np.nanargmin(recall)), recall.shape)
+    left_out, small = _weak_cells(groups)
+    if small:
+        shown = ", ".join(small[:10]) + (", ..." if len(small) > 10 else "")
+        notes.append(f"{name}: some rates of {shown} rest on fewer than {SMALL} examples")
+    gaps, classes = gap_entries(counts, draws=draws, rng=rng, level=level, warnings=notes)
     out = {
         "groups": groups,
         "gaps": gaps,
         "left_out": left_out,
         "missing": counts.missing,
-        "worst_cell_recall": {
-            **numbers(*worst),
-            "cell": {"group": counts.groups[at[0]], "class": counts.classes[at[1]]},
-        },
-        "es_accuracy": {"value": _es_accuracy(table)},
+        "worst_cell_recall": _worst_cell(counts, level) if counts.truth else None,
+        "es_accuracy": {"value": _es_accuracy(counts.table) if counts.truth else None},
         "label_noise": label_noise(counts),
         # of many classes the counts are the numerators and denominators in "classes"
-        "counts": table.tolist() if len(counts.classes) <= FEW else None,
+        "counts": counts.table.tolist() if len(counts.classes) <= FEW else None,
     }
     if classes:
         out["classes"] = classes
-    return out
+    return out, notes
+
+
+def _weak_cells(groups: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rates that are undefined, with the reason; and groups with a rate on few examples."""
+    left_out: list[dict[str, Any]] = []
+    small: dict[str, None] = {}  # an ordered set
+    for group, judged, rate, cell in _cells(groups):
+        if cell["value"] is None:
+            where = {} if judged is None else {"class": judged}
+            left_out.append({"group": group, "rate": rate, **where, "reason": cell["reason"]})
+        if cell["small"]:
+            small[group] = None
+    return left_out, list(small)
+
+
+def _worst_cell(counts: Counts, level: float) -> dict[str, Any]:
+    recall = metrics.divide(counts.hits, counts.table.sum(-1))
+    worst = smallest_rate(counts.hits.ravel(), counts.table.sum(-1).ravel(), level)
+    group, judged = np.unravel_index(int(np.nanargmin(recall)), recall.shape)
+    cell = {"group": counts.groups[group], "class": counts.classes[judged]}
+    return {**numbers(*worst), "cell": cell}
 
 
 def _cells(groups: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str, dict[str, Any]]]:
@@ -191,13 +243,6 @@ def _cells(groups: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str, di
         for judged, block in [(None, entry), *entry.get("classes", {}).items()]:
             for rate, cell in block["rates"].items():
                 yield group, judged, rate, cell
-
-
-def _overall(columns: Columns, level: float) -> dict[str, Any]:
-    """The rates of everybody together, as one group."""
-    c = len(columns.classes)
-    table = np.bincount(columns.label * c + columns.prediction, minlength=c * c).reshape(1, c, c)
-    return blocks(Counts("all", ("all",), columns.classes, table), level)[0]
 
 
 def _band(part: dict[str, Any], counts: Counts, level: float) -> None:
@@ -209,6 +254,8 @@ def _band(part: dict[str, Any], counts: Counts, level: float) -> None:
     for gap, entry in part["gaps"].items():
         value = values.get(gap, np.nan)
         _stretch(entry, number(1 - value if "ratio" in gap else value))
+    if not counts.truth:
+        return
     _stretch(part["worst_cell_recall"], number(metrics.worst_cell_recall(counts.table)))
     _stretch(part["es_accuracy"], _es_accuracy(counts.table))
 
@@ -258,5 +305,23 @@ def with_versions(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
     """The given provenance and the versions of what computed the numbers."""
     known = {"fvlfp": __version__, "python": platform.python_version()}
     known |= {name: version(name) for name in ("numpy", "pandas", "scipy")}
-    given = dict(provenance or {})
+    given = _without_folders(dict(provenance or {}))
     return {**given, "versions": known | dict(given.get("versions") or {})}
+
+
+def _without_folders(value: Any) -> Any:
+    """Names instead of paths of this machine: an absolute path that is there becomes its last part."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(inner) for inner in value]
+    if isinstance(value, str | Path) and _is_here(value):
+        return Path(value).name
+    return value
+
+
+def _is_here(value: str | Path) -> bool:
+    try:
+        return Path(value).is_absolute() and Path(value).exists() and bool(Path(value).name)
+    except (OSError, ValueError):  # too long, or a null byte: no path
+        return False

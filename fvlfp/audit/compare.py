@@ -16,6 +16,7 @@ import pandas as pd
 
 from fvlfp.audit.assess import with_versions
 from fvlfp.audit.document import SCHEMA
+from fvlfp.audit.options import check_numbers
 from fvlfp.audit.stats.counts import encode, first_row, require_column
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS
@@ -114,8 +115,7 @@ def compare(
     Raises:
         InputError: as ``audit``; also different rows, or a label or group that differs (row named).
     """
-    if draws < 100 or not 0.5 < level < 1:
-        raise InputError("draws must be at least 100 and level between 0.5 and 1")
+    check_numbers(draws, seed, level)
     a, b = _matched(a, b, key, [label, prediction, *groups])
     for column in (label, *groups):
         _same(a[column], b[column], column, first_row(a))

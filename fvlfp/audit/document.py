@@ -12,6 +12,7 @@ import pandas as pd
 from fvlfp.errors import InputError
 
 SCHEMA = 1
+KEYS = ("n", "classes", "settings", "attributes", "overall", "warnings", "provenance")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Audit:
             raise InputError(f"{path} is not an audit: {error}") from None
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise InputError(f"{path} is not an audit of schema {SCHEMA}")
+        missing = [key for key in KEYS if key not in document]
+        if missing:
+            raise InputError(f"{path} is not a complete audit: {missing[0]!r} is missing")
         return cls(document)
 
     @property

@@ -5,48 +5,31 @@ What this module does not do: it needs no model and loads none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fvlfp.audit import Audit, Comparison, audit, compare, write_audit, write_comparison
-from fvlfp.audit.stats.bins import bin_groups
+from fvlfp.audit import Audit, Comparison, compare, write_audit, write_comparison
+from fvlfp.audit.assess import audited_rows, judge
+from fvlfp.audit.options import AuditOptions
 from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
 
 
-def audit_table(
-    table: Path,
-    out: Path,
-    *,
-    label: str,
-    prediction: str,
-    groups: Sequence[str],
-    score: str | None = None,
-    bins: Mapping[str, Sequence[float]] | None = None,
-    **options: Any,
-) -> Audit:
+def audit_table(table: Path, out: Path, options: AuditOptions) -> Audit:
     """Audit a table of predictions into the folder `out`; the rows stay there, for `compare_tables`.
-
-    options: see ``fvlfp.audit.audit``.
 
     Raises:
         InputError: bad input, named with its row.
     """
-    if prediction != "prediction" and "prediction" in (label, *groups):
+    o = options
+    if o.prediction != "prediction" and "prediction" in (o.label, *o.groups):
         raise InputError("the column 'prediction' has the name of one that this audit writes: rename it")
-    columns: dict[str, Any] = {"label": label, "prediction": prediction}
-    frame = read_predictions(
-        table,
-        [label, prediction, *groups],
-        numbers=[score] if score else [],
-        alike=(label, prediction),
-    )
-    facts = {"table": frame.attrs["facts"]}
-    result = audit(frame, **columns, groups=groups, score=score, bins=bins, **options, provenance=facts)
-    write_audit(result, out, notebook=True)
-    rows = bin_groups(frame, bins or {}, groups)[[label, prediction, *groups]]
-    rows.rename(columns={prediction: "prediction"}).to_csv(out / "predictions.csv", index=False)
+    classes = tuple(name for name in (o.label, o.prediction) if name is not None)
+    floats = [name for name in (o.score, o.weight) if name is not None]
+    frame = read_predictions(table, [*classes, *o.groups], numbers=floats, alike=classes)
+    result = judge(frame, o, {"table": frame.attrs["facts"]})
+    write_audit(result, out, notebook=True, rows=audited_rows(frame, o))
     return result
 
 

@@ -2,12 +2,13 @@
 
 import json
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from fvlfp.audit import audit, compare, write_audit, write_comparison
+from fvlfp.audit import Audit, audit, compare, write_audit, write_comparison
 from fvlfp.audit.report import plots
 from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
@@ -258,3 +259,74 @@ def test_a_distance_means_the_same_in_every_panel(table):
     for figure in (plots.rates(judged, "shape"), plots.dumbbells(paired, "shape")):
         lengths = [np.ptp(ax.get_xlim()) for ax in figure.axes if ax.get_visible()]
         assert lengths == pytest.approx([lengths[0]] * len(lengths))
+
+
+# what other machines and odd values do
+
+
+def test_another_environments_kernel_is_not_used(table, tmp_path, monkeypatch, capsys):
+    spec = tmp_path / "other" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    kernel = {"argv": ["/bin/false", "{connection_file}"], "display_name": "other", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "other"))
+    result = audit(table, groups=["shape"], **KW)
+    page = write_audit(result, tmp_path / "out", notebook=True).read_text()
+    assert page == write_audit(result, tmp_path / "direct").read_text()
+    assert "did not run" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Kernel died"), KeyError("python3"), OSError("no port")])
+def test_no_kernel_at_all_loses_nothing(table, tmp_path, monkeypatch, capsys, error):
+    def fails(document, title):
+        raise error
+
+    monkeypatch.setattr("fvlfp.audit.report.write.execute", fails)
+    result = audit(table, groups=["shape"], **KW)
+    page = write_audit(result, tmp_path / "out", notebook=True).read_text()
+    assert page == write_audit(result, tmp_path / "direct").read_text()
+    assert "the report notebook did not run" in capsys.readouterr().err
+
+
+def test_rows_are_written_together_with_the_report_or_not_at_all(table, tmp_path, monkeypatch):
+    result = audit(table, groups=["shape"], **KW)
+    report = write_audit(result, tmp_path / "out", rows=table)
+    assert len(pd.read_csv(report.with_name("predictions.csv"))) == len(table)
+    monkeypatch.setattr("fvlfp.audit.report.page.verdict", lambda document: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_audit(result, tmp_path / "other", rows=table)
+    assert not (tmp_path / "other").exists()
+
+
+def test_control_characters_leave_a_figure_that_parses(table):
+    frame = table.assign(shape=table["shape"] + "\x01\x1b[31m")
+    document = audit(frame, groups=["shape"], **KW).document
+    root = ElementTree.fromstring(plots.svg(plots.rates(document, "shape")))
+    assert any("round?" in "".join(node.itertext()) for node in root.iter())
+
+
+def test_paths_of_this_machine_are_told_by_name_only(table, tmp_path):
+    weights = tmp_path / "weights.pt"
+    weights.write_text("")
+    known = {"pretrained": str(weights), "data": {"files": [weights], "notes": "/not/here/x.pt and words"}}
+    result = audit(table, groups=["shape"], provenance=known, **KW)
+    write_audit(result, tmp_path / "out")
+    for name in ("audit.json", "report.html"):
+        text = (tmp_path / "out" / name).read_text()
+        assert str(tmp_path) not in text and "weights.pt" in text
+    assert result.document["provenance"]["data"]["notes"] == "/not/here/x.pt and words"
+
+
+def test_an_audit_without_settings_is_one_clear_message(table, tmp_path):
+    write_audit(audit(table, groups=["shape"], **KW), tmp_path)
+    document = json.loads((tmp_path / "audit.json").read_text())
+    del document["settings"]
+    (tmp_path / "audit.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="'settings' is missing"):
+        Audit.read(tmp_path)
+
+
+@pytest.mark.parametrize("huge", [1e308, -1e308, float("inf")])
+def test_a_score_that_cannot_be_squared_is_refused_with_its_row(table, huge):
+    with pytest.raises(InputError, match=r"row 3 is .*not a finite number"):
+        audit(table.assign(score=[0.5, huge] + [0.5] * 598), groups=["shape"], score="score", **KW)

@@ -48,9 +48,9 @@ LIMITS = Html("""<ul>
 and some are wrong.</li>
 <li>Intervals say which values other examples from the same source might have given. They say nothing about
 another source, another time, or other training seeds.</li>
-<li>No difference found is not equality: see from which size on this audit could have found one.</li>
-<li>Equal error rates do not make a use of the model right. Which gap is a harm depends on what is decided
-with the prediction.</li>
+<li>"No difference found" does not mean equality: look at the minimum detectable gap.</li>
+<li>Equal error rates do not make it right to use the model. Whether a gap does harm depends on what is
+decided with the prediction.</li>
 <li>Parity is not always the aim: where base rates differ, a perfect classifier has a parity gap.</li>
 </ul>""")
 
@@ -110,8 +110,7 @@ def command(document: Mapping[str, Any]) -> str:
         if comparison
         else ["fvlfp", "audit", "predictions", str(path)]
     )
-    parts += ["--label", s["label"], "--prediction", s["prediction"]]
-    for option in ("score", "positive", "key"):
+    for option in ("label", "prediction", "score", "threshold", "weight", "positive", "key"):
         if s.get(option) is not None:
             parts += [f"--{option}", str(s[option])]
     for group in s["groups"]:

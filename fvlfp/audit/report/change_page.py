@@ -60,7 +60,7 @@ def _card(attribute: str, part: Mapping[str, Any]) -> str:
         (True, False): ("quiet", "▼ smaller gaps, none larger"),
         (False, True): ("found", "▲ larger gaps, none smaller"),
         (True, True): ("hint", "▼▲ some gaps are smaller, some larger"),
-    }.get(("▼" in words, "▲" in words), ("none", "– no change that could be told from chance"))
+    }.get(("▼" in words, "▲" in words), ("none", "– indistinguishable from no change"))
     worst = part["worst_cell_recall"]
     line = f"lowest recall of any cell {num(worst['a'])} → {num(worst['b'])}: {signed(worst)}"
     return (

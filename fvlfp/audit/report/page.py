@@ -73,11 +73,12 @@ def verdict(document: Document) -> Html:
     banded = document["settings"]["templates"]
     over = f" Round brackets: the range over {len(banded)} prompt templates." if banded else ""
     cards = [_card(attribute, part, level) for attribute, part in document["attributes"].items()]
+    rates = ["accuracy", "balanced_accuracy"] if "accuracy" in overall else ["selection_rate"]
+    overview = ", ".join(f"{say(rate)} {interval(overall[rate])}" for rate in rates if rate in overall)
     return Html(
         remark_box(document) + f"<p><b>Judged:</b> {document['n']:,} predictions, {esc(what)}, by perceived "
         f"{esc(', '.join(sizes))}. "
-        f"{missing}</p><p>Accuracy {interval(overall['accuracy'])}, balanced accuracy "
-        f"{interval(overall['balanced_accuracy'])}.</p>"
+        f"{missing}</p><p>{overview[:1].upper()}{overview[1:]}</p>"
         f"<div class='cards'>{''.join(cards)}</div>"
         + note(
             f"Square brackets: {level:.0%} intervals.{over} “By chance”: the gap to expect at this number of "
@@ -98,7 +99,7 @@ def _card(attribute: str, part: Mapping[str, Any], level: float) -> str:
     elif found:
         state, word = "found", "differences found"
     elif any(e["low"] is not None and e["low"] > 0 for e in tested.values()):
-        state, word = "hint", "a hint that does not outlast the correction for many tests"
+        state, word = "hint", "not significant after Holm's correction for many tests"
     else:
         state, word = "quiet", "no difference found"
     rows = [
@@ -119,13 +120,14 @@ def _card(attribute: str, part: Mapping[str, Any], level: float) -> str:
         detect = [e["minimum_detectable"] for e in tested.values() if e["minimum_detectable"] is not None]
         if detect:
             lines.append(
-                f"this audit sees gaps from about {num(min(detect))} to {num(max(detect))} on, by measure"
+                f"minimum detectable gap: {num(min(detect))} to {num(max(detect))}, depending on the measure"
             )
     else:
         lines.append("; ".join(sorted({e["reason"] for e in part["gaps"].values() if e["reason"]})))
     worst = part["worst_cell_recall"]
-    where = f"({esc(worst['cell']['group'])}, class {esc(worst['cell']['class'])})"
-    lines.append(Html(f"lowest recall of any cell: {interval(worst)} {where}"))
+    if worst:
+        where = f"({esc(worst['cell']['group'])}, class {esc(worst['cell']['class'])})"
+        lines.append(Html(f"lowest recall of any cell: {interval(worst)} {where}"))
     return (
         f"<div class='card {state}'><h3>{esc(attribute)}</h3>"
         f"<p class='word'><span aria-hidden='true'>{MARKS[state]}</span> {word}</p>"
@@ -153,10 +155,10 @@ def not_judged(document: Document) -> Html:
 def attribute_section(document: Document, attribute: str) -> Html:
     """Figures and tables of one perceived-group attribute."""
     part = document["attributes"][attribute]
-    out = [
-        figure(plots.rates(document, attribute), _caption(document, attribute)),
-        _group_table(document, part),
-    ]
+    out = []
+    if next(iter(part["groups"].values()))["rates"]:
+        out.append(figure(plots.rates(document, attribute), _caption(document, attribute)))
+    out.append(_group_table(document, part))
     if any(e["value"] is not None for e in part["gaps"].values()):
         out.append(figure(plots.gaps(document, attribute), f"Gaps by perceived {attribute} against chance"))
     out.append(_gap_table(part))
@@ -173,11 +175,12 @@ def _caption(document: Document, attribute: str) -> str:
 def _group_table(document: Document, part: Mapping[str, Any]) -> Html:
     binary = document["positive"] is not None
     rates = list(next(iter(part["groups"].values()))["rates"])
-    counts = ["n", "positives", "negatives"] if binary else ["n"]
+    truth = document["settings"]["label"] is not None
+    counts = ["n", "positives", "negatives"] if binary and truth else ["n"]
     rows = [
         (
             group,
-            *(f"{entry[c]:,}" for c in counts),
+            *(f"{entry[c]:,.10g}" for c in counts),
             *(
                 Html(interval(entry["rates"][r]) + (" *" if entry["rates"][r]["small"] else ""))
                 for r in rates
@@ -208,7 +211,7 @@ def _gap_table(part: Mapping[str, Any]) -> Html:
                 _signed_pair(pair) if pair else "",
             )
         )
-    heads = ["gap", "value", "by chance", "excess", "perfect", "p (Holm)", "sees from", "highest – lowest"]
+    heads = ["gap", "value", "by chance", "excess", "perfect", "p (Holm)", "detectable", "highest – lowest"]
     return Html(
         table(heads, rows)
         + note(
@@ -299,7 +302,7 @@ def methods(document: Document) -> Html:
                 "Excess: the gap minus what chance gives. Perfect: the parity gap of a classifier that is "
                 "always "
                 "right, which comes from the base rates alone.",
-                "Sees from: the gap of the observed shape that one test at this n finds with 80 % "
+                "Detectable: the smallest gap of the observed shape that one test at this n finds with 80 % "
                 "probability.",
             ]
         )

@@ -8,6 +8,7 @@ What it does not do: choose what is worth looking at (see ``page``).
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY = "#0173b2", "#d55e00", "#8c8c8c"
+CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that XML does not allow
 CURVES = 8  # groups drawn at most as curves
 SHOWN = 30  # groups drawn at most: the lowest and the highest
 NAMES = {
@@ -49,11 +51,16 @@ def rates(document: Mapping[str, Any], attribute: str) -> Figure:
     groups = document["attributes"][attribute]["groups"]
     binary = document["positive"] is not None
     wanted = ["selection_rate", "accuracy", "tpr", "fpr"] if binary else ["accuracy", "balanced_accuracy"]
-    order = _order(groups, "accuracy")
+    present = next(iter(groups.values()))["rates"]
+    wanted = [rate for rate in wanted if rate in present]
+    order = _order(groups, "accuracy" if "accuracy" in wanted else wanted[0])
     names = [f"{_short(g)}  (n={groups[g]['n']:,})" for g in order]
     rows = (len(wanted) + 1) // 2
     height = 0.5 + rows * (0.75 + 0.26 * len(order))
     figure, axes = new_figure(7.2, height, rows, 2, sharey=True)
+    for ax in axes[len(wanted) :]:
+        ax.set_visible(False)
+    axes = axes[: len(wanted)]
     for ax, rate in zip(axes, wanted, strict=True):
         cells = [groups[g]["rates"][rate] for g in order]
         _intervals(ax, cells, BLUE)
@@ -202,7 +209,7 @@ def svg(figure: Figure) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph")  # the reader's browser has the glyphs
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return CONTROL.sub(b"?", buffer.getvalue())
 
 
 def new_figure(

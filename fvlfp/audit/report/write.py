@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -30,7 +31,12 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the s
 
 
 def write_audit(
-    result: Audit, out: str | Path, *, title: str = "Audit by perceived group", notebook: bool = False
+    result: Audit,
+    out: str | Path,
+    *,
+    title: str = "Audit by perceived group",
+    notebook: bool = False,
+    rows: pd.DataFrame | None = None,
 ) -> Path:
     """Write audit.json, groups.csv, gaps.csv and report.html into `out`; the report's path.
 
@@ -38,11 +44,13 @@ def write_audit(
         notebook: make the page by executing report.ipynb with papermill, in a fresh process from
             the JSON file alone, as the command line does. It takes some seconds longer and gives the
             same page to the byte (a test holds it to that).
+        rows: the audited rows, written as predictions.csv with the rest, so that ``compare`` can pair them.
 
     Raises:
         InputError: `out` is a file or cannot be made.
     """
-    return _write(result.document, {"groups": result.groups, "gaps": result.gaps}, out, title, notebook)
+    tables = {"groups": result.groups, "gaps": result.gaps}
+    return _write(result.document, tables, out, title, notebook, rows)
 
 
 def write_comparison(
@@ -57,16 +65,34 @@ def write_comparison(
 
 
 def _write(
-    document: dict[str, Any], tables: dict[str, pd.DataFrame], out: str | Path, title: str, notebook: bool
+    document: dict[str, Any],
+    tables: dict[str, pd.DataFrame],
+    out: str | Path,
+    title: str,
+    notebook: bool,
+    rows: pd.DataFrame | None = None,
 ) -> Path:
     with _together(out) as folder:
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
         for name, frame in tables.items():
             _csv(frame, folder / f"{name}.csv")
-        make = execute if notebook else in_process
-        (folder / "report.html").write_text(make(folder / "audit.json", title), encoding="utf-8")
+        if rows is not None:
+            rows.to_csv(folder / "predictions.csv", index=False)
+        page_text = _page(folder / "audit.json", title, notebook)
+        (folder / "report.html").write_text(page_text, encoding="utf-8")
     return Path(out) / "report.html"
+
+
+def _page(document: Path, title: str, notebook: bool) -> str:
+    """The page by the notebook; where no kernel starts, made here: what was computed is not lost."""
+    if notebook:
+        try:
+            return execute(document, title)
+        except (RuntimeError, OSError, KeyError) as error:  # the kernel died, or there is none
+            reason = " ".join(str(error).split())[:200]
+            print(f"the report notebook did not run ({reason}); same page, made here", file=sys.stderr)
+    return in_process(document, title)
 
 
 def in_process(document: Path, title: str) -> str:
@@ -80,13 +106,14 @@ def execute(document: Path, title: str) -> str:
     import nbformat
     import papermill
 
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
+    with tempfile.TemporaryDirectory() as scratch, _quiet(), _this_python(Path(scratch)):
         done = Path(scratch) / "report.ipynb"
         with as_file(files("fvlfp.audit.report").joinpath("report.ipynb")) as template:
             papermill.execute_notebook(
                 template,
                 done,
                 parameters={"document": str(document.resolve())},
+                kernel_name="python3",
                 progress_bar=False,
                 extra_arguments=["--log-level=50"],  # the kernel's own chatter
             )
@@ -122,6 +149,25 @@ def join(title: str, body: str) -> str:
         f"<title>{html.escape(title)}</title><style>{css}</style></head>"
         f"<body><h1>{html.escape(title)}</h1>{body}</body></html>"
     )
+
+
+@contextmanager
+def _this_python(folder: Path) -> Iterator[None]:
+    """`python3` is the kernel of this interpreter, whatever other environments have installed."""
+    spec = folder / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel = {"argv": argv, "display_name": "Python 3", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
+    before = os.environ.get("JUPYTER_PATH")
+    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(folder), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["JUPYTER_PATH"]
+        else:
+            os.environ["JUPYTER_PATH"] = before
 
 
 @contextmanager

@@ -8,7 +8,7 @@ What it does not do: read files (see ``load``), judge anything (see ``metrics``)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,7 +31,9 @@ class Counts:
     """Contingency counts of one perceived-group attribute.
 
     ``table`` has shape (G, C, C) and dtype int64: group, label, prediction. ``missing`` counts the
-    rows whose group is not given; they are in no cell of ``table``.
+    rows whose group is not given; they are in no cell of ``table``. Without truth every row has label 0 and
+    only selection rates mean something. Weighted rows make ``table`` float64, scaled so that each group's sum
+    is its effective sample size (Kish 1965); ``rows`` (G,) are then the examples themselves.
     """
 
     attribute: str
@@ -39,11 +41,18 @@ class Counts:
     classes: tuple[str, ...]
     table: np.ndarray
     missing: int = 0
+    truth: bool = True
+    rows: np.ndarray | None = None
 
     @property
     def n(self) -> np.ndarray:
         """Examples of each group, (G,)."""
         return self.table.sum((-1, -2))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Rows of each group, weighted or not, (G,)."""
+        return self.n if self.rows is None else self.rows
 
     @property
     def hits(self) -> np.ndarray:
@@ -74,6 +83,8 @@ class Columns:
     prediction: np.ndarray
     groups: dict[str, Coded]
     notes: tuple[str, ...] = ()
+    truth: bool = True
+    weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -91,8 +102,21 @@ class Columns:
         missing = int((codes < 0).sum())
         if missing:
             cell = cell[codes >= 0]
-        table = np.bincount(cell, minlength=size).reshape(len(names), c, c)
-        return Counts(attribute, names, self.classes, table, missing)
+        shape = len(names), c, c
+        if self.weight is None:
+            table = np.bincount(cell, minlength=size).reshape(shape)
+            return Counts(attribute, names, self.classes, table, missing, self.truth)
+        weight, rows = self.weight[codes >= 0], codes[codes >= 0]
+        total, squares = (np.bincount(rows, weights=w, minlength=len(names)) for w in (weight, weight**2))
+        scale = metrics.divide(total, squares)  # Kish: effective size total^2 / squares, over the total
+        table = np.bincount(cell, weights=weight * np.nan_to_num(scale)[rows], minlength=size).reshape(shape)
+        sizes = np.bincount(rows, minlength=len(names))
+        return Counts(attribute, names, self.classes, table, missing, self.truth, sizes)
+
+    def everyone(self) -> Counts:
+        """Counts of all rows as one group."""
+        whole = Coded(("all",), np.zeros(len(self), np.int32))
+        return replace(self, groups={"all": whole}).count("all")
 
 
 def require_column(frame: pd.DataFrame, name: str, what: str) -> None:
@@ -110,21 +134,23 @@ def require_column(frame: pd.DataFrame, name: str, what: str) -> None:
 def encode(
     frame: pd.DataFrame,
     *,
-    label: str,
+    label: str | None,
     prediction: str,
     groups: Sequence[str],
     positive: str | None = None,
+    weight: str | None = None,
     cross: bool = False,
 ) -> Columns:
     """Check the named columns and turn them into integer codes.
 
     Args:
         frame: the table, one row an example; shape (n, any).
-        label: column of true classes.
+        label: column of true classes; None leaves only selection rates to judge.
         prediction: column of predicted classes, written as the labels are.
         groups: columns of perceived groups; a missing entry leaves the row out of that attribute.
         positive: class that "selected" means; every other class is then counted as negative.
             Without it two classes are judged by the second in sorted order, more by one-vs-rest.
+        weight: column of sample weights, finite and not negative.
         cross: also cross all attributes, as a further attribute named ``"a x b"``.
 
     Raises:
@@ -139,12 +165,15 @@ def encode(
     repeated = sorted({g for g in groups if list(groups).count(g) > 1})
     if repeated:
         raise InputError(f"group column {repeated[0]!r} is named twice")
-    for name, what in [(label, "label"), (prediction, "prediction"), *((g, "group") for g in groups)]:
-        require_column(frame, name, what)
+    named = {"label": label, "prediction": prediction, "weight": weight}
+    for what, name in [*named.items(), *(("group", g) for g in groups)]:
+        if name is not None:
+            require_column(frame, name, what)
     if not len(frame):
         raise InputError("the table has no rows: nothing to audit")
 
-    y, p = code(frame[label]), code(frame[prediction])
+    p = code(frame[prediction])
+    y = p if label is None else code(frame[label])
     for column, what, name in [(y, "label", label), (p, "prediction", prediction)]:
         bad = np.flatnonzero(column.codes < 0)
         if len(bad):
@@ -153,8 +182,8 @@ def encode(
                 f"{what} {name!r} is missing in row {int(bad[0]) + first} "
                 f"({len(bad)} of {len(frame)} rows have none; row {first} is the first)"
             )
-    _refuse_scores(y, p, label, prediction, first_row(frame))
-    classes, notes = _classes(y, p, label, prediction, positive)
+    _refuse_scores(() if label is None else y.names, p, prediction, first_row(frame))
+    classes, notes = _classes(y, p, label or prediction, prediction, positive)
     coded: dict[str, Coded] = {}
     for name in groups:
         coded[name] = code(frame[name])
@@ -166,12 +195,30 @@ def encode(
             raise InputError("crossing needs at least two group columns")
         coded[" x ".join(groups)] = _cross(list(coded.values()))
     label_codes, prediction_codes = (_recode(column, classes, positive) for column in (y, p))
-    return Columns(classes, label_codes, prediction_codes, coded, tuple(dict.fromkeys(notes)))
+    weights = None if weight is None else _weights(frame, weight)
+    if label is None:
+        label_codes = np.zeros_like(prediction_codes)
+    return Columns(
+        classes, label_codes, prediction_codes, coded, tuple(dict.fromkeys(notes)), label is not None, weights
+    )
 
 
-def _refuse_scores(y: Coded, p: Coded, label: str, prediction: str, first: int) -> None:
+def _weights(frame: pd.DataFrame, name: str) -> np.ndarray:
+    weight = pd.to_numeric(frame[name], errors="coerce").to_numpy(float)
+    bad = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
+    if len(bad):
+        row = int(bad[0])
+        raise InputError(
+            f"weight {name!r} in row {row + first_row(frame)} is {frame[name].iloc[row]}, not a number >= 0"
+        )
+    if not weight.any():
+        raise InputError(f"weight {name!r} is 0 in every row")
+    return weight / weight.max()
+
+
+def _refuse_scores(labels: Sequence[str], p: Coded, prediction: str, first: int) -> None:
     """Probabilities where decisions should stand would be audited as dozens of classes."""
-    if any(map(is_fraction, y.names)):
+    if any(map(is_fraction, labels)):
         return
     scores = np.array([is_fraction(name) for name in p.names])
     rows = np.flatnonzero(scores[p.codes])
@@ -179,8 +226,8 @@ def _refuse_scores(y: Coded, p: Coded, label: str, prediction: str, first: int) 
         row, value = int(rows[0]) + first, p.names[p.codes[rows[0]]]
         raise InputError(
             f"prediction {prediction!r} is {value} in row {row}, which is never a label: these look like "
-            f"scores. Pass them with --score {prediction} (score=), and a --prediction column or a "
-            f"--threshold from which on a score means a positive prediction"
+            f"scores. Pass them with --score {prediction} (score=), and name a --prediction column or the "
+            f"--threshold from which on a score is a positive prediction"
         )
 
 

@@ -72,9 +72,14 @@ def one_outcome(f: np.ndarray) -> tuple[np.ndarray]:
 
 
 def families(counts: Counts) -> list[Family]:
-    """The counts that decide each group of gaps, with the gaps as functions of frequencies."""
+    """The counts that decide each group of gaps, with the gaps as functions of frequencies.
+
+    Without truth there is parity alone.
+    """
     c = len(counts.classes)
     three = _binary(counts) if c == 2 else _together(counts) if c <= FEW else _one_vs_rest(counts)
+    if not counts.truth:
+        return three[:1]
     right = np.stack([counts.n - counts.hits.sum(-1), counts.hits.sum(-1)], -1)
     return [*three, Family(right[:, None, :], GapStatistic(one_outcome, accuracy, True), "accuracy_gap")]
 

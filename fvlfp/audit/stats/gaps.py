@@ -37,7 +37,7 @@ def gap_entries(
     for family in fams:
         values |= family.observed()
         found |= infer(family, draws=afford, rng=rng, level=level)
-    floors = _perfect(counts)
+    floors = _perfect(counts) if counts.truth else {}
     entries = {
         name: _entry(counts, name, value, found.get(name, GapInference()), floors, level)
         for name, value in values.items()
@@ -69,10 +69,8 @@ def _perfect(counts: Counts) -> dict[str, float]:
     """Parity of a classifier that is always right: what the base rates alone bring about."""
     shares = counts.table.sum(-1)  # labels stand in for predictions
     perfect = np.einsum("gc,cd->gcd", shares, np.eye(len(counts.classes), dtype=np.int64))
-    return {
-        name: float(value)
-        for name, value in families(Counts("", counts.groups, counts.classes, perfect))[0].observed().items()
-    }
+    parity = families(Counts("", counts.groups, counts.classes, perfect))[0]
+    return parity.observed()
 
 
 def _entry(

@@ -24,8 +24,7 @@ WHY_UNDEFINED = {
 
 def blocks(counts: Counts, level: float) -> list[dict[str, Any]]:
     """Counts and rates of every group."""
-    table = counts.table
-    n, right = table.sum((-1, -2)), np.einsum("gcc->g", table)
+    table, n = counts.table, counts.sizes
     out: list[dict[str, Any]]
     if counts.judged == (1,):
         out = [{"n": int(m), **block} for m, block in zip(n, _one_vs_rest(table, level), strict=True)]
@@ -36,11 +35,23 @@ def blocks(counts: Counts, level: float) -> list[dict[str, Any]]:
             | {"classes": {name: blocks[i] for name, blocks in per_class.items()}}
             for i, m in enumerate(n)
         ]
-    accuracy = rate_entries("accuracy", right, n, level)
+    if not counts.truth:
+        for block in out:
+            _only_selection(block)
+        return out
+    accuracy = rate_entries("accuracy", np.einsum("gcc->g", table), counts.n, level)
     for i, block in enumerate(out):
         block["rates"]["accuracy"] = accuracy[i]
         block["rates"]["balanced_accuracy"] = _balanced(counts.classes, table[i], level)
     return out
+
+
+def _only_selection(block: dict[str, Any]) -> None:
+    """Without truth: leave out what rests on it, in a group's block and in those of its classes."""
+    block |= {"positives": None, "negatives": None}
+    block["rates"] = {k: v for k, v in block["rates"].items() if k == "selection_rate"}
+    for inner in block.get("classes", {}).values():
+        _only_selection(inner)
 
 
 def _balanced(classes: Sequence[str], table: np.ndarray, level: float) -> dict[str, Any]:
@@ -53,7 +64,7 @@ def _balanced(classes: Sequence[str], table: np.ndarray, level: float) -> dict[s
         **numbers(*found),
         "reason": f"no example has the label {', '.join(map(repr, absent[:5]))}" if absent else None,
         "numerator": None,
-        "denominator": int(sizes.min()),
+        "denominator": sizes.min().item(),
         "small": bool(0 < sizes.min() < SMALL),
     }
 
@@ -65,8 +76,8 @@ def _one_vs_rest(table: np.ndarray, level: float) -> list[dict[str, Any]]:
     positives, negatives = pieces["tpr"][1], pieces["fpr"][1]
     return [
         {
-            "positives": int(positives[i]),
-            "negatives": int(negatives[i]),
+            "positives": positives[i].item(),
+            "negatives": negatives[i].item(),
             "rates": {name: cells[i] for name, cells in entries.items()},
         }
         for i in range(len(table))
@@ -81,8 +92,8 @@ def rate_entries(name: str, k: np.ndarray, n: np.ndarray, level: float) -> list[
         {
             **numbers(value, below, above),
             "reason": None if size else WHY_UNDEFINED[name],
-            "numerator": int(hits),
-            "denominator": int(size),
+            "numerator": hits,
+            "denominator": size,
             "small": 0 < size < SMALL,
         }
         for value, below, above, hits, size in zip(*columns, strict=True)

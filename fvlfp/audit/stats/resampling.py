@@ -44,6 +44,11 @@ class Family:
     scale: str
     across: str = ""
 
+    @property
+    def drawn(self) -> np.ndarray:
+        """The counts as whole numbers, for drawing; weighted ones are not whole."""
+        return np.rint(self.counts).astype(np.int64)
+
     def observed(self) -> dict[str, float]:
         """Name -> value on the counts themselves."""
         return {k: float(v) for k, v in self.statistic(frequencies(self.counts)).items()}
@@ -85,7 +90,7 @@ def infer(
 def null(family: Family, *, draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """The gaps under shuffled group labels, each of shape (draws,)."""
     pieces = [
-        family.statistic(frequencies(_shuffled(family.counts, size, rng)))
+        family.statistic(frequencies(_shuffled(family.drawn, size, rng)))
         for size in _chunks(draws, family.counts.size)
     ]
     return {k: np.nan_to_num(np.concatenate([p[k] for p in pieces])) for k in pieces[0]}
@@ -151,7 +156,7 @@ class _Line:
 
 def _draw(family: Family, p: np.ndarray, draws: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """The family's gaps in `draws` samples from outcome probabilities p (G, S, C), each sorted."""
-    n = family.counts.sum(-1)
+    n = family.drawn.sum(-1)
     pieces = []
     for size in _chunks(draws, family.counts.size):
         if p.shape[-1] == 2:

@@ -15,7 +15,7 @@ from fvlfp.audit.stats.rates import SMALL
 from fvlfp.audit.stats.scores import auc
 
 
-def constant_columns(classes: Sequence[str], label: np.ndarray, prediction: np.ndarray) -> list[str]:
+def constant_columns(classes: Sequence[str], label: np.ndarray | None, prediction: np.ndarray) -> list[str]:
     """Remarks on labels or predictions (n,) that hold one class only."""
     out = []
     if len(np.unique(prediction)) == 1:
@@ -23,7 +23,7 @@ def constant_columns(classes: Sequence[str], label: np.ndarray, prediction: np.n
             f"Every prediction is {classes[prediction[0]]!r}. A constant prediction has no parity, "
             "opportunity or odds gap, whatever it costs whom."
         )
-    if len(np.unique(label)) == 1:
+    if label is not None and len(np.unique(label)) == 1:
         out.append(
             f"Every label is {classes[label[0]]!r}. Error rates of the other classes, and gaps that need "
             "them, are undefined."

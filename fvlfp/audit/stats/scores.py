@@ -19,6 +19,7 @@ from fvlfp.audit.stats.inversion import GapInference, infer_estimates
 from fvlfp.errors import InputError
 
 BINS = 10
+LARGEST = 1e100  # squares of larger scores overflow; they count as not finite
 THRESHOLDS = 51
 SWEPT = ("demographic_parity_difference", "equal_opportunity_difference", "equalized_odds_difference_worst")
 NOT_PROBABILITY = "scores outside [0, 1] are no probabilities"
@@ -33,7 +34,7 @@ def read_scores(frame: pd.DataFrame, column: str, positive: str | None) -> np.nd
     if positive is None:
         raise InputError("scores are judged for two classes only; name the positive class")
     score = pd.to_numeric(frame[column], errors="coerce").to_numpy(float)
-    bad = np.flatnonzero(~np.isfinite(score))
+    bad = np.flatnonzero(~(np.abs(score) < LARGEST))  # NaN is not smaller
     if len(bad):
         row, value = int(bad[0]), frame[column].iloc[int(bad[0])]
         shown = repr(value) if isinstance(value, str) else str(value)
