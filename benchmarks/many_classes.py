@@ -22,7 +22,7 @@ import pandas as pd
 from benchmarks.machine import machine
 from fvlfp.audit import audit, compare
 
-CLASSES = (2, 10, 25, 50, 100, 200, 400)
+CLASSES = (10, 50, 100)
 ROWS, GROUPS, DRAWS = 10_000, 5, 2_000
 
 

@@ -7,7 +7,7 @@ What it does not do: read files (see ``load``), judge anything (see ``metrics``)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -158,30 +158,12 @@ def encode(
             its row number), only one class and no `positive`, labels and predictions in
             different writings, or a group column without any entry.
     """
-    if isinstance(groups, str):
-        raise InputError("groups must be a list of column names, not one string")
-    if not groups:
-        raise InputError("name at least one perceived-group column")
-    repeated = sorted({g for g in groups if list(groups).count(g) > 1})
-    if repeated:
-        raise InputError(f"group column {repeated[0]!r} is named twice")
-    named = {"label": label, "prediction": prediction, "weight": weight}
-    for what, name in [*named.items(), *(("group", g) for g in groups)]:
-        if name is not None:
-            require_column(frame, name, what)
-    if not len(frame):
-        raise InputError("the table has no rows: nothing to audit")
-
+    _check_columns(frame, {"label": label, "prediction": prediction, "weight": weight}, groups)
     p = code(frame[prediction])
     y = p if label is None else code(frame[label])
-    for column, what, name in [(y, "label", label), (p, "prediction", prediction)]:
-        bad = np.flatnonzero(column.codes < 0)
-        if len(bad):
-            first = first_row(frame)
-            raise InputError(
-                f"{what} {name!r} is missing in row {int(bad[0]) + first} "
-                f"({len(bad)} of {len(frame)} rows have none; row {first} is the first)"
-            )
+    if label is not None:
+        _refuse_missing(frame, y, "label", label)
+    _refuse_missing(frame, p, "prediction", prediction)
     _refuse_scores(() if label is None else y.names, p, prediction, first_row(frame))
     classes, notes = _classes(y, p, label or prediction, prediction, positive)
     coded: dict[str, Coded] = {}
@@ -201,6 +183,32 @@ def encode(
     return Columns(
         classes, label_codes, prediction_codes, coded, tuple(dict.fromkeys(notes)), label is not None, weights
     )
+
+
+def _check_columns(frame: pd.DataFrame, named: Mapping[str, str | None], groups: Sequence[str]) -> None:
+    """Raise InputError unless every named column is there once, and there are rows."""
+    if isinstance(groups, str):
+        raise InputError("groups must be a list of column names, not one string")
+    if not groups:
+        raise InputError("name at least one perceived-group column")
+    repeated = sorted({g for g in groups if list(groups).count(g) > 1})
+    if repeated:
+        raise InputError(f"group column {repeated[0]!r} is named twice")
+    for what, name in [*named.items(), *(("group", g) for g in groups)]:
+        if name is not None:
+            require_column(frame, name, what)
+    if not len(frame):
+        raise InputError("the table has no rows: nothing to audit")
+
+
+def _refuse_missing(frame: pd.DataFrame, column: Coded, what: str, name: str) -> None:
+    bad = np.flatnonzero(column.codes < 0)
+    if len(bad):
+        first = first_row(frame)
+        raise InputError(
+            f"{what} {name!r} is missing in row {int(bad[0]) + first} "
+            f"({len(bad)} of {len(frame)} rows have none; row {first} is the first)"
+        )
 
 
 def _weights(frame: pd.DataFrame, name: str) -> np.ndarray:
