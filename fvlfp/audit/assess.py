@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from fvlfp import __version__
-from fvlfp.audit.arrays import table_of_arrays
+from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.document import SCHEMA, Audit
-from fvlfp.audit.options import AuditOptions
+from fvlfp.audit.from_arrays import table_of_arrays
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.bins import bin_groups
 from fvlfp.audit.stats.counts import Columns, Counts, encode, require_column
@@ -61,7 +61,7 @@ def audit(
             are judged; without a prediction column name a score and a threshold.
         groups: columns of perceived groups.
         y_true, y_pred, sensitive_features, y_score, sample_weight: the same as arrays (n,), see
-            ``arrays.table_of_arrays``; sensitive_features may hold several columns.
+            ``from_arrays.table_of_arrays``; sensitive_features may hold several columns.
         provenance: what is known about model and data; copied into the document.
         options: further fields of ``AuditOptions``: score, threshold, weight, positive, templates,
             template_scores, bins, cross, draws, seed, level.

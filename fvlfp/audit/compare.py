@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from fvlfp.audit.assess import with_versions
+from fvlfp.audit.audit_options import check_numbers
 from fvlfp.audit.document import SCHEMA
-from fvlfp.audit.options import check_numbers
 from fvlfp.audit.stats.counts import encode, first_row, require_column
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS

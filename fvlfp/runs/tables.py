@@ -11,7 +11,7 @@ from typing import Any
 
 from fvlfp.audit import Audit, Comparison, compare, write_audit, write_comparison
 from fvlfp.audit.assess import audited_rows, judge
-from fvlfp.audit.options import AuditOptions
+from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from fvlfp.audit.options import AuditOptions
+from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.stats.counts import require_column
 from fvlfp.audit.stats.scores import read_scores
 from fvlfp.errors import InputError
