@@ -143,16 +143,6 @@ def audit_predictions(
     options = AuditOptions(**columns, groups=group, positive=positive, bins=bins, cross=cross, **numbers)
     result = audit_table(table, out, options)
     tell_read(result.document["provenance"]["table"])
-    from fvlfp.audit.stats.bins import parse_bins
-    from fvlfp.runs.tables import audit_table
-
-    columns: dict[str, Any] = {"label": label, "prediction": prediction, "score": score, "weight": weight}
-    not_empty(**columns, group=group, positive=positive)
-    bins = parse_bins(bin_ or ())
-    numbers: dict[str, Any] = {"threshold": threshold, "draws": draws, "seed": seed}
-    options = AuditOptions(**columns, groups=group, positive=positive, bins=bins, cross=cross, **numbers)
-    result = audit_table(table, out, options)
-    tell_read(result.document["provenance"]["table"])
     tell(result.remarks)
     typer.echo(f"report: {out / 'report.html'}")
 
