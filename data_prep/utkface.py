@@ -4,9 +4,9 @@
 
 SOURCE is UTKFace.tar.gz ("Aligned & Cropped Faces") or a folder that holds it or its files. The labels are
 in the file names, `age_gender_race_date.jpg.chip.jpg`: age 0 to 116, gender 0 male or 1 female, race 0 to 4
-(White, Black, Asian, Indian, others), date with 17 digits; https://susanqq.github.io/UTKFace/. Three names
-of the official archive lack a label; these images are left out and named. Two others have a slip (a space,
-a missing dot) that loses nothing, and are read. Any other name stops the reader.
+(White, Black, Asian, Indian, others), date with 16 to 18 digits; https://susanqq.github.io/UTKFace/. Three
+names of the official archive lack a label; these images are left out and named. Two others have a slip (a
+space, a missing dot) that loses nothing, and are read. Any other name stops the reader, which names all such.
 
 Writes DIR/utkface.csv: label `age_40` (20-39 against 40+, younger people left out), groups `gender` and
 `race`. There is no official split: about a third of the pictures, drawn by their sha256, is "test". A
@@ -18,6 +18,7 @@ All labels are perceived: an algorithm guessed and annotators checked, nobody wa
 import hashlib
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.reader import Download, Row, copy_images, known, main, split_by, write_table
@@ -69,7 +70,7 @@ CARD = Card(
 def read_name(name: str) -> Row:
     """The labels in one file name. Raises InputError naming it."""
     # "24_0_1_20170116220224657 .jpg.chip.jpg" and "55_0_0_20170116232725357jpg.chip.jpg" are official names
-    found = re.fullmatch(r"(\d{1,3})_(\d+)_(\d+)_\d{17} ?\.?jpg(?:\.chip\.jpg)?", name)
+    found = re.fullmatch(r"(\d{1,3})_(\d+)_(\d+)_\d{16,18} ?\.?jpg(?:\.chip\.jpg)?", name)
     if not found:
         raise InputError(f"{name!r} is no UTKFace name (age_gender_race_date.jpg): restore or remove it")
     age = int(found[1])
@@ -84,11 +85,25 @@ def read_name(name: str) -> Row:
     }
 
 
+def _read_names(names: Iterable[str]) -> list[Row]:
+    """The labels in all names. Raises one InputError for all names that hold none."""
+    rows, odd = [], []
+    for name in names:
+        try:
+            rows.append(read_name(name))
+        except InputError as error:
+            odd.append(str(error))
+    if odd:
+        more = f"\n... and {len(odd) - 20} more" if len(odd) > 20 else ""
+        raise InputError("\n".join(odd[:20]) + more)
+    return rows
+
+
 def convert(source: Path, out: Path, *, allow_missing: bool = False) -> Path:
     """Write table, card and images; returns the table. Raises InputError."""
     download = Download(source, PATTERN, what="UTKFace")
     names = download.names()
-    rows = [row for name in names if name not in BROKEN for row in [read_name(name)] if row["age_40"]]
+    rows = [row for row in _read_names(name for name in names if name not in BROKEN) if row["age_40"]]
     rows = copy_images(download, rows, out, allow_missing=allow_missing)
     rows, repeated = _once(rows, out)
     notes = [f"left out, a label is missing in the name: {name}" for name in names if name in BROKEN]

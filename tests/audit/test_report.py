@@ -330,3 +330,10 @@ def test_an_audit_without_settings_is_one_clear_message(table, tmp_path):
 def test_a_score_that_cannot_be_squared_is_refused_with_its_row(table, huge):
     with pytest.raises(InputError, match=r"row 3 is .*not a finite number"):
         audit(table.assign(score=[0.5, huge] + [0.5] * 598), groups=["shape"], score="score", **KW)
+
+
+def test_numbers_that_name_groups_stay_as_they_are_in_csv(tmp_path):  # F22
+    frame = pd.DataFrame({"g": ["-1", "1", "-0.5", "-1a"] * 8, "y": ["0", "1"] * 16, "p": ["0", "1"] * 16})
+    write_audit(audit(frame, label="y", prediction="p", groups=["g"], draws=100), tmp_path / "out")
+    groups = pd.read_csv(tmp_path / "out" / "groups.csv", dtype=str)["group"]
+    assert set(groups) == {"-1", "1", "-0.5", "'-1a"}

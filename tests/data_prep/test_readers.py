@@ -11,6 +11,7 @@ from PIL import Image
 
 from data_prep import celeba, pad_ufes_20, reader, utkface, waterbirds
 from fvlfp.data.table import check_table, read_table
+from fvlfp.errors import InputError
 
 
 def picture(shade: int, kind: str = "JPEG") -> bytes:
@@ -346,3 +347,10 @@ def test_members_cannot_leave_the_folder(tmp_path):
     tar(tmp_path / "birds.tar.gz", waterbirds_files() | evil)
     assert run(waterbirds, tmp_path / "birds.tar.gz", tmp_path / "out") == 0
     assert not list(tmp_path.rglob("evil*"))
+
+
+def test_dates_of_utkface_may_have_sixteen_to_eighteen_digits_and_all_odd_names_are_told_at_once():
+    for date in ("2017011022340900", "20170110223409000", "201701102234090000"):
+        assert utkface.read_name(f"14_0_0_{date}.jpg.chip.jpg")["age"] == "14"
+    with pytest.raises(InputError, match=r"(?s)'odd\.jpg'.*'1_2\.jpg'"):
+        utkface._read_names(["14_0_0_2017011022340900.jpg", "odd.jpg", "1_2.jpg"])

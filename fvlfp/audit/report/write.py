@@ -10,6 +10,7 @@ import html
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from fvlfp.audit.document import Audit
 from fvlfp.audit.report import page
 from fvlfp.errors import InputError
 
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")  # harmless as it is, and a key that other tables are joined by
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
 
@@ -213,7 +215,9 @@ def _csv(frame: pd.DataFrame, path: Path) -> None:
     safe = frame.copy()
     for column in safe.columns:
         if not pd.api.types.is_numeric_dtype(safe[column]):
-            safe[column] = safe[column].map(
-                lambda v: f"'{v}" if isinstance(v, str) and v.startswith(FORMULA) else v
-            )
+            safe[column] = safe[column].map(lambda v: f"'{v}" if _is_formula(v) else v)
     safe.to_csv(path, index=False)
+
+
+def _is_formula(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(FORMULA) and not NUMBER.fullmatch(value)
