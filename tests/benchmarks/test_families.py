@@ -20,7 +20,7 @@ def test_a_small_family_works(monkeypatch, text, kind):
     monkeypatch.setattr(families.open_clip, "get_model_config", lambda name: config)
     row = families.try_family("small", "any")
     assert row.audit.startswith("works (image ") and row.training.startswith(f"works ({kind} tower")
-    page = families.page([row], 1.0)
+    page = families.page([row])
     assert "Of 1 families 1 can be audited and 1 can be trained." in page and "| small | any |" in page
 
 
