@@ -207,7 +207,7 @@ def test_blank_pictures_are_remarked_on(faces):  # F3
 
 def test_own_columns_of_a_table_are_kept_apart(faces, tmp_path, monkeypatch):  # F5
     monkeypatch.setattr(write, "execute", write.in_process)
-    table = faces(prediction="mine", score=[*range(36)])
+    table = faces(prediction="mine", score=[0.25, 0.75] * 18)
     words = [
         "audit",
         "clip",
