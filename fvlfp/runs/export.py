@@ -139,10 +139,10 @@ def export_onnx(run: LoadedRun, folder: Path, out: Path) -> Path:
         InputError: onnx or onnxruntime are not installed, the run has no common classifier, or the exported
             model differs from the run by more than `TOLERANCE`.
     """
-    runtime = _onnxruntime()
-    readout = run.readout
+    readout = run.readout  # what no export can do is refused before a package is missed
     if readout.posthoc is not None and readout.posthoc.thresholds is not None:
         raise InputError("thresholds need the perceived group of every picture: they are not exported")
+    runtime = _onnxruntime()
     steps, network = _square(_steps(run, _source(run))), ImageToClass(run, readout).eval()
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randn(3, 3, steps["size"], steps["size"], generator=generator).to(run.encoder.device)

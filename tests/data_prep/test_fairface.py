@@ -22,8 +22,9 @@ HEADER = "file,age,gender,race,service_test\n"
 
 
 def jpeg(shade: int) -> bytes:
+    """A plain picture; no two shades give the same bytes."""
     out = io.BytesIO()
-    Image.new("RGB", (16, 16), (shade, 90, 90)).save(out, "JPEG")
+    Image.new("RGB", (16, 16), (4 * shade, 90, 90)).save(out, "JPEG")
     return out.getvalue()
 
 
@@ -38,7 +39,7 @@ def label_file(split: str, n: int) -> str:
 
 def add_images(archive: zipfile.ZipFile, split: str, n: int) -> None:
     for i in range(n):
-        archive.writestr(f"{split}/{i + 1}.jpg", jpeg(i))
+        archive.writestr(f"{split}/{i + 1}.jpg", jpeg(i + n * (split == "val")))
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_both_tables_keep_the_contract(download, tmp_path, capsys):
     assert "perceived" in age.card.label_origin and "sha256" in age.card.notes
     # the image is the one that the label file named
     row = age.frame["path"].tolist().index("images/val/12.jpg")
-    assert age.images[row].getpixel((8, 8))[0] == pytest.approx(11, abs=4)
+    assert age.images[row].getpixel((8, 8))[0] == pytest.approx(4 * (11 + 24), abs=4)
 
 
 def test_one_task_takes_only_its_images(download, tmp_path):
