@@ -28,8 +28,8 @@ from benchmarks.sets import convert
 from benchmarks.shared import command, shared_folder
 from data_prep.contrastive import Checkpoint
 from data_prep.table_clip import Recipe, train, write
-from fvlfp.clip.weights import file_sha256
 from fvlfp.data.table import read_table
+from fvlfp.files import file_sha256
 
 #: name -> (set, recipe)
 RECIPES = {

@@ -27,10 +27,10 @@ from safetensors.torch import load_file, save_file
 from torchvision import transforms
 
 from data_prep.contrastive import Checkpoint, Schedule, fit, normalise, true_pairs
-from fvlfp.clip.weights import file_sha256
 from fvlfp.data.card import Card, say
 from fvlfp.data.table import Dataset, read_table
 from fvlfp.errors import InputError
+from fvlfp.files import file_sha256
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2}
 #: image towers for 64 pixels; each is 128 wide where it meets the text tower

@@ -23,6 +23,12 @@ def write_atomically(path: Path, body: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+def file_sha256(path: str | Path) -> str:
+    """The fingerprint of a file, 64 hex digits, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sha256(body: bytes) -> str:
     """The fingerprint of some bytes, 64 hex digits."""
     return hashlib.sha256(body).hexdigest()

@@ -27,8 +27,9 @@ from fvlfp.clip.preprocess import NOBODY
 from fvlfp.clip.stated import config_sha256
 from fvlfp.clip.text_tower import TextTower
 from fvlfp.clip.towers import open_text_tower
-from fvlfp.clip.weights import file_sha256, has_quick_gelu, load_weights
+from fvlfp.clip.weights import has_quick_gelu, load_weights
 from fvlfp.clip.whole_text import whole_tokens
+from fvlfp.files import file_sha256
 
 #: Images in one pass of the tower: benchmarks/speed.py finds no CPU gain beyond some tens.
 BATCH = 64

@@ -7,7 +7,6 @@ fit (weights for another image size are refused), and it unpickles nothing.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -204,9 +203,3 @@ def _more(keys: list[str]) -> str:
 def has_quick_gelu(model: nn.Module) -> bool:
     """Whether any activation of the model is QuickGELU."""
     return any(type(module).__name__ == "QuickGELU" for module in model.modules())
-
-
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

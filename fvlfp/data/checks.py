@@ -4,7 +4,6 @@ Row numbers are those a spreadsheet shows: row 2 is the first data row of a CSV.
 saved data set has no header line, its first row is row 1.
 """
 
-import difflib
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from fvlfp.data.cells import read_values, rows_of
 from fvlfp.data.folders import SUFFIXES
 from fvlfp.data.images import Stored, inside, open_image
 from fvlfp.data.source import Source
-from fvlfp.errors import InputError
+from fvlfp.errors import InputError, did_you_mean
 
 RESERVED = ("path", "split", "client")
 SPLITS = ("train", "val", "test")
@@ -90,9 +89,8 @@ def _categories(frame: pd.DataFrame, card: Card | None) -> list[str]:
 
 def _no_column(name: str, columns: Iterable[str]) -> Problem:
     names = [str(c) for c in columns]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(names)}"
-    return Problem(f"no column {name!r}; {hint}")
+    hint = did_you_mean(name, names) or f"; the columns are {', '.join(names)}"
+    return Problem(f"no column {name!r}{hint}")
 
 
 def _column_problems(

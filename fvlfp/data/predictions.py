@@ -6,7 +6,6 @@ What this module does not do: it counts nothing (`audit` does).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from fvlfp.data.cells import read_values, spelt_alike
 from fvlfp.data.opened import read_columns
 from fvlfp.data.source import open_table
 from fvlfp.errors import InputError
+from fvlfp.files import file_sha256
 
 
 def read_predictions(
@@ -66,14 +66,8 @@ def read_predictions(
     frame.attrs["first_row"] = table.first_row
     frame.attrs["facts"] = {
         "file": path.name,
-        **({} if path.is_dir() else {"sha256": sha256(path)}),
+        **({} if path.is_dir() else {"sha256": file_sha256(path)}),
         "read": f"{len(frame):,} rows ({table.how})",
         **({"merged": notes} if notes else {}),
     }
     return frame
-
-
-def sha256(path: str | Path) -> str:
-    """Hash of a file, for the provenance of an audit."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -34,10 +34,10 @@ from benchmarks.shared import command
 from benchmarks.summary import summary
 from benchmarks.table import ODDS, Grid, best_projection, excess, main_effect, over_seeds, reduction
 from fvlfp.clip.encoder import Encoder
-from fvlfp.clip.weights import file_sha256
 from fvlfp.data import toyfaces
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
+from fvlfp.files import file_sha256
 
 SMALL = {"profile": "smoke", "n": 300, "clients": 2, "rounds": 1, "device": "cpu"}
 

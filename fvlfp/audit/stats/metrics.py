@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-RATES = ("selection_rate", "tpr", "fpr")
 GAPS = {
     "demographic_parity_difference": "max - min of the selection rate P(yhat = + | group)",
     "demographic_parity_ratio": "min / max of the selection rate (1 is parity)",

@@ -13,7 +13,6 @@ What this module does not do: it runs nothing.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import itertools
 import json
@@ -26,7 +25,7 @@ from typing import Any
 import fvlfp
 from fvlfp.config import Config
 from fvlfp.course.tour import lessons
-from fvlfp.errors import InputError
+from fvlfp.errors import InputError, did_you_mean
 
 Parameters = dict[str, Any]
 
@@ -141,9 +140,9 @@ def _notebook(name: str, grid: Path, folder: Path | None) -> Path:
     for path in known:
         if name in (path.stem, path.stem[:2]):
             return path.resolve()
-    near = difflib.get_close_matches(name, [path.stem for path in known], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"they are {', '.join(p.stem[:2] for p in known)}"
-    raise InputError(f"{grid}: no lesson {name!r}; {hint}")
+    numbers = ", ".join(path.stem[:2] for path in known)
+    hint = did_you_mean(name, [path.stem for path in known]) or f"; they are {numbers}"
+    raise InputError(f"{grid}: no lesson {name!r}{hint}")
 
 
 def _check_known(names: list[str], notebook: Path, grid: Path) -> None:
@@ -159,9 +158,8 @@ def _check_known(names: list[str], notebook: Path, grid: Path) -> None:
         if name == "out":
             raise InputError(f"{grid}: the sweep chooses `out` itself, one folder a cell")
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
-            raise InputError(f"{grid}: {notebook.stem} has no parameter {name!r}; {hint}")
+            hint = did_you_mean(name, known) or f"; it takes {', '.join(known) or 'none'}"
+            raise InputError(f"{grid}: {notebook.stem} has no parameter {name!r}{hint}")
 
 
 def _table(raw: dict[str, Any], key: str, path: Path) -> Parameters:

@@ -9,7 +9,6 @@ What this module does not do: it does not look into a lesson; what a lesson foun
 from __future__ import annotations
 
 import json
-import os
 import signal
 import threading
 import time
@@ -28,6 +27,7 @@ from tqdm import tqdm
 from fvlfp.course.sweep.cell import run_cell
 from fvlfp.course.sweep.grid import Cell
 from fvlfp.course.sweep.index_page import show, traceback_of
+from fvlfp.files import write_atomically
 from fvlfp.output_folder import check_own, lock_on, release
 
 Result = dict[str, Any]
@@ -62,7 +62,9 @@ def sweep(
     check_own(out, marker="sweep.json", what="sweep")
     out.mkdir(parents=True, exist_ok=True)
     _tell_changes(cells, out, say)
-    _write(out / "sweep.json", json.dumps({"cells": [cell.name for cell in cells]}, indent=1))
+    write_atomically(
+        out / "sweep.json", json.dumps({"cells": [cell.name for cell in cells]}, indent=1).encode()
+    )
     results = {cell.name: read_result(out, cell) for cell in cells}
     left = [cell for cell in cells if results[cell.name].get("status") != "done"]
     if len(left) < len(cells):
@@ -242,7 +244,7 @@ def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float, stoppe
     elif (home / "record.json").is_file():
         result["recorded"] = json.loads((home / "record.json").read_text(encoding="utf-8"))
     home.mkdir(parents=True, exist_ok=True)
-    _write(home / "cell.json", json.dumps(result, indent=1))
+    write_atomically(home / "cell.json", json.dumps(result, indent=1).encode())
     return result
 
 
@@ -267,9 +269,9 @@ def _summarise(cells: list[Cell], results: dict[str, Result], out: Path) -> None
     ]
     columns = list(dict.fromkeys(key for row in about.values() for key in row))
     table = pd.DataFrame(records, columns=[*columns, "key", "value"])
-    _write(out / "records.csv", table.to_csv(index=False))
-    _write(out / "cells.csv", pd.DataFrame(rows).to_csv(index=False))
-    _write(out / "index.html", show(cells, results, out))
+    write_atomically(out / "records.csv", table.to_csv(index=False).encode())
+    write_atomically(out / "cells.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    write_atomically(out / "index.html", show(cells, results, out).encode())
 
 
 def _tell_changes(cells: list[Cell], out: Path, say: Callable[[str], None]) -> None:
@@ -288,10 +290,3 @@ def _tell_changes(cells: list[Cell], out: Path, say: Callable[[str], None]) -> N
 def _short(result: Result) -> str:
     last = result["error"].strip().split("\n")[-1]
     return f" ({last[:200]})" if last else ""
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8", newline="")
-    part.replace(path)
