@@ -4,6 +4,7 @@ import json
 import re
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -105,6 +106,15 @@ def test_comparison_files(table, tmp_path):
     assert "<script" not in page and "▼ smaller gaps, none larger" in page and "&lt;a&gt;" in page
     gaps = pd.read_csv(tmp_path / "out" / "gaps.csv").set_index("gap")
     assert gaps.loc["equal_opportunity_difference", "high"] < 0
+
+
+def test_a_style_set_elsewhere_changes_no_page(table, tmp_path):
+    result = audit(hostile(table), groups=["shape"], **KW)
+    plain = write_audit(result, tmp_path / "plain").read_text()
+    with mpl.rc_context({"text.color": "red", "font.size": 30, "font.family": "monospace"}):
+        styled = write_audit(result, tmp_path / "styled").read_text()
+        assert mpl.rcParams["font.size"] == 30, "and the caller's style is as before"
+    assert styled == plain
 
 
 def test_the_notebook_gives_the_same_page(table, tmp_path):

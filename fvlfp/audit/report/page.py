@@ -32,6 +32,7 @@ Document = Mapping[str, Any]
 MARKS = {"found": "▲", "hint": "△", "quiet": "○", "none": "–"}
 
 
+@plots.own_style()
 def sections(document: Document) -> list[tuple[str, str]]:
     """(title, html) of every section, of an audit or of a comparison."""
     if document.get("kind") == "comparison":

@@ -11,6 +11,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
@@ -200,6 +201,14 @@ def finish_legend(figure: Figure, ax: Axes, hidden: int) -> None:
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Draw as in a fresh process: a style that the caller has set elsewhere changes no report."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        yield
 
 
 def svg(figure: Figure) -> bytes:
