@@ -179,9 +179,8 @@ def audit_pair(
         facts = {**provenance, **training_facts(names[name], runs[name])}
         result = audit(frame, **common, provenance=facts)
         result.document["remarks"] += provenance.get("remarks", [])
-        write_audit(result, out / name, title=f"Audit of {names[name]}")
         rows = frame[[cfg.label, *cfg.groups, "prediction"]]
-        rows.to_csv(out / name / "predictions.csv", index=False)
+        write_audit(result, out / name, title=f"Audit of {names[name]}", rows=rows)
     change = compare(
         frames["baseline"],
         frames["method"],

@@ -129,10 +129,8 @@ def audit_clip(
         seed=seed,
         provenance={"command": command} if command else {},
     )
-    report = write_audit(
-        result, out, title=f"{encoder.provenance['model']}: zero-shot {label}", notebook=True
-    )
-    frame.to_csv(out / "predictions.csv", index=False)
+    title = f"{encoder.provenance['model']}: zero-shot {label}"
+    report = write_audit(result, out, title=title, notebook=True, rows=frame)
     by_template.to_csv(out / "templates.csv", index=False)
     return report
 
