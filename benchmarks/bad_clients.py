@@ -87,8 +87,13 @@ class Bad(ClientApp):
         return reply
 
 
-def run_once(prepared: Prepared, cfg: Config, kind: str, bad: int) -> dict[str, Any]:
-    """Train with `bad` clients of this kind; metrics on the test rows, and what was refused."""
+def run_with(
+    prepared: Prepared, cfg: Config, bad: int, spoil: Callable[[ClientApp, frozenset[int]], ClientApp]
+) -> dict[str, Any]:
+    """Train with `bad` clients; metrics on the test rows, and what was refused.
+
+    spoil: puts itself before the honest app; it gets the numbers of the bad clients.
+    """
     clients = prepared.clients
     who = np.random.default_rng(cfg.seed_for("bad")).permutation(len(clients))[:bad].tolist()
 
@@ -97,7 +102,7 @@ def run_once(prepared: Prepared, cfg: Config, kind: str, bad: int) -> dict[str, 
 
     together = TrainTogether(load, prepared.task, cfg)
     honest = make_client_app(load, prepared.task, cfg, trainer=together.trainer)
-    app = Bad(honest, kind, frozenset(who), cfg)
+    app = spoil(honest, frozenset(who))
     started = time.perf_counter()
     with in_this_process():
         state = serve(LocalGrid(app, len(clients), together=together), prepared.task, cfg)
@@ -109,6 +114,11 @@ def run_once(prepared: Prepared, cfg: Config, kind: str, bad: int) -> dict[str, 
         "refused honest": sum(k not in who for k in refused),
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def run_once(prepared: Prepared, cfg: Config, kind: str, bad: int) -> dict[str, Any]:
+    """`run_with` clients of one kind."""
+    return run_with(prepared, cfg, bad, lambda honest, who: Bad(honest, kind, who, cfg))
 
 
 def page(results: dict[str, Any]) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import functools
 import logging
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,18 +26,12 @@ from flwr.clientapp import ClientApp
 from torch import Tensor
 
 from benchmarks import RESULTS
-from benchmarks.grid import metrics_of
+from benchmarks.bad_clients import run_with
 from benchmarks.machine import named
 from benchmarks.seeds import complete, run_missing
 from fvlfp.config import Config
-from fvlfp.federation.client_app import make_client_app
-from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.protocol import CANDIDATES, JUDGE, MOMENTS, TRAIN, arrays_of, read_arrays
-from fvlfp.federation.server_app import serve
-from fvlfp.federation.together import TrainTogether
-from fvlfp.runs.predict import predict
-from fvlfp.runs.train import Prepared, prepare, trained_of
-from fvlfp.training.examples import ClientData
+from fvlfp.runs.train import Prepared, prepare
 from fvlfp.training.task import Task
 
 #: rule -> config
@@ -139,27 +132,8 @@ def turned(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def run_once(prepared: Prepared, cfg: Config, bad: int, phases: tuple[str, ...]) -> dict[str, Any]:
-    """Train with `bad` liars; metrics on the test rows, and what was refused."""
-    clients = prepared.clients
-    who = np.random.default_rng(cfg.seed_for("bad")).permutation(len(clients))[:bad].tolist()
-
-    def load(context: Context) -> ClientData:
-        return clients[int(context.node_config["partition-id"])]
-
-    together = TrainTogether(load, prepared.task, cfg)
-    honest = make_client_app(load, prepared.task, cfg, trainer=together.trainer)
-    app = Liars(honest, frozenset(who), phases, prepared.task, cfg)
-    started = time.perf_counter()
-    with in_this_process():
-        state = serve(LocalGrid(app, len(clients), together=together), prepared.task, cfg)
-    frame = predict(prepared, trained_of(cfg, state))
-    refused = [node - 1 for report in state.history for node in report.failed]
-    return {
-        **metrics_of(frame, "toy-shape", cfg.seed),
-        "refused": sum(k in who for k in refused),
-        "refused honest": sum(k not in who for k in refused),
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+    """`run_with` liars in these phases."""
+    return run_with(prepared, cfg, bad, lambda honest, who: Liars(honest, who, phases, prepared.task, cfg))
 
 
 def cases(*, single: bool) -> list[tuple[str, int, tuple[str, ...]]]:

@@ -8,6 +8,7 @@ What this module does not do: it computes no rate and no test, see `benchmarks.r
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import RESULTS
@@ -125,7 +126,7 @@ def _verdict(e: Found) -> str:
     words = {True: "falls", False: "grows"}
     said = " and ".join(f"the {name} {words[c < 0]} by {abs(c):.3f}" for name, c in clear.items())
     return f"{e['a']} to {e['b']} ({e['family']}): accuracy changes by {_change(e['accuracy'])}. " + (
-        f"Clearly, the {said}." if clear else "No gap changes clearly."
+        f"Clearly, {said}." if clear else "No gap changes clearly."
     )
 
 
@@ -154,14 +155,19 @@ def _by(found: Found, attribute: str, title: str) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for e in found["gender"]:
-        told = [e["name"], e["family"]]
-        for gap in (ODDS, ACCURACY):
-            g = e["attributes"][attribute]["gaps"][gap]
-            told += [_num(g), f"{g['expected_null']:.3f}", _p(g["p_across"])]
+        told = [e["name"], e["family"], *_gap_columns(e["attributes"][attribute]["gaps"], ODDS)]
         pair = e["attributes"][attribute]["gaps"][ACCURACY].get("pair") or {}
         told.append(" and ".join(pair.get("groups", ())))
         lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines)
+
+
+def _gap_columns(gaps: Mapping[str, Any], odds: str) -> list[str]:
+    """Value, chance and p of the gap called `odds`, then of the accuracy gap."""
+    columns = []
+    for g in (gaps[odds], gaps[ACCURACY]):
+        columns += [_num(g), f"{g['expected_null']:.3f}", _p(g["p_across"])]
+    return columns
 
 
 def _cells(found: Found) -> str:
@@ -214,10 +220,7 @@ def _race(found: Found) -> str:
     ]
     for e in found["race"]:
         for attribute, part in e["attributes"].items():
-            told = [e["name"], attribute]
-            for gap in (f"{ODDS}_class_max", ACCURACY):
-                g = part["gaps"][gap]
-                told += [_num(g), f"{g['expected_null']:.3f}", _p(g["p_across"])]
+            told = [e["name"], attribute, *_gap_columns(part["gaps"], f"{ODDS}_class_max")]
             lines.append(f"| {' | '.join(told)} |")
     lines += ["", "p: Holm over these tests."]
     return "\n".join(lines)
