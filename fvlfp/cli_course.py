@@ -82,15 +82,30 @@ def student(out: Out = Path("student")) -> None:
 def grade(
     folder: Annotated[Path, typer.Argument(help="Holds the class's notebooks, in any depth.")],
     out: Annotated[Path, typer.Option(help="The CSV to write.")] = Path("grades.csv"),
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="Run each notebook again. This executes the students' code.")
+    ] = False,
+    limit: Annotated[float, typer.Option(min=1, help="With --rerun: seconds for one notebook.")] = 600,
 ) -> None:
-    """Collect which exercises a class has passed; reads saved outputs, runs nothing.
+    """Collect which exercises a class has passed, and show one line for each student.
+
+    Reads saved outputs and runs nothing, unless --rerun asks for a fresh kernel: do that where nothing can be
+    lost, because it executes what students wrote. The notebooks as run are kept in NAME_rerun beside the CSV.
 
     Example: fvlfp grade my_class --out grades.csv
     """
-    from fvlfp.course.grade import grades, write_grades
+    from fvlfp.course.grade import by_student, grades, write_grades
+    from fvlfp.course.rerun import WARNING
 
-    table = grades(folder, say=lambda line: typer.echo(line, err=True))
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    copies = out.with_name(f"{out.stem}_rerun")
+    if rerun:
+        say(WARNING)
+    table = grades(folder, limit=limit if rerun else None, copies_to=copies, say=say)
     write_grades(table, out)
+    typer.echo(by_student(table).to_string())
     passed = (table["result"] == "passed").sum()
     typer.echo(
         f"{passed} of {len(table)} exercises passed; students: {table['student'].nunique()}; written: {out}"

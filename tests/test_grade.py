@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from typer.testing import CliRunner
 
 from fvlfp.cli import app
-from fvlfp.course.grade import grades, write_grades
+from fvlfp.course.grade import by_student, grades, write_grades
 from fvlfp.course.student import student_copy, write_student_copies
 from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError
@@ -206,3 +206,51 @@ def test_a_student_copy_writes_into_its_own_folder(tmp_path):
             c.source for c in nbformat.read(path, 4).cells if "parameters" in c.metadata.get("tags", [])
         ]
         assert f'out = "runs/{path.stem}"' in parameters
+
+
+def test_one_line_for_each_student(course):
+    folder, hand_in = course
+    hand_in("ann/00_a.ipynb", SOLVED, [TICK])
+    hand_in("bob/00_a.ipynb")
+    table = by_student(grades(folder / "class", folder / "lessons"))
+    assert table.to_dict("index") == {
+        "ann": {"00": "1/1", "all": "1/1"},
+        "bob": {"00": "0/1", "all": "0/1"},
+    }
+
+
+LESSON = "from fvlfp.course.lesson import check\n"
+
+
+def test_a_second_run_believes_no_saved_output(course):
+    """Forged ticks are gone, open stubs stay open, and a damaged file stops nobody."""
+    folder, hand_in = course
+    hand_in("ann/00_a.ipynb", LESSON + SOLVED)
+    hand_in("bob/00_a.ipynb", LESSON + SOLVED.replace("a + 1\n", "7\n", 1), [TICK])
+    hand_in("dan/00_a.ipynb", None, [TICK])
+    (folder / "class" / "eve").mkdir()
+    (folder / "class" / "eve" / "00_a.ipynb").write_text("no notebook")
+    copies = folder / "copies"
+    table = grades(folder / "class", folder / "lessons", limit=90, copies_to=copies).set_index("student")
+    expected = {"ann": "passed", "bob": "wrong", "dan": "open", "eve": "unreadable"}
+    assert table["result"].to_dict() == expected
+
+
+def test_a_second_run_ends_at_its_limit(course):
+    folder, hand_in = course
+    hand_in("ann/00_a.ipynb", "while True: pass\n" + SOLVED, [TICK])
+    copies = folder / "copies"
+    (row,) = grades(folder / "class", folder / "lessons", limit=2, copies_to=copies).to_dict("records")
+    assert row["result"] in ("failed", "not run")  # stopped inside the cell, or before its output came
+    assert "Timeout" in nbformat.read(copies / "ann" / "00_a.ipynb", 4).metadata["stopped"]
+
+
+def test_the_command_says_that_it_executes_students_code(course, monkeypatch):
+    folder, hand_in = course
+    hand_in("ann/00_a.ipynb", LESSON + SOLVED)
+    monkeypatch.setattr("fvlfp.course.grade.lessons", lambda _: [folder / "lessons" / "00_a.ipynb"])
+    words = ["grade", str(folder / "class"), "--out", str(folder / "g.csv"), "--rerun", "--limit", "60"]
+    run = CliRunner().invoke(app, words)
+    assert run.exit_code == 0, run.output
+    assert "executes the students' code" in run.output and "ann      1/1  1/1" in run.output
+    assert (folder / "g_rerun" / "ann" / "00_a.ipynb").is_file()

@@ -1,9 +1,9 @@
 """`fvlfp grade`: a class's notebooks in, one table of exercises out.
 
 A submitted notebook is recognised by the lesson's name in its file name, an exercise by its cell's id, which
-JupyterLab keeps and Colab moves into the cell's metadata, or else by the check at its end. Nothing is run:
-what counts are the ticks that `check` left in the saved outputs, below a check that is still the lesson's.
-What this module does not do: it detects no forged output. To be sure, run that notebook.
+JupyterLab keeps and Colab moves into the cell's metadata, or else by the check at its end. What counts are
+the ticks that `check` left in the outputs, below a check that is still the lesson's. Nothing is run unless it
+is asked for (`fvlfp.course.rerun`). What this module does not do: it detects no forged output.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import nbformat
 import pandas as pd
 
+from fvlfp.course.rerun import rerun
 from fvlfp.course.student import SOLUTION
 from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError
@@ -31,14 +32,21 @@ _COPY = re.compile(
 
 
 def grades(
-    folder: Path, lessons_folder: Path | None = None, *, say: Callable[[str], None] = lambda line: None
+    folder: Path,
+    lessons_folder: Path | None = None,
+    *,
+    limit: float | None = None,
+    copies_to: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
     """One row an exercise: student, lesson, exercise (its number in the lesson), result.
 
     Args:
         folder: holds the notebooks in any depth; folders, and what surrounds the lesson's name in a file
             name, name the student (`ann/03_….ipynb`, `ann_03_….ipynb`); marks of a copy, as ` (1)`, do not.
-        say: gets one line for each lesson that a student handed in more than once.
+        limit: run each notebook again, for so many seconds at most. None: read saved outputs, run nothing.
+        copies_to: a folder for the notebooks that were run again; needed with `limit`.
+        say: gets one line for each lesson that a student handed in more than once, and for each run.
 
     Returns:
         result: "passed"; "open" (the stub is still there); "wrong" (a check said no); "failed" (another
@@ -50,6 +58,13 @@ def grades(
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: name the one that holds the class's notebooks")
     handed_in = [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+
+    def outputs_of(path: Path) -> Path:
+        if limit is None or copies_to is None:
+            return path
+        say(f"running {path.relative_to(folder)}")
+        return rerun(path, copies_to / path.relative_to(folder), limit=limit)
+
     rows = []
     for lesson in lessons(lessons_folder):
         wanted = [cell for cell in nbformat.read(lesson, as_version=4).cells if SOLUTION.search(cell.source)]
@@ -57,7 +72,7 @@ def grades(
         for path in handed_in:
             student = student_of(path.relative_to(folder), lesson.stem)
             if student is not None:
-                copies.setdefault(student or folder.name, []).append(_results(path, wanted))
+                copies.setdefault(student or folder.name, []).append(_results(path, wanted, outputs_of))
         for student, found in copies.items():
             if len(found) > 1:
                 said = f"{len(found)} copies of {lesson.stem}; the best result of each exercise counts"
@@ -68,6 +83,30 @@ def grades(
         raise InputError(f"{folder} holds no notebook named like a lesson, such as 00_start_here.ipynb")
     return pd.DataFrame(rows, columns=["student", "lesson", "exercise", "result"]).sort_values(
         ["student", "lesson", "exercise"], ignore_index=True
+    )
+
+
+def by_student(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a student, one column a lesson: `passed/exercises`, "" where nothing was handed in; and `all`.
+
+    >>> rows = [("ann", "00_a", 1, "passed"), ("ann", "00_a", 2, "open"), ("bob", "01_b", 1, "wrong")]
+    >>> by_student(pd.DataFrame(rows, columns=["student", "lesson", "exercise", "result"]))
+              00   01  all
+    student
+    ann      1/2       1/2
+    bob           0/1  0/1
+    """
+    short = table.assign(lesson=table["lesson"].str[:2], passed=table["result"] == "passed")
+
+    def told(by: list[str]) -> pd.Series:
+        found = short.groupby(by)["passed"]
+        return found.sum().astype(str) + "/" + found.size().astype(str)
+
+    return (
+        told(["student", "lesson"])
+        .unstack(fill_value="")
+        .rename_axis(columns=None)
+        .assign(all=told(["student"]))
     )
 
 
@@ -104,9 +143,10 @@ def student_of(path: Path, lesson: str) -> str | None:
     return "/".join([*path.parts[:-1], *([own] if own else [])])
 
 
-def _results(path: Path, wanted: list[Any]) -> list[str]:
+def _results(path: Path, wanted: list[Any], outputs_of: Callable[[Path], Path]) -> list[str]:
     """The result of each exercise in one notebook."""
     try:
+        path = outputs_of(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of an older format, of missing ids
             cells = nbformat.read(path, as_version=4).cells
