@@ -25,6 +25,7 @@ _HOME = {
     "features": "fvlfp.clip.cache",
     "Projection": "fvlfp.dsop",
     "fusion_weights": "fvlfp.fpf",
+    "Parts": "fvlfp.training.parts",
     "Prepared": "fvlfp.runs.train",
     "Trained": "fvlfp.runs.train",
     "load_run": "fvlfp.runs.loaded_run",

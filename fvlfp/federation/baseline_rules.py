@@ -32,7 +32,7 @@ def strategy_for(cfg: Config, task: Task, state: ServerState) -> FairFusion:
             return FairFedFusion(cfg, c, state, more=counts)
         case "peers":
             return PeerFusion(cfg, task, state)
-    return FairFusion(cfg, c, state)
+    return FairFusion(cfg, c, state, parts=task.parts)
 
 
 class QFedAvgFusion(FairFusion):

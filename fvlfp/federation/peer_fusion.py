@@ -40,6 +40,7 @@ from fvlfp.federation.strategy import FairFusion
 from fvlfp.federation.trust import accept, answers
 from fvlfp.peers import Judgement, choose, peer_weights, recalls
 from fvlfp.robust import trimmed_mean
+from fvlfp.training.parts import checked_weights
 from fvlfp.training.task import Task
 
 
@@ -47,7 +48,7 @@ class PeerFusion(FairFusion):
     """Weights from other clients' judgement; what is fused is judged before it is accepted."""
 
     def __init__(self, cfg: Config, task: Task, state: ServerState) -> None:
-        super().__init__(cfg, len(task.classes), state)
+        super().__init__(cfg, len(task.classes), state, parts=task.parts)
         self.task = task
         self.grid: Grid | None = None
         self._fused = torch.empty(0)
@@ -69,6 +70,9 @@ class PeerFusion(FairFusion):
             peer_weights(sizes, judged, share=share, tolerance=self.cfg.tolerance)
             for share in (self.cfg.peers_share, 1.0)
         ]
+        if self.parts.peer_weights is not None:
+            own = np.array(checked_weights(self.parts.peer_weights(sizes, judged), len(sizes)))
+            weights[0] = own / own.sum()
         fused = self._alternatives(prompts, weights)
         taken = choose(self._judge(server_round, fused, []), tolerance=self.cfg.tolerance)
         self._fused = fused[taken]

@@ -9,13 +9,15 @@ passes, see there and `fvlfp.fpf`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum
+from torch import Tensor
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
@@ -36,6 +38,7 @@ from fvlfp.federation.trust import accept, answers, enough, too_long
 from fvlfp.fpf import fusion_weights, mean_known
 from fvlfp.options import TrustOptions
 from fvlfp.training.model import model_of
+from fvlfp.training.parts import Parts, checked_weights
 from fvlfp.training.reports import RoundReport, fusion_rule
 
 
@@ -73,7 +76,7 @@ class FairFusion(FedAvg):
 
     state: what the rounds start from; a resumed run goes on after its last round. Replies are summed in the
     order of client numbers, whatever order they arrive in. more: name -> how many further numbers a rule asks
-    for in a reply (0: one, no list).
+    for in a reply (0: one, no list). parts: functions that replace the rule's own.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class FairFusion(FedAvg):
         state: ServerState,
         *,
         more: Mapping[str, int] = MappingProxyType({}),
+        parts: Parts | None = None,
     ) -> None:
         super().__init__(
             fraction_evaluate=1.0,
@@ -91,7 +95,7 @@ class FairFusion(FedAvg):
             min_available_nodes=1,
             weighted_by_key="weight",
         )
-        self.more = more
+        self.more, self.parts = more, parts or Parts()
         self.cfg, self.n_classes, self.fusion = cfg, n_classes, fusion_rule(cfg, n_classes)
         self.first_round, self.means, self.previous = state.round, state.means, state.weights
         self.projection = state.projection if cfg.dsop_at == "training" else None
@@ -171,6 +175,9 @@ class FairFusion(FedAvg):
 
     def _weights(self, server_round: int, good: list[Message], reports: list[ClientReport]) -> list[float]:
         """w_k of every report, up to a common factor: the client's own, or by all reports together."""
+        if self.parts.weights is not None:
+            n, perf, disp = [r.n for r in reports], [r.perf for r in reports], [r.disp for r in reports]
+            return checked_weights(self.parts.weights(n, perf, disp), len(reports))
         if self.cfg.fpf_by == "client":
             return [report.weight for report in reports]
         before = [self.previous.get(report.client) for report in reports]
@@ -206,6 +213,9 @@ class FairFusion(FedAvg):
         self, server_round: int, good: list[Message], reports: list[ClientReport]
     ) -> ArrayRecord | None:
         """By weight, or by the robust rule; with noise under differential privacy."""
+        if self.parts.fuse is not None:
+            weights = [self.previous[report.client] for report in reports]
+            return fused_by(self.parts.fuse, good, weights)
         rule = robust_rule(self.cfg, len(good))
         if rule is not None:
             return rule.aggregate_train(server_round, good)[0]
@@ -217,3 +227,20 @@ class FairFusion(FedAvg):
                 {name: add_noise(tensor, std, name=round_) for name, tensor in read_arrays(arrays).items()}
             )
         return arrays
+
+
+def fused_by(
+    fuse: Callable[[Tensor, Tensor], Tensor], good: list[Message], weights: list[float]
+) -> ArrayRecord:
+    """The clients' prompts, fused by somebody's own function; it gets weights that sum to 1.
+
+    Raises:
+        InputError: it returns something other than one set of prompts.
+    """
+    prompts = torch.stack([read_arrays(reply.content, "arrays")["prompts"] for reply in good])
+    share = torch.tensor(weights) / sum(weights)
+    fused = fuse(prompts, share)
+    if not isinstance(fused, Tensor) or fused.shape != prompts.shape[1:]:
+        found = tuple(fused.shape) if isinstance(fused, Tensor) else type(fused).__name__
+        raise InputError(f"parts: fuse must return prompts {tuple(prompts.shape[1:])}, got {found}")
+    return arrays_of({"prompts": fused.to(prompts.dtype)})

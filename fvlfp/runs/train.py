@@ -45,6 +45,7 @@ from fvlfp.training.examples import (
 )
 from fvlfp.training.fit_posthoc import fit_posthoc
 from fvlfp.training.model import Adapter, ClientPrompts, Prompts
+from fvlfp.training.parts import Parts
 from fvlfp.training.reports import RoundReport
 from fvlfp.training.select import Candidate
 from fvlfp.training.task import Task
@@ -197,6 +198,7 @@ def train(
     stacked: bool = True,
     progress: Callable[[str], None] | None = print,
     on_round: Callable[[RoundReport], None] | None = None,
+    parts: Parts | None = None,
 ) -> Trained:
     """Federated training on the clients of `prepared`, through the Flower apps, in this process.
 
@@ -204,14 +206,17 @@ def train(
     out: a folder for a checkpoint after every round; with `resume` the run goes on from the newest one and
     ends with the same bits as a straight run. stacked: all clients as one batch (`fvlfp.training.stacked`),
     or one after another, as vision prompts always are: the same up to float32 sums. progress: gets one line a
-    round; on_round: its report, as soon as the round is saved.
+    round; on_round: its report, as soon as the round is saved. parts: functions of your own in place of the
+    library's (`fvlfp.training.parts`).
     Clients alone (`pooling = "local"`) keep no checkpoint.
 
     Raises:
         InputError: `out` holds a run with another config, model or data, or `cfg` asks for another task
-            than `prepared` holds. RuntimeError: no client answered.
+            than `prepared` holds; `parts` with `out`, or that this run would never call. RuntimeError: no
+            client answered.
     """
     _check_prepared(cfg, prepared)
+    prepared = with_parts(cfg, prepared, parts or Parts(), keeps=out is not None)
     clients = [with_groups(client, prepared.task, cfg) for client in prepared.clients]
     if cfg.pooling == "central":
         clients = [merged(clients)]
@@ -223,6 +228,18 @@ def train(
     state = _train_together(cfg, prepared, stacked, watch, checkpoints, resume)
     trained = trained_of(cfg, state, watch.seconds())
     return trained if cfg.posthoc == "none" else with_posthoc(cfg, prepared, trained)
+
+
+def with_parts(cfg: Config, prepared: Prepared, parts: Parts, *, keeps: bool) -> Prepared:
+    """`prepared` with these parts in its task. keeps: whether the run is to keep checkpoints.
+
+    Raises:
+        InputError: a part that this run would never call; parts in a run that keeps checkpoints.
+    """
+    parts.check(cfg)
+    if parts.named and keeps:
+        raise InputError("parts: a run with functions of your own keeps no checkpoint; leave `out` away")
+    return dataclasses.replace(prepared, task=dataclasses.replace(prepared.task, parts=parts))
 
 
 def _check_prepared(cfg: Config, prepared: Prepared) -> None:

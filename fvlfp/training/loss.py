@@ -159,9 +159,13 @@ def _cdfp_loss(
     for name in task.groups:
         if options.pairing == "image":
             source, target, d = batch.source[name], batch.target[name], directions[name]
-            losses.append(
-                cdfp.image_loss(z, classes, scale, d, source, target, options.alpha, weight=batch.real)
-            )
+            if task.parts.cf_loss is None:
+                losses.append(
+                    cdfp.image_loss(z, classes, scale, d, source, target, options.alpha, weight=batch.real)
+                )
+            else:
+                each = task.parts.cf_loss(z, classes, scale, d, source, target, options.alpha)
+                losses.append((each * batch.real).sum() / batch.real.sum())
         elif options.pairing == "words":
             losses.append(cdfp.words_loss(z, classes, texts.named[name], scale, weight=batch.real))
         else:

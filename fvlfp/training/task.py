@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.text_tower import TextTower, Tokens
 from fvlfp.config import Config
 from fvlfp.data.card import Attribute, Card
+from fvlfp.training.parts import Parts
 
 
 class TextEmbeddings(NamedTuple):
@@ -40,7 +41,7 @@ class Task:
     frozen_texts: (C, d) class embeddings under `initial`: the zero-shot classifier, and the anchor.
     group_texts: attribute -> E (G, d), unit mean embedding of each group's hand-written sentences.
     image: the frozen image tower, and initial_vision: V (L_v, n_v, width_v) that training starts from; both
-    None without vision prompts.
+    None without vision prompts. parts: functions that replace the library's own in this process.
     """
 
     text: TextTower
@@ -55,6 +56,7 @@ class Task:
     pair_tokens: dict[str, tuple[Tokens, Tensor]]
     image: ImageTower | None = None
     initial_vision: Tensor | None = None
+    parts: Parts = field(default_factory=Parts)
 
     @property
     def n_groups(self) -> dict[str, int]:
