@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine with python3 >= 3.11, pip and make:
 #   make tour    builds, trains and audits federated prompts on built-in data, lesson by lesson
 #   make test    lint, types, every lesson at the smoke profile, all tests
-# make lab opens the lessons in Jupyter; make docs writes all pages and the API reference into build/docs.
+# make lab opens copies of the lessons in Jupyter; make docs writes all pages and the API reference into build/docs.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -23,8 +23,10 @@ test: $(VENV)/installed
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
 
+# Lessons without solutions in lab/, which keeps what you change; the solutions are in lab/solutions
 lab: $(VENV)/installed
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/fvlfp student --out lab --solutions
+	$(BIN)/jupyter lab lab
 
 # SuperLink and three SuperNodes on the loopback, TLS and keys, one run, the audit report, everything ended
 deploy-trial: $(VENV)/installed

@@ -67,14 +67,19 @@ def sweep(
 
 
 @says_what_is_wrong
-def student(out: Out = Path("student")) -> None:
+def student(
+    out: Out = Path("student"),
+    solutions: Annotated[
+        bool, typer.Option(help="Also write the solutions, folded, into OUT/solutions.")
+    ] = False,
+) -> None:
     """Write copies of the lessons without solutions. A notebook that is there and was changed is kept.
 
     Example: fvlfp student --out student
     """
     from fvlfp.course.student import write_student_copies
 
-    made = write_student_copies(out, say=lambda line: typer.echo(line, err=True))
+    made = write_student_copies(out, solved=solutions, say=lambda line: typer.echo(line, err=True))
     typer.echo(f"{len(made)} lessons without solutions in {out}")
 
 

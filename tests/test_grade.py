@@ -196,7 +196,7 @@ def test_student_copies_never_replace_somebodys_work(course):
     assert said == []
     made.write_text(made.read_text().replace("exercise(", "solved("))
     write_student_copies(out, folder / "lessons", say=said.append)
-    assert said == [f"kept as it is: {made} (there already, and changed)"]
+    assert said == [f"kept as they are in {out} (there already, and changed): {made.name}"]
     assert "solved(" in made.read_text()
 
 

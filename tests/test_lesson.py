@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from fvlfp.course.lesson import NotYet, check, environment, exercise, record
+from fvlfp.course.lesson import NotYet, Step, check, environment, exercise, record
 from fvlfp.course.student import without_solution, write_student_copies
 from fvlfp.errors import InputError
 
@@ -115,12 +115,68 @@ def test_solutions_are_replaced_and_nothing_else():
     assert without_solution("a = 1") == "a = 1"
 
 
+STEP = Step(lambda frame, k: frame["x"].mean() + k, lambda rng: (pd.DataFrame({"x": rng.random(4)}), 1.5))
+
+
+def test_a_step_tries_a_function_on_several_inputs(capsys):
+    check("mean plus k", lambda frame, k: float(frame["x"].sum() / 4 + k), STEP)
+    assert capsys.readouterr().out == "✓ mean plus k (on 5 inputs you have not seen)\n"
+
+
+@pytest.mark.parametrize("wrong", [lambda f, k: 2.0, lambda f, k: f["x"].mean(), lambda f, k: f["x"] + k])
+def test_a_wrong_function_is_told_what_it_was_called_with_and_not_the_answer(wrong):
+    with pytest.raises(
+        NotYet, match=r"✗ it(?s:.*)a table of 4 rows \(x\), 1.5(?s:.*)yours:(?s:.*)fold"
+    ) as no:
+        check("it", wrong, STEP)
+    wanted = STEP.reference(*STEP.inputs(np.random.default_rng(0)))
+    assert f"{wanted:.3f}" not in str(no.value) and "expected" not in str(no.value)
+
+
+def test_a_step_that_returns_nothing_is_open_and_an_error_names_the_input():
+    def mine(frame, k):
+        """The mean of x, plus k."""
+        ...
+
+    with pytest.raises(NotYet, match="✎ Your turn: The mean of x, plus k."):
+        check("it", mine, STEP)
+    with pytest.raises(KeyError) as error:
+        check("it", lambda frame, k: frame["y"], STEP)
+    assert error.value.__notes__ == ["  called with: a table of 4 rows (x), 1.5"]
+
+
+def test_a_function_that_changes_its_input_is_compared_all_the_same():
+    def spoils(frame, k):
+        frame["x"] = frame["x"].mean()
+        return frame["x"][0] + k
+
+    check("it", spoils, STEP)
+
+
+def test_a_step_may_answer_with_named_values():
+    step = Step(lambda a: {"round": a, "square": 2 * a}, lambda rng: (float(rng.random()),))
+    check("it", lambda a: pd.Series({"square": 2 * a, "round": a}), step)
+    for wrong in (lambda a: {"round": a}, lambda a: {"round": a, "square": a}, lambda a: [a, 2 * a]):
+        with pytest.raises(NotYet):
+            check("it", wrong, step)
+
+
+def test_a_function_is_left_open_with_its_signature():
+    cell = 'def two(a):\n    """Two."""\n    ### BEGIN SOLUTION\n    return 2\n    ### END SOLUTION\n\nx'
+    assert without_solution(cell) == 'def two(a):\n    """Two."""\n    ...\n\nx'
+
+
 def test_student_copies(tmp_path):
     (tmp_path / "lessons").mkdir()
     cells = [nbformat.v4.new_code_cell("### BEGIN SOLUTION\nx = 1\n### END SOLUTION")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "lessons" / "00_a.ipynb")
     (made,) = write_student_copies(tmp_path / "out", tmp_path / "lessons")
     assert "x = 1" not in made.read_text()
+    assert not (tmp_path / "out" / "solutions").exists()
+    (made,) = write_student_copies(tmp_path / "lab", tmp_path / "lessons", solved=True)
+    assert "x = 1" not in made.read_text()
+    (title, solution) = nbformat.read(tmp_path / "lab" / "solutions" / "00_a.ipynb", 4).cells
+    assert "<details>" in solution.source and "x = 1" in solution.source and "###" not in solution.source
     with pytest.raises(InputError, match="choose another --out"):
         write_student_copies(tmp_path / "lessons", tmp_path / "lessons")
     with pytest.raises(InputError, match="no lessons in"):

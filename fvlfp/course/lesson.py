@@ -1,14 +1,16 @@
 """What the notebooks share: checked answers, recorded results, and the environment table.
 
 What this module does not do: it holds nothing of the method. A lesson's mathematics is in its cells and in
-the library.
+the library; what the graded steps are compared with is in `fvlfp.course.steps`.
 """
 
 from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pandas as pd
 
 from fvlfp.errors import InputError
 
+_GO_ON = "Or go on with the next cell: nothing below needs your answer."
 #: A lesson records few numbers, so that each is looked at.
 MOST_KEYS = 8
 
@@ -30,10 +33,24 @@ class NotYet(AssertionError):
         return [str(self)]
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a graded step wants: a function that answers like `reference` on every input.
+
+    inputs: a seeded generator -> the arguments of one call. cases: how many calls are compared.
+    """
+
+    reference: Callable[..., Any]
+    inputs: Callable[[np.random.Generator], tuple[Any, ...]]
+    cases: int = 5
+
+
 def check(
     what: str, yours: Any, expected: Any, *, atol: float = 1e-5, hint: str = "", percent: bool = False
 ) -> None:
     """Say that two values agree, or stop with what differs.
+
+    With a `Step` as `expected`, `yours` is a function; it is tried on inputs that the learner has not seen.
 
     what: the statement that is checked, shown in either case. yours, expected: numbers, arrays, tensors,
     Series or Fractions (compared to within `atol`, shapes included; one number may come in any wrapping), or
@@ -47,6 +64,9 @@ def check(
     Raises:
         NotYet: they differ.
     """
+    if isinstance(expected, Step):
+        _try_out(what, yours, expected, atol, hint)
+        return
     rtol = 1e-3 if hint else 0.0
     scaled = [_hundredth(yours)] if percent else []
     if any(_agree(one, expected, atol, rtol) for one in (yours, *scaled)):
@@ -65,8 +85,7 @@ def exercise(task: str) -> None:
     """
     raise NotYet(
         f"✎ Your turn: {task}\n"
-        "  Replace the two lines of the stub with your code and run the cell again.\n"
-        "  Or go on with the next cell: nothing below needs your answer."
+        f"  Replace the two lines of the stub with your code and run the cell again.\n  {_GO_ON}"
     )
 
 
@@ -108,7 +127,30 @@ def environment(device: str = "auto") -> pd.DataFrame:
     return pd.DataFrame({"here": rows})
 
 
+def _try_out(what: str, yours: Callable[..., Any], step: Step, atol: float, hint: str) -> None:
+    """Compare a learner's function with a step's reference; the reference's answer is never shown."""
+    for case in range(step.cases):
+        given = step.inputs(np.random.default_rng(case))
+        wanted = step.reference(*deepcopy(given))
+        called = "  called with: " + ", ".join(_short(value) for value in given)
+        try:
+            got = yours(*deepcopy(given))  # copies: a function may change what it is given
+        except Exception as error:
+            error.add_note(called)
+            raise
+        if got is None or got is Ellipsis:
+            task = (yours.__doc__ or what).strip().splitlines()[0]
+            raise NotYet(f"✎ Your turn: {task}\n  So far the function returns nothing. {_GO_ON}")
+        if not _agree(got, wanted, atol, rtol=1e-3):
+            more = f"  hint: {hint}" if hint else "  A hint is behind the fold above this cell."
+            raise NotYet("\n".join([f"✗ {what}", called, f"  yours:       {_short(got)}", more]))
+    print(f"✓ {what} (on {step.cases} inputs you have not seen)")
+
+
 def _agree(yours: Any, expected: Any, atol: float, rtol: float) -> bool:
+    if isinstance(expected, Mapping):
+        named = isinstance(yours, (Mapping, pd.Series)) and set(yours.keys()) == set(expected)
+        return named and all(_agree(yours[key], expected[key], atol, rtol) for key in expected)
     a, b = _numbers(yours), _numbers(expected)
     if a is None or b is None:
         return bool(np.all(yours == expected))
@@ -140,6 +182,10 @@ def _detached(value: Any) -> Any:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, pd.DataFrame):
+        return f"a table of {len(value)} rows ({', '.join(map(str, value.columns))})"[:200]
+    if isinstance(value, (Mapping, str)):
+        return repr(value)[:200]
     text = np.array2string(np.asarray(_detached(value)), precision=5, threshold=12)
     return " ".join(text.split())[:200]
 
