@@ -138,7 +138,7 @@ def test_a_step_that_returns_nothing_is_open_and_an_error_names_the_input():
         """The mean of x, plus k."""
         ...
 
-    with pytest.raises(NotYet, match="✎ Your turn: The mean of x, plus k."):
+    with pytest.raises(NotYet, match=r"✎ Your turn: The mean of x, plus k\."):
         check("it", mine, STEP)
     with pytest.raises(KeyError) as error:
         check("it", lambda frame, k: frame["y"], STEP)
@@ -175,7 +175,7 @@ def test_student_copies(tmp_path):
     assert not (tmp_path / "out" / "solutions").exists()
     (made,) = write_student_copies(tmp_path / "lab", tmp_path / "lessons", solved=True)
     assert "x = 1" not in made.read_text()
-    (title, solution) = nbformat.read(tmp_path / "lab" / "solutions" / "00_a.ipynb", 4).cells
+    (_, solution) = nbformat.read(tmp_path / "lab" / "solutions" / "00_a.ipynb", 4).cells
     assert "<details>" in solution.source and "x = 1" in solution.source and "###" not in solution.source
     with pytest.raises(InputError, match="choose another --out"):
         write_student_copies(tmp_path / "lessons", tmp_path / "lessons")

@@ -113,12 +113,36 @@ def test_lesson_has_its_parts(path):
     assert "Sources" in text
     assert "Next:" in text and "[Contents and glossary](contents.ipynb)" in text
     exercises = [cell.source for cell in code if "### BEGIN SOLUTION" in cell.source]
-    assert exercises and "## Exercise" in text
+    assert exercises and ("## Exercise" in text or "### Step 1" in text)
     for source in exercises:
         stub = without_solution(source)
-        assert re.search(r"^ *exercise\('\w.{9,}'\)$", stub, re.M), "the stub says what to do"
-        assert "### " not in stub and re.search(r"check\((?s:.*)hint=", stub), "a check with a hint"
+        told = r"^ *exercise\('\w.{9,}'\)$|^def .*:\n    \"\"\"\w.{9,}\"\"\"\n(?s:.*)    \.\.\.$"
+        assert re.search(told, stub, re.M), "the stub says what to do"
+        assert "### " not in stub and re.search(r"check\((?s:.*)(hint=|steps\.)", stub), "a check with a hint"
     assert any("check(" in cell.source and cell.source not in exercises for cell in code), "by hand = library"
+
+
+#: lessons that still have one exercise only; none may be added
+ONE_EXERCISE = {f"{i:02d}" for i in range(14)}
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=by_name)
+def test_lesson_has_graded_steps_a_recap_and_a_quiz(path):
+    """CONTRIBUTING.md: Writing a graded step."""
+    if path.stem[:2] in ONE_EXERCISE:
+        pytest.skip("one exercise so far")
+    every = nbformat.read(path, as_version=4).cells
+    graded = [i for i, cell in enumerate(every) if "### BEGIN SOLUTION" in cell.source]
+    assert 4 <= len(graded) <= 6
+    for number, i in enumerate(graded, start=1):
+        told = every[i - 1]
+        assert told.cell_type == "markdown" and f"### Step {number}: " in told.source, told.source
+        assert "<details><summary>Hint</summary>\n\n" in told.source, f"step {number} has no hint"
+        assert every[i].source.count("### BEGIN SOLUTION") == 1
+        assert "expected =" not in every[i].source, "the answer stands below the stub"
+    (end,) = [cell.source for cell in every if "## Recap" in cell.source]
+    assert len(re.findall(r"^\d\. .+\?$", end.split("## Quiz")[1], re.M)) == 3, "three quiz questions"
+    assert end.count("<details><summary>Answer</summary>\n\n") == 3
 
 
 def test_contents_list_every_lesson_and_glossary_every_term_once():

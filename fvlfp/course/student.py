@@ -39,7 +39,7 @@ def without_solution(source: str) -> str:
 
     def stub(found: re.Match[str]) -> str:
         indent, task = found[1], found[2] or "write what the text above asks for"
-        if indent:
+        if indent and not found[2]:  # a function's body: its docstring says the task
             return f"{indent}..."
         return f"{indent}from fvlfp.course.lesson import exercise\n{indent}exercise({task!r})"
 
