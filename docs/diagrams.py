@@ -11,6 +11,7 @@ What this script does not do: it draws nothing from data. Figures of results are
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 from html import escape
@@ -217,9 +218,12 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
 
 
 def drawn(source: str) -> dict[str, dict[str, str]]:
-    """The attachments that a markdown cell needs, by file name."""
+    """A markdown cell's attachments by file name; in base64, as JupyterLab and nbconvert want them."""
     names = re.findall(r"\(attachment:(\w+)\.svg\)", source)
-    return {f"{name}.svg": {"image/svg+xml": DRAWINGS[name]().svg()} for name in names}
+    return {
+        f"{name}.svg": {"image/svg+xml": base64.b64encode(DRAWINGS[name]().svg().encode()).decode()}
+        for name in names
+    }
 
 
 def main() -> None:
