@@ -32,7 +32,7 @@ from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import families, joints
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
-from fvlfp.audit.stats.paired import change
+from fvlfp.audit.stats.paired import infer_changes
 from fvlfp.audit.stats.resampling import Family, infer
 
 DRAWS = 200
@@ -142,7 +142,7 @@ def one_change(cell: dict[str, Any], rng: np.random.Generator) -> dict[str, floa
     counts = Counts("", tuple(map(str, range(k))), ("0", "1"), joint.sum(-1))
     found = {}
     for pairs, family in zip(joints(joint), families(counts), strict=True):
-        found |= change(pairs, judged_only(family), draws=DRAWS, rng=rng)
+        found |= infer_changes(pairs, judged_only(family), draws=DRAWS, rng=rng)
     true = cell["gap_b"] - cell["gap_a"]
     out: dict[str, float] = {"found": found[TPR].p_value <= 0.05} if TPR in found else {}
     for name, scale in (

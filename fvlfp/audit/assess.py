@@ -1,34 +1,33 @@
 """`audit`: judge the predictions of one model by perceived group.
 
-The result is one document, the ``audit.json`` of DESIGN; everything shown later (tables, figures,
-report) is read from that document alone. What it does not do: read or write files (``fvlfp.data``,
-``report``), compare two models (``compare``).
+The result is one document, ``audit.json`` (see ``schema``); everything shown later (tables, figures, report)
+is read from that document alone. What it does not do: read or write files (``fvlfp.data``, ``report``),
+compare two models (``compare``).
 """
 
 from __future__ import annotations
 
-import platform
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from fvlfp import __version__
 from fvlfp.audit.audit_options import AuditOptions
-from fvlfp.audit.document import SCHEMA, Audit
-from fvlfp.audit.from_arrays import table_of_arrays
+from fvlfp.audit.bands import equity_scaled_accuracy, widen_attribute, widen_rates, widen_scores
+from fvlfp.audit.document import Audit
+from fvlfp.audit.from_arrays import ColumnNames, table_of_arrays
+from fvlfp.audit.provenance import with_versions
+from fvlfp.audit.schema import SCHEMA, Attribute, Facts, Gap, GroupRates, LeftOut, Rate, WorstCell
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.bins import bin_groups
 from fvlfp.audit.stats.counts import Columns, Counts, encode, require_column
 from fvlfp.audit.stats.decisions import with_decisions
-from fvlfp.audit.stats.families import FEW, families
-from fvlfp.audit.stats.gaps import gap_entries
+from fvlfp.audit.stats.families import FEW
+from fvlfp.audit.stats.gaps import attribute_gaps
 from fvlfp.audit.stats.intervals import holm, smallest_rate
-from fvlfp.audit.stats.rates import SMALL, blocks, number, numbers
+from fvlfp.audit.stats.rates import SMALL, estimate, group_rates
 from fvlfp.audit.stats.sanity import constant_columns, fine_groups, score_remarks
 from fvlfp.audit.stats.scores import read_scores, score_entry, sweep
 from fvlfp.audit.stats.sensitivity import label_noise
@@ -46,7 +45,7 @@ def audit(
     sensitive_features: Any = None,
     y_score: Any = None,
     sample_weight: Any = None,
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Facts | None = None,
     **options: Any,
 ) -> Audit:
     """Judge predictions by perceived group, with intervals, tests and what could not be judged.
@@ -56,7 +55,7 @@ def audit(
     ``audit(y_true=y, y_pred=p, sensitive_features=g)``.
 
     Args:
-        frame: predictions table, one row an example.
+        frame: predictions table, one row per example.
         label, prediction: columns of true and predicted classes. Without a label column only selection rates
             are judged; without a prediction column name a score and a threshold.
         groups: columns of perceived groups.
@@ -70,19 +69,21 @@ def audit(
         InputError: see ``AuditOptions`` and ``counts.encode``.
     """
     arrays = {"y_true": y_true, "y_pred": y_pred, "y_score": y_score, "sample_weight": sample_weight}
-    columns: dict[str, Any] = {"label": label, "prediction": prediction, "groups": groups or ()}
+    given = {name: value for name, value in options.items() if value is not None}
     if frame is None:
         frame, columns = table_of_arrays(**arrays, sensitive_features=sensitive_features)
     elif sensitive_features is not None or any(values is not None for values in arrays.values()):
         raise InputError("give a table and names of its columns, or arrays, not both")
+    else:
+        columns = ColumnNames(label=label, prediction=prediction, groups=groups or ())
     try:
-        chosen = AuditOptions(**columns, **{k: v for k, v in options.items() if v is not None})
+        chosen = AuditOptions(**columns, **given)
     except TypeError as error:  # an unknown option, or one given twice
         raise InputError(str(error).replace("AuditOptions.__init__()", "audit")) from None
     return judge(frame, chosen, provenance)
 
 
-def judge(frame: pd.DataFrame, options: AuditOptions, provenance: Mapping[str, Any] | None = None) -> Audit:
+def judge(frame: pd.DataFrame, options: AuditOptions, provenance: Facts | None = None) -> Audit:
     """`audit` with its options in one object."""
     o = options
     frame = bin_groups(frame, o.bins, o.groups)
@@ -93,33 +94,34 @@ def judge(frame: pd.DataFrame, options: AuditOptions, provenance: Mapping[str, A
     scores = _scores(frame, o.score, positive) if o.judges_scores else None
     if scores is not None:
         remarks += score_remarks(scores, columns.label, columns.prediction, columns.classes[1], o.level)
-    attributes = {}
+    attributes: dict[str, Attribute] = {}
     for name in columns.groups:
         rng = np.random.default_rng([o.seed, zlib.crc32(name.encode())])
         counts = columns.count(name)
         remarks += fine_groups(name, counts.groups, counts.sizes)
-        attributes[name], notes = _attribute(counts, draws=o.draws, rng=rng, level=o.level)
+        entry, notes = _attribute(counts, draws=o.draws, rng=rng, level=o.level)
         warnings += notes
         if scores is not None:
-            drawn: dict[str, Any] = {"draws": o.draws, "rng": rng, "level": o.level}
-            attributes[name]["scores"] = score_entry(columns, scores, name, **drawn)
-            attributes[name]["sweep"] = sweep(columns, scores, name)
+            entry["scores"] = score_entry(columns, scores, name, draws=o.draws, rng=rng, level=o.level)
+            entry["sweep"] = sweep(columns, scores, name)
+        attributes[name] = entry
     _adjust(attributes)
-    overall = blocks(columns.everyone(), o.level)[0]
+    overall = group_rates(columns.everyone(), o.level)[0]
     _add_bands(frame, o, columns, overall, attributes)
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "n": len(columns),
-        "classes": list(columns.classes),
-        "positive": positive,
-        "settings": o.settings(),
-        "overall": overall,
-        "attributes": attributes,
-        "remarks": remarks,
-        "warnings": warnings,
-        "provenance": with_versions(provenance),
-    }
-    return Audit(document)
+    return Audit(
+        {
+            "schema": SCHEMA,
+            "n": len(columns),
+            "classes": list(columns.classes),
+            "positive": positive,
+            "settings": o.settings(),
+            "overall": overall,
+            "attributes": attributes,
+            "remarks": remarks,
+            "warnings": warnings,
+            "provenance": with_versions(provenance),
+        }
+    )
 
 
 def audited_rows(frame: pd.DataFrame, options: AuditOptions) -> pd.DataFrame:
@@ -166,162 +168,96 @@ def _add_bands(
     frame: pd.DataFrame,
     o: AuditOptions,
     columns: Columns,
-    overall: dict[str, Any],
-    attributes: dict[str, Any],
+    overall: GroupRates,
+    attributes: Mapping[str, Attribute],
 ) -> None:
     """The range of every value over the templates, written into the entries as ``band``."""
     positive = columns.classes[1] if len(columns.classes) == 2 else None
     for column in o.templates.values():
         again = _encode(frame, o, column, positive)
-        _widen(overall, blocks(again.everyone(), o.level)[0])
-        for name, part in attributes.items():
-            _band(part, again.count(name), o.level)
+        widen_rates(overall, group_rates(again.everyone(), o.level)[0])
+        for name, entry in attributes.items():
+            widen_attribute(entry, again.count(name), o.level)
     for column in o.template_scores.values():
         values = _scores(frame, column, positive)
-        for name, part in attributes.items():
+        for name, entry in attributes.items():
             rng = np.random.default_rng(o.seed)
-            _band_scores(
-                part["scores"], score_entry(columns, values, name, draws=100, rng=rng, level=o.level)
-            )
+            other = score_entry(columns, values, name, draws=100, rng=rng, level=o.level)
+            widen_scores(entry["scores"], other)
 
 
 def _attribute(
     counts: Counts, *, draws: int, rng: np.random.Generator, level: float
-) -> tuple[dict[str, Any], list[str]]:
-    """The entry of one attribute, and what has to be said about it."""
+) -> tuple[Attribute, list[str]]:
+    """The entry of one attribute, and warnings about it."""
     name, notes = counts.attribute, []
     if counts.missing:
         notes.append(f"{name}: {counts.missing} rows have no entry and are left out of this attribute")
     if len(counts.groups) == 1:
         notes.append(f"{name}: only one group ({counts.groups[0]!r}), so no gap can be judged")
-    groups = dict(zip(counts.groups, blocks(counts, level), strict=True))
+    groups = dict(zip(counts.groups, group_rates(counts, level), strict=True))
     left_out, small = _weak_cells(groups)
     if small:
         shown = ", ".join(small[:10]) + (", ..." if len(small) > 10 else "")
         notes.append(f"{name}: some rates of {shown} rest on fewer than {SMALL} examples")
-    gaps, classes = gap_entries(counts, draws=draws, rng=rng, level=level, warnings=notes)
-    out = {
+    judged = attribute_gaps(counts, draws=draws, rng=rng, level=level)
+    entry: Attribute = {
         "groups": groups,
-        "gaps": gaps,
+        "gaps": judged.gaps,
         "left_out": left_out,
         "missing": counts.missing,
         "worst_cell_recall": _worst_cell(counts, level) if counts.truth else None,
-        "es_accuracy": {"value": _es_accuracy(counts.table) if counts.truth else None},
+        "es_accuracy": {"value": equity_scaled_accuracy(counts.table) if counts.truth else None},
         "label_noise": label_noise(counts),
         # of many classes the counts are the numerators and denominators in "classes"
         "counts": counts.table.tolist() if len(counts.classes) <= FEW else None,
     }
-    if classes:
-        out["classes"] = classes
-    return out, notes
+    if judged.classes:
+        entry["classes"] = judged.classes
+    return entry, [*notes, *judged.notes]
 
 
-def _weak_cells(groups: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+def _weak_cells(groups: Mapping[str, GroupRates]) -> tuple[list[LeftOut], list[str]]:
     """Rates that are undefined, with the reason; and groups with a rate on few examples."""
-    left_out: list[dict[str, Any]] = []
+    left_out: list[LeftOut] = []
     small: dict[str, None] = {}  # an ordered set
-    for group, judged, rate, cell in _cells(groups):
-        if cell["value"] is None:
-            where = {} if judged is None else {"class": judged}
-            left_out.append({"group": group, "rate": rate, **where, "reason": cell["reason"]})
-        if cell["small"]:
+    for group, judged, name, rate in _each_rate(groups):
+        if rate["value"] is None:
+            out: LeftOut = {"group": group, "rate": name, "reason": rate["reason"]}
+            if judged is not None:
+                out = {"group": group, "rate": name, "class": judged, "reason": rate["reason"]}
+            left_out.append(out)
+        if rate["small"]:
             small[group] = None
     return left_out, list(small)
 
 
-def _worst_cell(counts: Counts, level: float) -> dict[str, Any]:
+def _each_rate(groups: Mapping[str, GroupRates]) -> Iterator[tuple[str, str | None, str, Rate]]:
+    """Every rate: group, class (None if it is not about one of many), name, entry."""
+    for group, entry in groups.items():
+        for judged, part in [(None, entry), *entry.get("classes", {}).items()]:
+            for name, rate in part["rates"].items():
+                yield group, judged, name, rate
+
+
+def _worst_cell(counts: Counts, level: float) -> WorstCell:
     recall = metrics.divide(counts.hits, counts.table.sum(-1))
     worst = smallest_rate(counts.hits.ravel(), counts.table.sum(-1).ravel(), level)
     group, judged = np.unravel_index(int(np.nanargmin(recall)), recall.shape)
-    cell = {"group": counts.groups[group], "class": counts.classes[judged]}
-    return {**numbers(*worst), "cell": cell}
+    return {**estimate(*worst), "cell": {"group": counts.groups[group], "class": counts.classes[judged]}}
 
 
-def _cells(groups: Mapping[str, Any]) -> Iterator[tuple[str, str | None, str, dict[str, Any]]]:
-    """Every rate: group, class (None if it is not about one of many), name, entry."""
-    for group, entry in groups.items():
-        for judged, block in [(None, entry), *entry.get("classes", {}).items()]:
-            for rate, cell in block["rates"].items():
-                yield group, judged, rate, cell
-
-
-def _band(part: dict[str, Any], counts: Counts, level: float) -> None:
-    """Widen the bands of one attribute by what another column of predictions gives."""
-    other = dict(zip(counts.groups, blocks(counts, level), strict=True))
-    for group, entry in part["groups"].items():
-        _widen(entry, other[group])
-    values = {k: v for family in families(counts) for k, v in family.observed().items()}
-    for gap, entry in part["gaps"].items():
-        value = values.get(gap, np.nan)
-        _stretch(entry, number(1 - value if "ratio" in gap else value))
-    if not counts.truth:
-        return
-    _stretch(part["worst_cell_recall"], number(metrics.worst_cell_recall(counts.table)))
-    _stretch(part["es_accuracy"], _es_accuracy(counts.table))
-
-
-def _band_scores(part: dict[str, Any], other: dict[str, Any]) -> None:
-    """The same for scores: ranking, calibration and their gaps."""
-    for mine, theirs in (
-        (part["overall"], other["overall"]),
-        *((entry, other["groups"][group]) for group, entry in part["groups"].items()),
-    ):
-        for measure in ("roc_auc", "brier", "ece"):
-            _stretch(mine[measure], theirs[measure]["value"])
-    for gap, entry in part["gaps"].items():
-        _stretch(entry, other["gaps"][gap]["value"])
-    _stretch(part["es_auc"], other["es_auc"]["value"])
-
-
-def _es_accuracy(table: np.ndarray) -> float | None:
-    return number(metrics.equity_scaled(metrics.accuracy(table.sum(0)), metrics.accuracy(table)))
-
-
-def _widen(entry: dict[str, Any], other: dict[str, Any]) -> None:
-    for _, judged, rate, cell in _cells({"": entry}):
-        block = other if judged is None else other.get("classes", {}).get(judged, {"rates": {}})
-        _stretch(cell, block["rates"].get(rate, {"value": None})["value"])
-
-
-def _stretch(entry: dict[str, Any], value: float | None) -> None:
-    band = [v for v in (*(entry.get("band") or [entry["value"]]), value) if v is not None]
-    entry["band"] = [min(band), max(band)] if band else None
-
-
-def _adjust(attributes: dict[str, Any]) -> None:
+def _adjust(attributes: Mapping[str, Attribute]) -> None:
     """Holm's correction over every distinct test of the audit, written into the entries."""
-    entries = {
-        (attribute, gap): entry
-        for attribute, part in attributes.items()
-        for gap, entry in {**part["gaps"], **part.get("scores", {}).get("gaps", {})}.items()
+    entries: dict[tuple[str, str], Gap] = {}
+    for attribute, entry in attributes.items():
+        gaps = entry["gaps"] | (entry["scores"]["gaps"] if "scores" in entry else {})
+        entries |= {(attribute, name): gap for name, gap in gaps.items()}
+    tested = {
+        key: gap["p_value"]
+        for key, gap in entries.items()
+        if gap["p_value"] is not None and not gap["tested_as"]
     }
-    tested = {k: e["p_value"] for k, e in entries.items() if e["p_value"] is not None and not e["tested_as"]}
     adjusted = holm(tested)
-    for (attribute, gap), entry in entries.items():
-        entry["p_adjusted"] = adjusted.get((attribute, entry["tested_as"] or gap))
-
-
-def with_versions(provenance: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The given provenance and the versions of what computed the numbers."""
-    known = {"fvlfp": __version__, "python": platform.python_version()}
-    known |= {name: version(name) for name in ("numpy", "pandas", "scipy")}
-    given = _without_folders(dict(provenance or {}))
-    return {**given, "versions": known | dict(given.get("versions") or {})}
-
-
-def _without_folders(value: Any) -> Any:
-    """Names instead of paths of this machine: an absolute path that is there becomes its last part."""
-    if isinstance(value, Mapping):
-        return {key: _without_folders(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_folders(inner) for inner in value]
-    if isinstance(value, str | Path) and _is_here(value):
-        return Path(value).name
-    return value
-
-
-def _is_here(value: str | Path) -> bool:
-    try:
-        return Path(value).is_absolute() and Path(value).exists() and bool(Path(value).name)
-    except (OSError, ValueError):  # too long, or a null byte: no path
-        return False
+    for (attribute, name), gap in entries.items():
+        gap["p_adjusted"] = adjusted.get((attribute, gap["tested_as"] or name))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from fvlfp.audit.schema import Settings
 from fvlfp.errors import InputError
 
 
@@ -50,7 +50,7 @@ class AuditOptions:
         """Whether ranking and calibration are judged, for which truth is needed."""
         return self.score is not None and self.label is not None
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """The options as JSON."""
         return {
             "label": self.label,

@@ -9,19 +9,29 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
-from fvlfp.audit.assess import with_versions
 from fvlfp.audit.audit_options import check_numbers
-from fvlfp.audit.document import SCHEMA
-from fvlfp.audit.stats.counts import encode, first_row, require_column
+from fvlfp.audit.document import read_document
+from fvlfp.audit.provenance import with_versions
+from fvlfp.audit.schema import (
+    SCHEMA,
+    ChangedAttribute,
+    ComparisonDocument,
+    Facts,
+    GapChange,
+    GroupChanges,
+    Settings,
+)
+from fvlfp.audit.stats.counts import Columns, encode, first_row, require_column
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
-from fvlfp.audit.stats.paired import Change, change
+from fvlfp.audit.stats.paired import Change, infer_changes
 from fvlfp.audit.stats.pairs import Pairs, count_pairs, rate_changes, worst_cell_change
 from fvlfp.audit.stats.rates import number
 from fvlfp.audit.stats.resampling import affordable
@@ -34,11 +44,16 @@ from fvlfp.values import Coded, names_of
 class Comparison:
     """One finished comparison; `document` is the content of its ``audit.json``."""
 
-    document: dict[str, Any]
+    document: ComparisonDocument
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ComparisonDocument:
         """All numbers, as JSON types."""
         return self.document
+
+    @classmethod
+    def read(cls, path: str | Path) -> Comparison:
+        """Read the ``audit.json`` of a comparison. Raises InputError as `read_document`."""
+        return cls(cast(ComparisonDocument, read_document(path)))
 
     @property
     def changes(self) -> pd.DataFrame:
@@ -102,7 +117,7 @@ def compare(
     draws: int = 2000,
     seed: int = 0,
     level: float = 0.95,
-    provenance: Mapping[str, Any] | None = None,
+    provenance: Facts | None = None,
 ) -> Comparison:
     """Judge the change from model `a` to model `b` on the same examples.
 
@@ -126,47 +141,54 @@ def compare(
             raise InputError(f"{side}: prediction {prediction!r} is missing in row {row}")
     both = pd.concat([a, b], ignore_index=True)
     columns = encode(both, label=label, prediction=prediction, groups=groups, positive=positive, cross=cross)
-    n, binary = len(a), len(columns.classes) == 2
+    settings: Settings = {
+        "label": label,
+        "prediction": prediction,
+        "groups": list(groups),
+        "positive": positive,
+        "key": key,
+        "cross": cross,
+        "draws": draws,
+        "seed": seed,
+        "level": level,
+    }
+    return Comparison(_document(columns, names, settings, with_versions(provenance)))
+
+
+def _document(
+    columns: Columns, names: tuple[str, str], settings: Settings, provenance: Facts
+) -> ComparisonDocument:
+    """The comparison; `columns` holds the n rows of one model and then the same rows of the other."""
+    n, level = len(columns) // 2, settings["level"]
     warnings = list(columns.notes)
     remarks = [
         f"{side}: {remark}"
         for side, rows in zip(names, (slice(0, n), slice(n, None)), strict=True)
         for remark in constant_columns(columns.classes, columns.label[rows], columns.prediction[rows])
     ]
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, ChangedAttribute] = {}
     for name, coded in columns.groups.items():
         pairs = count_pairs(columns, replace(coded, codes=coded.codes[:n]), name)
-        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        attributes[name], notes = _attribute(pairs, draws=draws, rng=rng, level=level)
+        rng = np.random.default_rng([settings["seed"], zlib.crc32(name.encode())])
+        attributes[name], notes = _attribute(pairs, draws=settings["draws"], rng=rng, level=level)
         warnings += notes
         remarks += fine_groups(name, coded.names, pairs.counts.n)
     _adjust(attributes)
     everyone = count_pairs(columns, Coded(("all",), np.zeros(n, np.int32)), "all")
-    document = {
+    return {
         "schema": SCHEMA,
         "kind": "comparison",
         "n": n,
         "names": list(names),
         "classes": list(columns.classes),
-        "positive": columns.classes[1] if binary else None,
-        "settings": {
-            "label": label,
-            "prediction": prediction,
-            "groups": list(groups),
-            "positive": positive,
-            "key": key,
-            "cross": cross,
-            "draws": draws,
-            "seed": seed,
-            "level": level,
-        },
+        "positive": columns.classes[1] if len(columns.classes) == 2 else None,
+        "settings": settings,
         "overall": {"n": n, "rates": rate_changes(everyone, 0, level)},
         "attributes": attributes,
         "remarks": remarks,
         "warnings": warnings,
-        "provenance": with_versions(provenance),
+        "provenance": provenance,
     }
-    return Comparison(document)
 
 
 def _matched(
@@ -207,25 +229,26 @@ def _same(left: pd.Series, right: pd.Series, column: str, first: int) -> None:
 
 def _attribute(
     pairs: Pairs, *, draws: int, rng: np.random.Generator, level: float
-) -> tuple[dict[str, Any], list[str]]:
-    """The entry of one attribute, and what has to be said about it."""
+) -> tuple[ChangedAttribute, list[str]]:
+    """The entry of one attribute, and warnings about it."""
     counts, notes = pairs.counts, []
     if counts.missing:
         notes.append(
             f"{counts.attribute}: {counts.missing} rows have no entry and are left out of this attribute"
         )
-    fams = families(counts)
-    wanted = affordable(fams, draws)
-    if wanted < draws:
-        notes.append(f"{counts.attribute}: {wanted} instead of {draws} draws, for the number of groups")
+    sampled = families(counts)
+    made = affordable(sampled, draws)
+    if made < draws:
+        notes.append(f"{counts.attribute}: {made} instead of {draws} draws, for the number of groups")
     changes: dict[str, Change] = {}
-    for joint, family in zip(pairs.joints(), fams, strict=True):
-        changes |= change(joint, family, draws=wanted, rng=rng, level=level)
-    entry = {
-        "groups": {
-            group: {"n": int(counts.n[i]), "rates": rate_changes(pairs, i, level)}
-            for i, group in enumerate(counts.groups)
-        },
+    for joint, family in zip(pairs.joints(), sampled, strict=True):
+        changes |= infer_changes(joint, family, draws=made, rng=rng, level=level)
+    groups: dict[str, GroupChanges] = {
+        group: {"n": int(counts.n[i]), "rates": rate_changes(pairs, i, level)}
+        for i, group in enumerate(counts.groups)
+    }
+    entry: ChangedAttribute = {
+        "groups": groups,
         "changes": {gap: _entry(c) for gap, c in changes.items()},
         "worst_cell_recall": worst_cell_change(pairs, draws, rng, level),
         "missing": counts.missing,
@@ -233,19 +256,19 @@ def _attribute(
     return entry, notes
 
 
-def _adjust(attributes: dict[str, Any]) -> None:
+def _adjust(attributes: Mapping[str, ChangedAttribute]) -> None:
     """Holm's correction over every distinct test of the comparison, written into the entries."""
-    entries = {
-        (name, gap): entry
-        for name, part in attributes.items()
-        for gap, entry in part["changes"].items()
-        if entry["p_value"] is not None and gap.partition("_class_")[0] not in TESTED_AS
+    tested = {
+        (name, gap): change["p_value"]
+        for name, entry in attributes.items()
+        for gap, change in entry["changes"].items()
+        if change["p_value"] is not None and gap.partition("_class_")[0] not in TESTED_AS
     }
-    for key, p in holm({key: entry["p_value"] for key, entry in entries.items()}).items():
-        entries[key]["p_adjusted"] = p
+    for (name, gap), p in holm(tested).items():
+        attributes[name]["changes"][gap]["p_adjusted"] = p
 
 
-def _entry(c: Change) -> dict[str, Any]:
+def _entry(c: Change) -> GapChange:
     known = np.isfinite(c.a) and np.isfinite(c.b)
     return {
         "a": number(c.a),

@@ -3,45 +3,55 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
+from fvlfp.audit.schema import SCHEMA, AuditDocument
 from fvlfp.errors import InputError
 
-SCHEMA = 1
 KEYS = ("n", "classes", "settings", "attributes", "overall", "warnings", "provenance")
+
+
+def read_document(path: str | Path) -> Mapping[str, Any]:
+    """The content of an ``audit.json``, or of the one in a folder.
+
+    Raises:
+        InputError: there is none, or it is not complete.
+    """
+    path = Path(path)
+    path = path / "audit.json" if path.is_dir() else path
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no audit at {path}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not an audit: {error}") from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise InputError(f"{path} is not an audit of schema {SCHEMA}")
+    missing = [key for key in KEYS if key not in document]
+    if missing:
+        raise InputError(f"{path} is not a complete audit: {missing[0]!r} is missing")
+    return document
 
 
 @dataclass(frozen=True)
 class Audit:
     """One finished audit. `document` is the content of ``audit.json``."""
 
-    document: dict[str, Any]
+    document: AuditDocument
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> AuditDocument:
         """The whole document: only dict, list, str, int, float, bool and None."""
         return self.document
 
     @classmethod
     def read(cls, path: str | Path) -> Audit:
-        """Read an ``audit.json`` or the folder that holds one."""
-        path = Path(path)
-        path = path / "audit.json" if path.is_dir() else path
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"no audit at {path}") from None
-        except ValueError as error:
-            raise InputError(f"{path} is not an audit: {error}") from None
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            raise InputError(f"{path} is not an audit of schema {SCHEMA}")
-        missing = [key for key in KEYS if key not in document]
-        if missing:
-            raise InputError(f"{path} is not a complete audit: {missing[0]!r} is missing")
-        return cls(document)
+        """Read an ``audit.json`` or the folder that holds one. Raises InputError as `read_document`."""
+        return cls(cast(AuditDocument, read_document(path)))
 
     @property
     def groups(self) -> pd.DataFrame:
@@ -58,7 +68,9 @@ class Audit:
                                 "group": group,
                                 "class": judged or self.document["positive"],
                                 "rate": rate,
-                                **{k: cell[k] for k in ("value", "low", "high")},
+                                "value": cell["value"],
+                                "low": cell["low"],
+                                "high": cell["high"],
                                 "n": entry["n"],
                                 "positives": block["positives"],
                                 "negatives": block["negatives"],
@@ -78,13 +90,20 @@ class Audit:
             blocks = [(None, part["gaps"]), *((c, b["gaps"]) for c, b in part.get("classes", {}).items())]
             for judged, gaps in blocks:
                 for gap, entry in gaps.items():
-                    pair = entry.get("pair") or {}
-                    high, low = pair.get("groups", (None, None))
-                    flat = {k: v for k, v in entry.items() if k != "pair"}
+                    pair = entry.get("pair")
                     rows.append(
-                        {"attribute": attribute, "class": judged, "gap": gap, **flat}
-                        | {"highest": high, "lowest": low, "pair_rate": pair.get("rate")}
-                        | {f"pair_{k}": pair.get(k) for k in ("difference", "low", "high")}
+                        {
+                            "attribute": attribute,
+                            "class": judged,
+                            "gap": gap,
+                            **{k: v for k, v in entry.items() if k != "pair"},
+                            "highest": pair["groups"][0] if pair else None,
+                            "lowest": pair["groups"][1] if pair else None,
+                            "pair_rate": pair["rate"] if pair else None,
+                            "pair_difference": pair["difference"] if pair else None,
+                            "pair_low": pair["low"] if pair else None,
+                            "pair_high": pair["high"] if pair else None,
+                        }
                     )
         return pd.DataFrame(rows)
 
@@ -99,7 +118,7 @@ class Audit:
         return list(self.document["warnings"])
 
     @property
-    def left_out(self) -> list[dict[str, Any]]:
+    def left_out(self) -> list[dict[str, object]]:
         """Groups that could not be judged, with the rate and the reason."""
         return [
             {"attribute": attribute, **entry}

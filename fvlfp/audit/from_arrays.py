@@ -5,20 +5,35 @@ What this module does not do: check values (see ``stats.counts``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Required, TypedDict
 
 import numpy as np
 import pandas as pd
+from pandas.api.extensions import ExtensionArray
 
 from fvlfp.errors import InputError
+
+
+class ColumnNames(TypedDict, total=False):
+    """Arguments of ``AuditOptions`` that name columns."""
+
+    groups: Required[Sequence[str]]
+    label: str | None
+    prediction: str | None
+    score: str | None
+    weight: str | None
+
+
+#: One column without its index.
+Column = np.ndarray | ExtensionArray
 
 NAMES = {"label": "y_true", "prediction": "y_pred", "score": "y_score", "weight": "sample_weight"}
 
 
 def table_of_arrays(
     *, y_true: Any, y_pred: Any, y_score: Any, sample_weight: Any, sensitive_features: Any
-) -> tuple[pd.DataFrame, dict[str, Any]]:
+) -> tuple[pd.DataFrame, ColumnNames]:
     """One table from columns of n entries each, and the names of its columns as arguments of ``audit``.
 
     Args:
@@ -31,10 +46,9 @@ def table_of_arrays(
     """
     given = {"label": y_true, "prediction": y_pred, "score": y_score, "weight": sample_weight}
     features = _features(sensitive_features)
-    columns: dict[str, Any] = {}
-    for what, values in given.items():
-        if values is not None:
-            columns[NAMES[what]] = _column(NAMES[what], values)
+    columns = {
+        NAMES[what]: _column(NAMES[what], values) for what, values in given.items() if values is not None
+    }
     taken = sorted(set(columns) & set(features))
     if taken:
         raise InputError(f"a sensitive feature is called {taken[0]!r}: give it another name")
@@ -43,10 +57,16 @@ def table_of_arrays(
     if len(set(lengths.values())) > 1:
         raise InputError("different numbers of rows: " + ", ".join(f"{k} {n}" for k, n in lengths.items()))
     names = {what: NAMES[what] if values is not None else None for what, values in given.items()}
-    return pd.DataFrame(columns), {**names, "groups": list(features)}
+    return pd.DataFrame(columns), ColumnNames(
+        label=names["label"],
+        prediction=names["prediction"],
+        score=names["score"],
+        weight=names["weight"],
+        groups=list(features),
+    )
 
 
-def _features(given: Any) -> dict[str, Any]:
+def _features(given: Any) -> dict[str, Column]:
     if given is None:
         raise InputError("name the groups: sensitive_features is missing")
     if isinstance(given, pd.DataFrame):
@@ -61,13 +81,13 @@ def _features(given: Any) -> dict[str, Any]:
     return {"sensitive_feature_0": _column("sensitive_features", given)}
 
 
-def _column(name: str, values: Any) -> Any:
+def _column(name: str, values: Any) -> Column:
     """One column without its index: rows go together by their order, as in scikit-learn."""
     if isinstance(values, pd.Series):
         return values.array
-    found = np.asarray(values)
-    if found.ndim == 2 and found.shape[1] == 1:
-        found = found[:, 0]
-    if found.ndim != 1:
-        raise InputError(f"{name} has shape {found.shape}: one entry a row is needed")
-    return pd.Series(list(values) if isinstance(values, list | tuple) else found).array
+    array = np.asarray(values)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise InputError(f"{name} has shape {array.shape}: one entry per row is needed")
+    return pd.Series(list(values) if isinstance(values, list | tuple) else array).array

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fvlfp.audit import Audit
+from fvlfp.audit import Audit, Comparison
 from fvlfp.errors import InputError
 from fvlfp.runs.experiment import privacy_of
 from fvlfp.runs.loaded_run import LoadedRun
@@ -74,10 +74,10 @@ def _audited(folder: Path, *, new_classes: bool) -> dict[str, Any]:
     """Numbers of the run's own audit; none where the class words have changed since."""
     try:
         audit = Audit.read(folder / "audit" / "method").document
-        change = Audit.read(folder / "audit" / "comparison").document
+        change = Comparison.read(folder / "audit" / "comparison").document
     except InputError:
-        audit, change = {}, {}
-    if not audit or new_classes:
+        audit = None
+    if audit is None or new_classes:
         return {"gaps": [], "n": 0, "verdict": "", "baseline": ""}
     rows = [
         _row(name, part["gaps"][ODDS], change["attributes"][name]["changes"][ODDS])

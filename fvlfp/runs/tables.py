@@ -52,18 +52,21 @@ def compare_tables(
     Raises:
         InputError: bad input, named with its row.
     """
-    said = Audit.read(before).document["settings"] if before.is_dir() else {}
-    label, groups = label or said.get("label"), groups or said.get("groups")
+    if before.is_dir():
+        first = Audit.read(before).document["settings"]
+        label, groups = label or first["label"], groups or first["groups"]
+        options["positive"] = options["positive"] or first["positive"]
+        options["cross"] = options["cross"] or first["cross"]
     if not label or not groups:
         raise InputError(f"{before} is no folder of an audit: name the columns with --label and --group")
     paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]
     columns = [label, prediction, *groups, *([key] if key else [])]
     a, b = (read_predictions(path, columns, alike=(label, prediction)) for path in paths)
     options = {"label": label, "prediction": prediction, "key": key, **options}
-    options["positive"] = options["positive"] or said.get("positive")
-    options["cross"] = options["cross"] or bool(said.get("cross"))
-    facts = {name: frame.attrs["facts"] for name, frame in (("before", a), ("after", b))}
-    known = {"command": again(group=list(groups), **options), "tables": facts}
-    result = compare(a, b, groups=groups, names=(before.name, after.name), provenance=known, **options)
+    facts = {
+        "command": again(group=list(groups), **options),
+        "tables": {"before": a.attrs["facts"], "after": b.attrs["facts"]},
+    }
+    result = compare(a, b, groups=groups, names=(before.name, after.name), provenance=facts, **options)
     write_comparison(result, out, notebook=True)
     return result

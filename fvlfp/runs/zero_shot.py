@@ -7,6 +7,7 @@ audited; the others give every number its band.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from fvlfp.audit import Audit, audit, write_audit
+from fvlfp.audit import Audit, write_audit
+from fvlfp.audit.assess import judge
+from fvlfp.audit.clip.clip_options import ClipAuditOptions
 from fvlfp.audit.clip.embedding_audit import Words, audit_embedding
 from fvlfp.audit.clip.probes import CLIP_PAPER
 from fvlfp.clip.cache import default_cache, features
@@ -83,21 +86,24 @@ def _predict(
     return out
 
 
+@dataclass(frozen=True)
+class ClipAudit:
+    """What an audit of a CLIP gives: the audit, the table with predictions, the gaps under every template."""
+
+    audit: Audit
+    predictions: pd.DataFrame
+    by_template: pd.DataFrame
+
+
 def audit_clip(
     encoder: Encoder,
     data: Any,
     out: Path,
     *,
-    label: str,
-    groups: Sequence[str],
     card: Card | None = None,
-    cross: bool = False,
-    k: int | None = None,
-    target: str = "population",
     harmful: bool = False,
-    draws: int = 2000,
-    seed: int = 0,
     command: str | None = None,
+    **options: Any,
 ) -> Path:
     """Audit the zero-shot classifier and its embedding; returns the report's path.
 
@@ -106,32 +112,20 @@ def audit_clip(
     Args:
         data: a `Dataset` of `read_table`; or, with `card`, a split of a Hugging Face data set, or a torch
             data set of (image, label, group), see `as_dataset`.
-        k, target: depth and target distribution of the retrieval audit, see ``embedding_audit``.
         harmful: also offer the word lists of the CLIP paper's experiment to the model. They hurt.
         command: what the report prints as the way to compute every number again.
+        options: fields of `ClipAuditOptions`: label, groups, cross, k, target, draws, seed.
 
     Raises:
         InputError: bad input, named.
     """
     if out.is_file():
         raise InputError(f"{out} is a file, not a folder")
-    result, frame, by_template = zero_shot_audit(
-        encoder,
-        data,
-        label=label,
-        groups=groups,
-        card=card,
-        cross=cross,
-        k=k,
-        target=target,
-        harmful=harmful,
-        draws=draws,
-        seed=seed,
-        provenance={"command": command} if command else {},
-    )
-    title = f"{encoder.provenance['model']}: zero-shot {label}"
-    report = write_audit(result, out, title=title, notebook=True, rows=frame)
-    by_template.to_csv(out / "templates.csv", index=False)
+    facts = {"command": command} if command else {}
+    result = zero_shot_audit(encoder, data, card=card, harmful=harmful, provenance=facts, **options)
+    title = f"{encoder.provenance['model']}: zero-shot {options['label']}"
+    report = write_audit(result.audit, out, title=title, notebook=True, rows=result.predictions)
+    result.by_template.to_csv(out / "templates.csv", index=False)
     return report
 
 
@@ -139,59 +133,40 @@ def zero_shot_audit(
     encoder: Encoder,
     data: Any,
     *,
-    label: str,
-    groups: Sequence[str],
     card: Card | None = None,
-    cross: bool = False,
-    k: int | None = None,
-    target: str = "population",
     harmful: bool = False,
-    draws: int = 2000,
-    seed: int = 0,
     cache: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
-) -> tuple[Audit, pd.DataFrame, pd.DataFrame]:
-    """The audit of `audit_clip`, the table with predictions, and the gaps under every template."""
-    refuse_own_columns([label, *groups])
-    dataset = as_dataset(data, card, label=label, groups=groups)
-    card, n = dataset.card, len(dataset.frame)
-    if k is not None and not 1 <= k < n:  # before anything is encoded
-        raise InputError(f"k={k} of n={n} images: MaxSkew@k sees the model only for 1 <= k < n")
+    **options: Any,
+) -> ClipAudit:
+    """The audit of `audit_clip`, not written; same arguments."""
+    o = _options(options)
+    refuse_own_columns([o.label, *o.groups])
+    dataset = as_dataset(data, card, label=o.label, groups=o.groups)
+    card = dataset.card
+    o.of_embedding().depth(len(dataset.frame))  # refused before anything is encoded
     words = Words(
-        queries=card.class_texts(label),
-        classes=class_texts(encoder, card, label),
+        queries=card.class_texts(o.label),
+        classes=class_texts(encoder, card, o.label),
         groups={
-            a: {g: _encode(encoder, said) for g, said in card.group_texts(a).items()}
-            for a in groups
+            a: {g: _encode(encoder, texts) for g, texts in card.group_texts(a).items()}
+            for a in o.groups
             if a in card.groups
         },
-        offered={a: _offered(encoder, card, label, a) for a in groups} if harmful else {},
+        offered={a: _offered(encoder, card, o.label, a) for a in o.groups} if harmful else {},
     )
-    z = features(encoder, dataset.images, cache=cache or default_cache(), quiet=False)
+    z = _unit("images", features(encoder, dataset.images, cache=cache or default_cache(), quiet=False), 2)
     facts = {
         **encoder.provenance,
         **dataset.facts,
-        "prompts": {"templates": card.templates, "classes": card.classes[label]},
+        "prompts": {"templates": card.templates, "classes": card.classes[o.label]},
         "training": "none: zero-shot with the first template",
-        "seed": seed,
+        "seed": o.seed,
         **(provenance or {}),
     }
-    return audit_embeddings(
-        z,
-        dataset.frame,
-        words,
-        label=label,
-        groups=groups,
-        classes=card.class_values(label),
-        templates=card.templates,
-        scale=encoder.scale,
-        cross=cross,
-        k=k,
-        target=target,
-        draws=draws,
-        seed=seed,
-        provenance=facts,
-    )
+    values = card.class_values(o.label)
+    predictions = _predict(dataset.frame, z, words.classes, values, card.templates, encoder.scale)
+    return _audit(predictions, z, words, values, card.templates, o, facts)
 
 
 def audit_embeddings(
@@ -199,71 +174,80 @@ def audit_embeddings(
     frame: pd.DataFrame,
     words: Words | ArrayLike,
     *,
-    label: str,
-    groups: Sequence[str],
     classes: Sequence[str],
     templates: Sequence[str] = ("class texts",),
     scale: float = 100.0,
-    cross: bool = False,
-    k: int | None = None,
-    target: str = "population",
-    draws: int = 2000,
-    seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
-) -> tuple[Audit, pd.DataFrame, pd.DataFrame]:
+    **options: Any,
+) -> ClipAudit:
     """`zero_shot_audit` of any model's embeddings, computed anywhere.
 
-    images: (n, d). frame: n rows with the columns `label` and `groups`. words: class texts (C, d) or
-        (templates, C, d) in the order of `classes` and `templates`, or `Words`. Rows are made unit rows.
-    scale: the factor between cosine and logit, `exp(logit_scale)`; scores depend on it, predictions do not.
+    Args:
+        images: (n, d). frame: n rows with the columns `label` and `groups`. words: class texts (C, d) or
+            (templates, C, d) in the order of `classes` and `templates`, or `Words`. Rows are made unit rows.
+        scale: the factor between cosine and logit, `exp(logit_scale)`; scores depend on it, predictions do
+            not.
+        options: fields of `ClipAuditOptions`: label, groups, cross, k, target, draws, seed.
 
     Raises:
         InputError: shapes that do not fit, values that are not finite, a zero row, or a missing column.
     """
-    refuse_own_columns([label, *groups])
+    o = _options(options)
+    refuse_own_columns([o.label, *o.groups])
     z = _unit("images", images, 2)
     if not isinstance(words, Words):
-        given = _unit("texts", words, np.ndim(words))
-        words = Words(list(classes), given[None] if given.ndim == 2 else given)
+        texts = _unit("texts", words, np.ndim(words))
+        words = Words(list(classes), texts[None] if texts.ndim == 2 else texts)
     wanted = (len(templates), len(classes), z.shape[1])
     if words.classes.shape != wanted or len(z) != len(frame):
         raise InputError(
             f"{len(z)} images of {z.shape[1]} numbers for {len(frame)} rows, and texts of the shape "
             f"{words.classes.shape}, not {wanted} (templates, classes, numbers)"
         )
-    for column in (label, *groups):
+    for column in (o.label, *o.groups):
         if column not in frame.columns:
             raise InputError(f"no column {column!r} in the frame")
-    found = _predict(frame, z, words.classes, classes, templates, scale)
+    predictions = _predict(frame, z, words.classes, classes, templates, scale)
+    return _audit(predictions, z, words, classes, templates, o, provenance or {})
+
+
+def _options(given: Mapping[str, Any]) -> ClipAuditOptions:
+    try:
+        return ClipAuditOptions(**given)
+    except TypeError as error:  # an unknown option, or one that is missing
+        raise InputError(str(error).replace("ClipAuditOptions.__init__()", "the audit of a CLIP")) from None
+
+
+def _audit(
+    predictions: pd.DataFrame,
+    z: np.ndarray,
+    words: Words,
+    classes: Sequence[str],
+    templates: Sequence[str],
+    options: ClipAuditOptions,
+    provenance: Mapping[str, Any],
+) -> ClipAudit:
+    """Decisions and embedding, from unit rows z (n, d) and `predictions` under every template."""
     binary = len(classes) == 2
-    common: dict[str, Any] = {"label": label, "groups": list(groups), "cross": cross, "seed": seed}
-    common["positive"] = classes[1] if binary else None
+    first = options.of_predictions(classes[1] if binary else None)
     by_template = []
     for template in templates:
-        gaps = audit(found, prediction=f"prediction: {template}", draws=100, **common).gaps
+        gaps = judge(predictions, replace(first, prediction=f"prediction: {template}", draws=100)).gaps
         by_template.append(gaps[["attribute", "class", "gap", "value"]].assign(template=template))
-    result = audit(
-        found,
-        prediction="prediction",
-        score="score" if binary else None,
-        templates={t: f"prediction: {t}" for t in templates},
-        template_scores={t: f"score: {t}" for t in templates} if binary else None,
-        draws=draws,
-        provenance=dict(provenance or {}),
-        **common,
-    )
-    result.document["remarks"] += [*(provenance or {}).get("remarks", []), *same_embeddings(z)]
+    chosen = replace(first, templates={t: f"prediction: {t}" for t in templates})
+    if binary:
+        scores = {t: f"score: {t}" for t in templates}
+        chosen = replace(chosen, score="score", template_scores=scores)
+    result = judge(predictions, chosen, provenance)
+    result.document["remarks"] += [*provenance.get("remarks", []), *same_embeddings(z)]
     result.document["embedding"] = audit_embedding(
         z,
-        frame[label].tolist(),
-        {a: frame[a].tolist() for a in groups},
+        predictions[options.label].tolist(),
+        {name: predictions[name].tolist() for name in options.groups},
         words,
-        k=k,
-        target=target,
-        draws=min(draws, 1000),
-        seed=seed,
+        options.of_embedding(),
     )
-    return result, found, pd.concat(by_template)
+    return ClipAudit(result, predictions, pd.concat(by_template))
 
 
 def _unit(what: str, rows: ArrayLike, ndim: int) -> np.ndarray:
@@ -302,5 +286,4 @@ def _offered(encoder: Encoder, card: Card, label: str, attribute: str) -> tuple[
 
 
 def _encode(encoder: Encoder, texts: list[str]) -> np.ndarray:
-    found: np.ndarray = encoder.encode_texts(texts).cpu().numpy()
-    return found
+    return np.asarray(encoder.encode_texts(texts).cpu().numpy())

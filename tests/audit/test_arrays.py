@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from fvlfp.audit import audit, write_audit
 from fvlfp.audit.report import write
 from fvlfp.audit.stats.counts import encode
-from fvlfp.audit.stats.rates import blocks
+from fvlfp.audit.stats.rates import group_rates
 from fvlfp.cli import app
 from fvlfp.errors import InputError
 
@@ -102,7 +102,7 @@ def test_the_interval_of_a_weighted_rate_covers():
         p, w, g = rng.random(200) < 0.4, rng.exponential(size=200), rng.integers(0, 2, 200)
         frame = pd.DataFrame({"p": p.astype(int), "g": g, "w": w})
         columns = encode(frame, label=None, prediction="p", groups=["g"], weight="w")
-        cell = blocks(columns.count("g"), 0.95)[0]["rates"]["selection_rate"]
+        cell = group_rates(columns.count("g"), 0.95)[0]["rates"]["selection_rate"]
         hits += cell["low"] <= 0.4 <= cell["high"]
     assert hits / 300 > 0.92
 

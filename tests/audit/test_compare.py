@@ -10,7 +10,7 @@ from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
-from fvlfp.audit.stats.paired import change, mean_change, rate_change
+from fvlfp.audit.stats.paired import infer_changes, mean_change, rate_change
 from fvlfp.errors import InputError
 
 KW = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes", "draws": 300}
@@ -103,7 +103,7 @@ def test_the_true_change_is_covered(gaps):
         table = np.zeros((2, 2, 2), int)
         table[:, 1] = joint.sum(-1)[:, 0]
         family = families(Counts("", ("u", "v"), ("0", "1"), table))[1]
-        got = change(joint, family, draws=300, rng=rng)["equal_opportunity_difference"]
+        got = infer_changes(joint, family, draws=300, rng=rng)["equal_opportunity_difference"]
         covered += got.low <= gaps[1] - gaps[0] <= got.high
     assert covered / runs >= 0.88
 

@@ -5,10 +5,13 @@ import pandas as pd
 import pytest
 
 from fvlfp.audit import audit
+from fvlfp.audit.clip.clip_options import EmbeddingOptions
 from fvlfp.audit.clip.embedding_audit import Words, audit_embedding
 from fvlfp.audit.clip.embeddings import counterfactual, group_means, overlap, plane, subspace
 from fvlfp.audit.report import page
 from fvlfp.errors import InputError
+
+FEW = EmbeddingOptions(draws=100)
 
 
 def unit(x):
@@ -35,7 +38,7 @@ def planted():
 
 def test_planted_group_is_found_by_every_part(planted):
     z, labels, names, words = planted
-    found = audit_embedding(z, labels, {"g": names.tolist()}, words, draws=200)
+    found = audit_embedding(z, labels, {"g": names.tolist()}, words, EmbeddingOptions(draws=200))
     entry = found["attributes"]["g"]
     assert entry["reasons"] == {}
     assert min(row["balanced_accuracy"] for row in entry["leakage"]) > 0.95
@@ -59,7 +62,7 @@ def test_missing_groups_small_groups_and_one_group_say_why(planted):
     some = names.copy()
     some[:3], some[3:5] = None, "tiny"
     columns = {"g": some.tolist(), "alone": ["x"] * 400}
-    found = audit_embedding(z, labels, columns, words, draws=100)["attributes"]
+    found = audit_embedding(z, labels, columns, words, FEW)["attributes"]
     assert found["g"]["leakage"] is None and "at least five" in found["g"]["reasons"]["leakage"]
     assert found["g"]["flips"][0]["n"] == 397 and found["g"]["shown"][:3] == [None] * 3
     assert set(found["alone"]["reasons"]) == {"retrieval", "leakage", "flips", "subspaces"}
@@ -67,10 +70,10 @@ def test_missing_groups_small_groups_and_one_group_say_why(planted):
 
 def test_harmful_words_only_when_offered_and_with_a_band(planted):
     z, labels, names, words = planted
-    assert "associations" not in audit_embedding(z, labels, {"g": names}, words, draws=100)["attributes"]["g"]
+    assert "associations" not in audit_embedding(z, labels, {"g": names}, words, FEW)["attributes"]["g"]
     texts = unit(np.stack([[[0, -1.0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0, 0]], [[1.0, 0, 0, 0, 0, 0]] * 2]))
     offered = Words(words.queries, words.classes, offered={"g": (["person", "thief"], texts)})
-    entry = audit_embedding(z, labels, {"g": names}, offered, draws=100)["attributes"]["g"]["associations"]
+    entry = audit_embedding(z, labels, {"g": names}, offered, FEW)["attributes"]["g"]["associations"]
     share = {(r["category"], r["group"]): r for r in entry["rates"]}
     assert share["crime-related", "v"]["value"] > 0.95 > 0.05 > share["crime-related", "u"]["value"]
     assert share["crime-related", "v"]["band"][0] == 0  # both texts alike: the first is always chosen
@@ -82,7 +85,7 @@ def test_harmful_words_only_when_offered_and_with_a_band(planted):
 def test_a_k_or_target_that_makes_no_sense_is_refused(planted, options):
     z, labels, names, words = planted
     with pytest.raises(InputError, match=r"k=|target"):
-        audit_embedding(z, labels, {"g": names}, words, **options)
+        audit_embedding(z, labels, {"g": names}, words, EmbeddingOptions(**options))
 
 
 def test_page_shows_every_part_with_names_as_data(planted):
@@ -94,7 +97,7 @@ def test_page_shows_every_part_with_names_as_data(planted):
         pd.DataFrame({"y": labels, "p": labels, "g": hostile}),
         label="y", prediction="p", groups=["g"], draws=100,
     ).document  # fmt: skip
-    document["embedding"] = audit_embedding(z, labels, {"g": hostile, "one": ["x"] * 400}, offered, draws=100)
+    document["embedding"] = audit_embedding(z, labels, {"g": hostile, "one": ["x"] * 400}, offered, FEW)
     shown = dict(page.sections(document))
     html = shown["The embedding, by perceived g"]
     for heading in ("What gives the group away", "Who comes up first", "Subspaces", "Harmful words"):

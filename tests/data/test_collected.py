@@ -73,8 +73,8 @@ class Torch:
         return self.items[i]
 
 
-def counted(found):
-    return json.dumps({k: v for k, v in found[0].document.items() if k != "provenance"}, sort_keys=True)
+def counted(result):
+    return json.dumps({k: v for k, v in result.audit.document.items() if k != "provenance"}, sort_keys=True)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_the_same_rows_and_pictures(faces, kind):
 def test_an_audit_of_it_is_the_audit_of_the_table(encoder, faces, tmp_path, wanted):
     found = zero_shot_audit(encoder, Torch(faces), card=faces.card, cache=tmp_path, **WANTED)
     assert counted(found) == counted(wanted)
-    assert found[1]["prediction"].tolist() == wanted[1]["prediction"].tolist()
+    assert found.predictions["prediction"].tolist() == wanted.predictions["prediction"].tolist()
 
 
 def test_the_real_library_where_it_is_installed(faces):
@@ -115,11 +115,11 @@ def test_plain_arrays_give_the_same_audit(encoder, faces, wanted):
     texts = class_texts(encoder, faces.card, "smiling")
     common = {"classes": ["no", "yes"], "templates": faces.card.templates, "scale": encoder.scale, **WANTED}
     found = audit_embeddings(3 * z, faces.frame, 7 * texts, **common)  # any length of a row
-    assert found[1]["prediction"].tolist() == wanted[1]["prediction"].tolist()
-    np.testing.assert_allclose(found[1]["score"], wanted[1]["score"], atol=1e-5)
-    pd.testing.assert_frame_equal(found[0].gaps, wanted[0].gaps, atol=1e-6)
+    assert found.predictions["prediction"].tolist() == wanted.predictions["prediction"].tolist()
+    np.testing.assert_allclose(found.predictions["score"], wanted.predictions["score"], atol=1e-5)
+    pd.testing.assert_frame_equal(found.audit.gaps, wanted.audit.gaps, atol=1e-6)
     one = audit_embeddings(z, faces.frame, texts[0], **{**common, "templates": ["only"]})
-    assert one[1]["prediction"].tolist() == wanted[1]["prediction"].tolist()
+    assert one.predictions["prediction"].tolist() == wanted.predictions["prediction"].tolist()
 
 
 def changed(items, i, item):

@@ -198,10 +198,8 @@ def test_blank_pictures_are_remarked_on(faces):  # F3
     Image.new("RGB", (64, 64)).save(data.root / "f" / "blank.png")
     data = read_table(table, label="smiling", groups=["shape"])
     data.images.paths[:] = [data.root / "f" / "blank.png"] * 36
-    result, _, _ = zero_shot_audit(
-        Encoder.load("toyclip"), data, label="smiling", groups=["shape"], draws=100
-    )
-    said = " ".join(result.remarks)
+    result = zero_shot_audit(Encoder.load("toyclip"), data, label="smiling", groups=["shape"], draws=100)
+    said = " ".join(result.audit.remarks)
     assert "36 of 36 pictures have the same embedding" in said and "Every prediction is" in said
 
 

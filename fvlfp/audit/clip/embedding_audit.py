@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from fvlfp.audit.clip import embeddings
+from fvlfp.audit.clip.clip_options import EmbeddingOptions
 from fvlfp.audit.clip.probes import CLIP_PAPER, associations, flip_rate, leakage
 from fvlfp.audit.clip.retrieval import audit_retrieval
+from fvlfp.audit.schema import Embedding, EmbeddingAttribute, HarmfulWords, Row, Subspaces
 from fvlfp.errors import InputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,118 +43,145 @@ def audit_embedding(
     labels: Sequence[Any],
     groups: Mapping[str, Sequence[Any]],
     words: Words,
-    *,
-    k: int | None = None,
-    target: str = "population",
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Any]:
+    options: EmbeddingOptions | None = None,
+) -> Embedding:
     """Retrieval skew, leakage, counterfactual flips, subspaces and (if offered) harmful words, by attribute.
 
     Args:
         images: (n, d) unit rows. labels: (n,) true classes, used to balance group means. groups:
             attribute -> (n,) perceived groups; a missing entry leaves the image out of that attribute.
-        k: depth of MaxSkew@k; by default a tenth of the images, 100 at most.
-        target: "population" or "uniform", see ``retrieval``.
 
     Raises:
-        InputError: k of n or more images, or a target that is neither of the two.
+        InputError: k of n or more images.
     """
-    n = len(images)
-    depth = max(1, min(100, n // 10)) if k is None else k
-    if not 1 <= depth < n and n > 1:
-        raise InputError(f"k={depth} of n={n} images: MaxSkew@k sees the model only for 1 <= k < n")
-    if target not in ("population", "uniform"):
-        raise InputError(f"target {target!r}: use 'population' or 'uniform'")
-    found = embeddings.plane(images, words.classes[0], seed=seed)
-    found["modality_gap_band"] = _range([embeddings.modality_gap(images, t) for t in words.classes])
-    found |= {"k": depth, "target": target, "attributes": {}}
+    options = options or EmbeddingOptions()
+    depth = options.depth(len(images))
+    plane = embeddings.plane(images, words.classes[0], seed=options.seed)
+    attributes: dict[str, EmbeddingAttribute] = {}
     for attribute, column in groups.items():
         known = ~pd.isna(pd.Series(column, dtype=object)).to_numpy()
-        names = np.asarray(column, dtype=object)[known].astype(str)
-        named = dict(zip(np.flatnonzero(known).tolist(), names.tolist(), strict=True))
+        names = np.asarray(column, dtype=object)[known].astype(str).tolist()
+        named = dict(zip(np.flatnonzero(known).tolist(), names, strict=True))
         y = pd.factorize(np.asarray(labels, dtype=object)[known].astype(str))[0]
-        common: dict[str, Any] = {"draws": draws, "seed": seed}
-        entry = _attribute(attribute, images[known], names.tolist(), y, words, depth, target, level, common)
-        found["attributes"][attribute] = {"shown": [named.get(i) for i in found["rows"]], **entry}
-    return found
-
-
-def _attribute(
-    attribute: str,
-    z: np.ndarray,
-    names: list[str],
-    y: np.ndarray,
-    words: Words,
-    k: int,
-    target: str,
-    level: float,
-    common: dict[str, Any],
-) -> dict[str, Any]:
-    parts: dict[str, Callable[[], Any]] = {
-        "retrieval": lambda: audit_retrieval(
-            words.classes @ z.T, names, queries=words.queries, k=k, target=target, **common
-        ).to_dict("records"),
-        "leakage": lambda: leakage(z, names, seed=common["seed"], level=level).to_dict("records"),
-        "flips": lambda: _flips(z, names, y, words.classes, common["seed"], level),
-        "subspaces": lambda: _subspaces(z, names, y, words.classes[0], words.groups.get(attribute, {})),
+        part = _Attribute(attribute, images[known], names, y, words, depth, options)
+        attributes[attribute] = part.judge([named.get(i) for i in plane["rows"]])
+    return {
+        **plane,
+        "modality_gap_band": _range([embeddings.modality_gap(images, t) for t in words.classes]),
+        "k": depth,
+        "target": options.target,
+        "attributes": attributes,
     }
-    if attribute in words.offered:
-        parts["associations"] = lambda: _harmful(z, names, *words.offered[attribute], level, **common)
-    entry: dict[str, Any] = {"reasons": {}}
-    for part, judge in parts.items():
-        try:
-            entry[part] = judge()
-        except InputError as error:
-            entry[part], entry["reasons"][part] = None, str(error)
-    return entry
 
 
-def _range(values: Sequence[float]) -> list[float]:
-    return [float(min(values)), float(max(values))]
+@dataclass(frozen=True)
+class _Attribute:
+    """The images (n, d) whose group is known, their groups' names (n,) and class codes y (n,)."""
+
+    name: str
+    z: np.ndarray
+    names: list[str]
+    y: np.ndarray
+    words: Words
+    k: int
+    options: EmbeddingOptions
+
+    def judge(self, shown: list[str | None]) -> EmbeddingAttribute:
+        """Every part that can be judged, and why the others cannot."""
+        o, reasons = self.options, dict[str, str]()
+
+        def part(name: str, compute: Callable[[], T]) -> T | None:
+            try:
+                return compute()
+            except InputError as error:
+                reasons[name] = str(error)
+                return None
+
+        entry: EmbeddingAttribute = {
+            "shown": shown,
+            "reasons": reasons,
+            "retrieval": part("retrieval", self.retrieval),
+            "leakage": part("leakage", lambda: rows(leakage(self.z, self.names, seed=o.seed, level=o.level))),
+            "flips": part("flips", self.flips),
+            "subspaces": part("subspaces", self.subspaces),
+        }
+        if self.name in self.words.offered:
+            entry["associations"] = part("associations", self.harmful_words)
+        return entry
+
+    def retrieval(self) -> list[Row]:
+        """Who comes up first for the texts of the classes."""
+        similarity, o = self.words.classes @ self.z.T, self.options
+        return rows(
+            audit_retrieval(
+                similarity,
+                self.names,
+                queries=self.words.queries,
+                k=self.k,
+                target=o.target,
+                draws=o.draws,
+                seed=o.seed,
+            )
+        )
+
+    def codes(self, refusal: str) -> np.ndarray:
+        """The groups as codes (n,) from 0, in sorted order; InputError for one group only."""
+        codes, uniques = pd.factorize(np.array(self.names), sort=True)
+        if len(uniques) < 2:
+            raise InputError(refusal)
+        return codes
+
+    def flips(self) -> list[Row]:
+        """Share of images whose predicted class changes when their embedding is moved to another group."""
+        z, classes, level = self.z, self.words.classes, self.options.level
+        codes = self.codes("only one group: there is no other to move to")
+        means = embeddings.group_means(z, codes, self.y)
+        moved = embeddings.counterfactual(z, codes, means, seed=self.options.seed)
+        tables = [
+            flip_rate((z @ t.T).argmax(1), (moved @ t.T).argmax(1), self.names, level=level) for t in classes
+        ]
+        return _with_bands(tables)
+
+    def subspaces(self) -> Subspaces:
+        """How far the directions of the classes' words, the groups' words and the groups' images agree."""
+        codes = self.codes("only one group spans no subspace")
+        sentences = self.words.groups.get(self.name, {})
+        spaces = {"words of the classes": embeddings.subspace(self.words.classes[0])}
+        if len(sentences) > 1:
+            spaces["words of the groups"] = embeddings.subspace([t.mean(0) for t in sentences.values()])
+        means = embeddings.group_means(self.z, codes, self.y)
+        spaces["images of the groups"] = embeddings.subspace(means)
+        matrix = [[embeddings.overlap(u, v) for v in spaces.values()] for u in spaces.values()]
+        return {"names": list(spaces), "matrix": matrix}
+
+    def harmful_words(self) -> HarmfulWords:
+        """How often each group's images are given a word of each harmful category, with the band."""
+        o = self.options
+        offered, texts = self.words.offered[self.name]
+        by_template = [
+            associations(
+                np.array(offered)[(self.z @ t.T).argmax(1)].tolist(),
+                self.names,
+                level=o.level,
+                draws=o.draws,
+                seed=o.seed,
+            )
+            for t in texts
+        ]
+        rates, gaps = zip(*by_template, strict=True)
+        return {"words": CLIP_PAPER, "rates": _with_bands(rates), "gaps": _with_bands(gaps)}
 
 
-def _flips(
-    z: np.ndarray, names: list[str], y: np.ndarray, classes: np.ndarray, seed: int, level: float
-) -> list[dict[Any, Any]]:
-    """Share of images whose predicted class changes when their embedding is moved to another group."""
-    codes, uniques = pd.factorize(np.array(names), sort=True)
-    if len(uniques) < 2:
-        raise InputError("only one group: there is no other to move to")
-    moved = embeddings.counterfactual(z, codes, embeddings.group_means(z, codes, y), seed=seed)
-    tables = [flip_rate((z @ t.T).argmax(1), (moved @ t.T).argmax(1), names, level=level) for t in classes]
+def rows(table: pd.DataFrame) -> list[Row]:
+    """A table as JSON rows."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def _with_bands(tables: Sequence[pd.DataFrame]) -> list[Row]:
+    """The first template's rows, each with the range of its value over the tables of all templates."""
     values = np.stack([table["value"] for table in tables])
-    bands = [_range(column) for column in values.T.tolist()]
-    return [row | {"band": band} for row, band in zip(tables[0].to_dict("records"), bands, strict=True)]
+    return [row | {"band": _range(column)} for row, column in zip(rows(tables[0]), values.T, strict=True)]
 
 
-def _subspaces(
-    z: np.ndarray, names: list[str], y: np.ndarray, classes: np.ndarray, said: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """How far the directions of the classes' words, the groups' words and the groups' images agree."""
-    codes, uniques = pd.factorize(np.array(names), sort=True)
-    if len(uniques) < 2:
-        raise InputError("only one group spans no subspace")
-    spaces = {"words of the classes": embeddings.subspace(classes)}
-    if len(said) > 1:
-        spaces["words of the groups"] = embeddings.subspace([t.mean(0) for t in said.values()])
-    spaces["images of the groups"] = embeddings.subspace(embeddings.group_means(z, codes, y))
-    matrix = [[embeddings.overlap(u, v) for v in spaces.values()] for u in spaces.values()]
-    return {"names": list(spaces), "matrix": matrix}
-
-
-def _harmful(
-    z: np.ndarray, names: list[str], offered: list[str], texts: np.ndarray, level: float, **common: Any
-) -> dict[str, Any]:
-    """How often each group's images are given a word of each harmful category, with band over templates."""
-    by_template = [
-        associations(np.array(offered)[(z @ t.T).argmax(1)].tolist(), names, level=level, **common)
-        for t in texts
-    ]
-    rates, gaps = (table.to_dict("records") for table in by_template[0])
-    for rows, which in ((rates, 0), (gaps, 1)):
-        values = np.stack([pair[which]["value"] for pair in by_template])
-        for row, column in zip(rows, values.T.tolist(), strict=True):
-            row["band"] = _range(column)
-    return {"words": CLIP_PAPER, "rates": rates, "gaps": gaps}
+def _range(values: Sequence[float] | np.ndarray) -> list[float]:
+    return [float(min(values)), float(max(values))]

@@ -5,7 +5,7 @@ What this module does not do: train anything (probes of leakage are in ``probes`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from fvlfp.audit.report.plots import GREY, finish_legend, looks, new_figure
+from fvlfp.audit.schema import Plane, Subspaces
 from fvlfp.errors import InputError
 
 SHOWN = 1000  # images drawn at most
@@ -77,7 +78,7 @@ def counterfactual(images: ArrayLike, groups: np.ndarray, means: np.ndarray, *, 
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True))
 
 
-def plane(images: ArrayLike, texts: ArrayLike, *, seed: int = 0) -> dict[str, Any]:
+def plane(images: ArrayLike, texts: ArrayLike, *, seed: int = 0) -> Plane:
     """Images and texts in the first two principal components of both together.
 
     Returns rows (which images, at most ``SHOWN``, picked by `seed`), images and texts (their places) and the
@@ -99,29 +100,29 @@ def plane(images: ArrayLike, texts: ArrayLike, *, seed: int = 0) -> dict[str, An
 
 def picture(images: ArrayLike, texts: ArrayLike, groups: Sequence[Any], *, seed: int = 0) -> Figure:
     """Images (n, d) by perceived group (n,) and texts (m, d), as `plane` places them."""
-    found = plane(images, texts, seed=seed)
-    return scatter(found, [str(groups[i]) for i in found["rows"]])
+    places = plane(images, texts, seed=seed)
+    return scatter(places, [str(groups[i]) for i in places["rows"]])
 
 
-def scatter(found: Mapping[str, Any], groups: Sequence[str]) -> Figure:
-    """What `plane` found, drawn; `groups` names the group of each image that is shown."""
-    place, words = np.array(found["images"]), np.array(found["texts"])
+def scatter(plane: Plane, groups: Sequence[str | None]) -> Figure:
+    """A `plane` as a picture; `groups` names the group of each image, None for one that is not drawn."""
+    place, words = np.array(plane["images"]), np.array(plane["texts"])
     figure, (ax,) = new_figure(6.4, 5.0, 1, 1)
-    names = sorted(set(groups))
+    names = sorted({name for name in groups if name is not None})
     for name, look in zip(names, looks(), strict=False):
         dots = place[np.array(groups) == name]
         style = {"color": look["color"], "ms": 3.5, "alpha": 0.55}
         ax.plot(*dots.T, look["marker"], label=f"{name} (n={len(dots):,})", **style)
     ax.plot(*words.T, "X", color="black", ms=9, mec="white", label="texts")
     ax.set(xlabel="first principal component", ylabel="second")
-    ax.set_title(f"modality gap {found['modality_gap']:.2f}", loc="left", color=GREY)
+    ax.set_title(f"modality gap {plane['modality_gap']:.2f}", loc="left", color=GREY)
     finish_legend(figure, ax, max(0, len(names) - 8))
     return figure
 
 
-def overlaps(found: Mapping[str, Any]) -> Figure:
+def overlaps(spaces: Subspaces) -> Figure:
     """Squares of `overlap` between every two named subspaces: ``names`` and ``matrix``."""
-    names, matrix = found["names"], np.array(found["matrix"], float)
+    names, matrix = spaces["names"], np.array(spaces["matrix"], float)
     figure, (ax,) = new_figure(6.4, 1.6 + 0.45 * len(names), 1, 1)
     ax.imshow(matrix, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for (i, j), value in np.ndenumerate(matrix):

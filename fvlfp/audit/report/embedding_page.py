@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from fvlfp.audit.clip.clip_options import TARGETS
 from fvlfp.audit.clip.embeddings import overlaps, scatter
 from fvlfp.audit.report.markup import Html, bullets, esc, figure, interval, note, num, p_text, table
+from fvlfp.audit.schema import AuditDocument, Embedding, EmbeddingAttribute, HarmfulWords, Row, Subspaces
 
-TARGETS = {"population": "the images' own shares", "uniform": "equal shares"}
-SAID = {
+TITLES = {
     "retrieval": "who comes up first",
     "leakage": "what gives the group away",
     "flips": "predictions under a counterfactual embedding",
@@ -18,59 +16,63 @@ SAID = {
 }
 
 
-def embedding_sections(document: Mapping[str, Any]) -> list[tuple[str, str]]:
+def embedding_sections(document: AuditDocument) -> list[tuple[str, str]]:
     """(title, html) of one section for each attribute."""
-    found = document["embedding"]
+    embedding = document["embedding"]
     return [
-        (f"The embedding, by perceived {attribute}", _section(found, attribute, entry))
-        for attribute, entry in found["attributes"].items()
+        (f"The embedding, by perceived {attribute}", _section(embedding, attribute, entry))
+        for attribute, entry in embedding["attributes"].items()
     ]
 
 
-def reasons(document: Mapping[str, Any]) -> list[str]:
+def reasons(document: AuditDocument) -> list[str]:
     """What could not be judged about the embedding, and why."""
+    if "embedding" not in document:
+        return []
     return [
-        f"{attribute}, {SAID[part]}: {reason}"
-        for attribute, entry in document.get("embedding", {"attributes": {}})["attributes"].items()
+        f"{attribute}, {TITLES[part]}: {reason}"
+        for attribute, entry in document["embedding"]["attributes"].items()
         for part, reason in entry["reasons"].items()
     ]
 
 
-def _section(found: Mapping[str, Any], attribute: str, entry: Mapping[str, Any]) -> Html:
-    out = [_picture(found, attribute, entry)]
-    for part, show in (
-        ("leakage", _leakage),
-        ("flips", _flips),
-        ("retrieval", _retrieval),
-        ("subspaces", _subspaces),
-        ("associations", _associations),
-    ):
-        if entry.get(part):
-            out += [Html(f"<h3>{esc(SAID[part].capitalize())}</h3>"), show(found, entry[part])]
-        elif part in entry["reasons"]:
-            out.append(note(f"{SAID[part].capitalize()} could not be judged: {entry['reasons'][part]}"))
+def _section(embedding: Embedding, attribute: str, entry: EmbeddingAttribute) -> Html:
+    harmful = entry.get("associations")
+    parts = {
+        "leakage": _leakage(entry["leakage"]) if entry["leakage"] else None,
+        "flips": _flips(entry["flips"]) if entry["flips"] else None,
+        "retrieval": _retrieval(entry["retrieval"], embedding["target"]) if entry["retrieval"] else None,
+        "subspaces": _subspaces(entry["subspaces"]) if entry["subspaces"] else None,
+        "associations": _associations(harmful) if harmful else None,
+    }
+    out = [_picture(embedding, attribute, entry)]
+    for name, html in parts.items():
+        if html is not None:
+            out += [Html(f"<h3>{esc(TITLES[name].capitalize())}</h3>"), html]
+        elif name in entry["reasons"]:
+            out.append(note(f"{TITLES[name].capitalize()} could not be judged: {entry['reasons'][name]}"))
     return Html("".join(out))
 
 
-def _picture(found: Mapping[str, Any], attribute: str, entry: Mapping[str, Any]) -> Html:
+def _picture(embedding: Embedding, attribute: str, entry: EmbeddingAttribute) -> Html:
     known = [i for i, group in enumerate(entry["shown"]) if group is not None]
     if len(known) < 2:
         return note("Too few images for a picture.")
-    shown = {**found, "images": [found["images"][i] for i in known]}
-    low, high = found["modality_gap_band"]
+    low, high = embedding["modality_gap_band"]
     return Html(
         figure(
-            scatter(shown, [entry["shown"][i] for i in known]),
+            scatter(embedding, entry["shown"]),
             f"{len(known):,} images by perceived {attribute}, and the texts of the classes",
         )
         + note(
-            f"Modality gap, the distance of the mean image and the mean text: {num(found['modality_gap'])} "
-            f"({num(low)} to {num(high)} over the templates). Two components show little of many dimensions."
+            "Modality gap, the distance of the mean image and the mean text: "
+            f"{num(embedding['modality_gap'])} ({num(low)} to {num(high)} over the templates). "
+            "Two components show little of many dimensions."
         )
     )
 
 
-def _leakage(found: Mapping[str, Any], rows: list[dict[str, Any]]) -> Html:
+def _leakage(rows: list[Row]) -> Html:
     shown = [
         (r["probe"], interval({**r, "value": r["balanced_accuracy"]}), num(r["chance"]), f"{r['n']:,}")
         for r in rows
@@ -84,7 +86,7 @@ def _leakage(found: Mapping[str, Any], rows: list[dict[str, Any]]) -> Html:
     )
 
 
-def _flips(found: Mapping[str, Any], rows: list[dict[str, Any]]) -> Html:
+def _flips(rows: list[Row]) -> Html:
     shown = [(r["group"], f"{r['n']:,}", f"{r['flips']:,}", interval(r)) for r in rows]
     return Html(
         table(["group", "n", "flips", "flip rate"], shown)
@@ -96,7 +98,7 @@ def _flips(found: Mapping[str, Any], rows: list[dict[str, Any]]) -> Html:
     )
 
 
-def _retrieval(found: Mapping[str, Any], rows: list[dict[str, Any]]) -> Html:
+def _retrieval(rows: list[Row], target: str) -> Html:
     shown = [
         (
             r["query"],
@@ -113,13 +115,13 @@ def _retrieval(found: Mapping[str, Any], rows: list[dict[str, Any]]) -> Html:
     return Html(
         table(heads, shown)
         + note(
-            f"Target distribution: {TARGETS[found['target']]} ({found['target']}). 0 is the target; "
+            f"Target distribution: {TARGETS[target]} ({target}). 0 is the target; "
             "MaxSkew@k is in nats: 0.69 is twice the share. Holm's correction is over this table."
         )
     )
 
 
-def _subspaces(found: Mapping[str, Any], entry: Mapping[str, Any]) -> Html:
+def _subspaces(entry: Subspaces) -> Html:
     return Html(
         figure(overlaps(entry), "Overlap of subspaces: mean squared cosine of their principal angles")
         + note(
@@ -129,7 +131,7 @@ def _subspaces(found: Mapping[str, Any], entry: Mapping[str, Any]) -> Html:
     )
 
 
-def _associations(found: Mapping[str, Any], entry: Mapping[str, Any]) -> Html:
+def _associations(entry: HarmfulWords) -> Html:
     rates = [
         (r["category"], r["group"], f"{r['n']:,}", f"{r['hits']:,}", interval(r)) for r in entry["rates"]
     ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -25,18 +24,24 @@ from fvlfp.audit.report.markup import (
     table,
 )
 from fvlfp.audit.report.plots import say
+from fvlfp.audit.schema import Attribute, AuditDocument, ComparisonDocument, GroupRates, Pair
 from fvlfp.audit.stats.metrics import GAPS
 from fvlfp.audit.stats.sanity import too_fine
 
-Document = Mapping[str, Any]
+Document = AuditDocument
 MARKS = {"found": "▲", "hint": "△", "quiet": "○", "none": "–"}
 
 
 @plots.own_style()
-def sections(document: Document) -> list[tuple[str, str]]:
+def sections(document: AuditDocument | ComparisonDocument) -> list[tuple[str, str]]:
     """(title, html) of every section, of an audit or of a comparison."""
     if document.get("kind") == "comparison":
-        return change_sections(document)
+        return change_sections(cast(ComparisonDocument, document))
+    return audit_sections(cast(AuditDocument, document))
+
+
+def audit_sections(document: AuditDocument) -> list[tuple[str, str]]:
+    """(title, html) of every section of an audit."""
     parts: list[tuple[str, str]] = [
         ("Verdict", verdict(document)),
         ("What could not be judged", not_judged(document)),
@@ -90,7 +95,7 @@ def verdict(document: Document) -> Html:
     )
 
 
-def _card(attribute: str, part: Mapping[str, Any], level: float) -> str:
+def _card(attribute: str, part: Attribute, level: float) -> str:
     tested = {g: e for g, e in part["gaps"].items() if e["tested_as"] is None and e["value"] is not None}
     found = [g for g, e in tested.items() if e["p_adjusted"] is not None and e["p_adjusted"] <= 1 - level]
     if not tested:
@@ -173,15 +178,20 @@ def _caption(document: Document, attribute: str) -> str:
     )
 
 
-def _group_table(document: Document, part: Mapping[str, Any]) -> Html:
+def _group_table(document: Document, part: Attribute) -> Html:
     binary = document["positive"] is not None
     rates = list(next(iter(part["groups"].values()))["rates"])
     truth = document["settings"]["label"] is not None
-    counts = ["n", "positives", "negatives"] if binary and truth else ["n"]
+    heads = ["n", "positives", "negatives"] if binary and truth else ["n"]
+
+    def sizes(entry: GroupRates) -> tuple[float, ...]:
+        n, positives, negatives = entry["n"], entry["positives"], entry["negatives"]
+        return (n,) if positives is None or negatives is None else (n, positives, negatives)
+
     rows = [
         (
             group,
-            *(f"{entry[c]:,.10g}" for c in counts),
+            *(f"{size:,.10g}" for size in sizes(entry)),
             *(
                 Html(interval(entry["rates"][r]) + (" *" if entry["rates"][r]["small"] else ""))
                 for r in rates
@@ -191,12 +201,11 @@ def _group_table(document: Document, part: Mapping[str, Any]) -> Html:
     ]
     small = any(c["small"] for e in part["groups"].values() for c in e["rates"].values())
     return Html(
-        table(["group", *counts, *map(say, rates)], rows)
-        + (note("* fewer than 10 examples") if small else "")
+        table(["group", *heads, *map(say, rates)], rows) + (note("* fewer than 10 examples") if small else "")
     )
 
 
-def _gap_table(part: Mapping[str, Any]) -> Html:
+def _gap_table(part: Attribute) -> Html:
     rows = []
     for gap, e in part["gaps"].items():
         pair, floor = e["pair"], e.get("perfect_classifier")
@@ -222,7 +231,7 @@ def _gap_table(part: Mapping[str, Any]) -> Html:
     )
 
 
-def _signed_pair(pair: Mapping[str, Any]) -> Html:
+def _signed_pair(pair: Pair) -> Html:
     by = f", {say(pair['rate'])}" + (f" of {pair['class']}" if pair["class"] else "")
     cell = {k: pair[k] for k in ("low", "high")} | {"change": pair["difference"]}
     return Html(f"{esc(pair['groups'][0])} – {esc(pair['groups'][1])}{esc(by)}: {signed(cell)}")

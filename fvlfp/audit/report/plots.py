@@ -19,6 +19,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fvlfp.audit.stats.metrics import is_ratio
+
 BLUE, ORANGE, GREY = "#0173b2", "#d55e00", "#8c8c8c"
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that XML does not allow
 CURVES = 8  # groups drawn at most as curves
@@ -78,7 +80,7 @@ def rates(document: Mapping[str, Any], attribute: str) -> Figure:
 def gaps(document: Mapping[str, Any], attribute: str) -> Figure:
     """Every gap with its interval, over the range that chance alone would reach at this n."""
     part = document["attributes"][attribute]["gaps"]
-    order = [g for g in part if "ratio" not in g]
+    order = [g for g in part if not is_ratio(g)]
     figure, axes = new_figure(7.2, 1.3 + 0.38 * len(order), 1, 1)
     ax = axes[0]
     for y, gap in enumerate(order):
@@ -107,7 +109,7 @@ def gaps(document: Mapping[str, Any], attribute: str) -> Figure:
 def changes(document: Mapping[str, Any], attribute: str) -> Figure:
     """The paired change of every gap with its interval; left of zero the second model is more equal."""
     part = document["attributes"][attribute]["changes"]
-    order = [g for g in part if "ratio" not in g]
+    order = [g for g in part if not is_ratio(g)]
     figure, axes = new_figure(7.2, 1.1 + 0.38 * len(order), 1, 1)
     ax = axes[0]
     ax.axvline(0, color="#444444", lw=1.2)

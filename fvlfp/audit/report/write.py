@@ -26,6 +26,7 @@ import pandas as pd
 from fvlfp.audit.compare import Comparison
 from fvlfp.audit.document import Audit
 from fvlfp.audit.report import page
+from fvlfp.audit.schema import AuditDocument, ComparisonDocument
 from fvlfp.errors import InputError
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")  # harmless as it is, and a key that other tables are joined by
@@ -67,7 +68,7 @@ def write_comparison(
 
 
 def _write(
-    document: dict[str, Any],
+    document: AuditDocument | ComparisonDocument,
     tables: dict[str, pd.DataFrame],
     out: str | Path,
     title: str,

@@ -50,7 +50,7 @@ class GapStatistic:
             k = next(iter(gaps.values())).shape[-1]
             named |= {f"{name}[{i}]": value[..., i] for i in range(k) for name, value in gaps.items()}
         return {
-            name: 1 - value if "ratio" in name else value
+            name: 1 - value if metrics.is_ratio(name) else value
             for name, value in named.items()
             if name.endswith(self.ends)
         }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from fvlfp.audit.schema import ClassGaps, Gap, Pair
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.intervals import newcombe
 from fvlfp.audit.stats.inversion import GapInference
+from fvlfp.audit.stats.rates import number
 from fvlfp.audit.stats.resampling import affordable, infer
 
 # One test a hypothesis: other measures of the same inequality carry the p-value of the first, and
@@ -22,24 +24,32 @@ TESTED_AS = {
 }
 
 
-def gap_entries(
-    counts: Counts, *, draws: int, rng: np.random.Generator, level: float, warnings: list[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
+@dataclass
+class AttributeGaps:
+    """The gaps of one attribute; ``classes`` for more than two classes; ``notes`` are warnings."""
+
+    gaps: dict[str, Gap]
+    classes: dict[str, ClassGaps] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def attribute_gaps(counts: Counts, *, draws: int, rng: np.random.Generator, level: float) -> AttributeGaps:
     """Entries of every gap, and for more than two classes the gaps of each class."""
-    fams = families(counts)
-    afford = affordable(fams, draws)
-    if afford < draws:
-        warnings.append(
-            f"{counts.attribute}: {len(counts.groups)} groups; {afford} instead of {draws} draws were made"
+    sampled = families(counts)
+    made = affordable(sampled, draws)
+    notes = []
+    if made < draws:
+        notes.append(
+            f"{counts.attribute}: {len(counts.groups)} groups; {made} instead of {draws} draws were made"
         )
     values: dict[str, float] = {}
-    found: dict[str, GapInference] = {}
-    for family in fams:
+    inferences: dict[str, GapInference] = {}
+    for family in sampled:
         values |= family.observed()
-        found |= infer(family, draws=afford, rng=rng, level=level)
+        inferences |= infer(family, draws=made, rng=rng, level=level)
     floors = _perfect(counts) if counts.truth else {}
     entries = {
-        name: _entry(counts, name, value, found.get(name, GapInference()), floors, level)
+        name: _entry(counts, name, value, inferences.get(name, GapInference()), floors, level)
         for name, value in values.items()
     }
     order = [name for name in _names(counts) if name in entries]
@@ -48,20 +58,20 @@ def gap_entries(
         if entry["tested_as"]:
             entry["p_value"] = overall[entry["tested_as"]]["p_value"]
     if len(counts.classes) == 2:
-        return overall, {}
-    per_class: dict[str, Any] = {}
+        return AttributeGaps(overall, notes=notes)
+    classes: dict[str, ClassGaps] = {}
     for k in counts.judged:
         mine = {n.split("[")[0]: e for n, e in entries.items() if n.endswith(f"[{k}]")}
         for entry in mine.values():  # described, not tested: the family is what stands in "gaps"
-            entry |= {"p_value": None, "p_adjusted": None}
-        per_class[counts.classes[k]] = {"gaps": {n: mine[n] for n in metrics.GAPS if n in mine}}
-    return overall, per_class
+            entry["p_value"] = entry["p_adjusted"] = None
+        classes[counts.classes[k]] = {"gaps": {n: mine[n] for n in metrics.GAPS if n in mine}}
+    return AttributeGaps(overall, classes, notes)
 
 
 def _names(counts: Counts) -> list[str]:
     if len(counts.classes) == 2:
         return list(metrics.GAPS)
-    ends = [(n, ("_class_min" if "ratio" in n else "_class_max", "_class_mean")) for n in metrics.GAPS]
+    ends = [(n, ("_class_min" if metrics.is_ratio(n) else "_class_max", "_class_mean")) for n in metrics.GAPS]
     return [n + end for n, pair in ends for end in pair if n != "accuracy_gap"] + ["accuracy_gap"]
 
 
@@ -74,42 +84,39 @@ def _perfect(counts: Counts) -> dict[str, float]:
 
 
 def _entry(
-    counts: Counts, name: str, value: float, got: GapInference, floors: dict[str, float], level: float
-) -> dict[str, Any]:
+    counts: Counts, name: str, value: float, inference: GapInference, floors: dict[str, float], level: float
+) -> Gap:
     base, _, rest = name.partition("_class_")
     base = base.partition("[")[0]
-    flip = "ratio" in name
+    ratio = metrics.is_ratio(name)
 
     def shown(x: float) -> float | None:
-        return None if not np.isfinite(x) else float(1 - x if flip else x)
+        """A ratio is inferred as 1 - ratio, which grows with inequality as every gap does."""
+        return number(1 - x if ratio else x)
 
-    low, high = (got.high, got.low) if flip else (got.low, got.high)
+    low, high = (inference.high, inference.low) if ratio else (inference.low, inference.high)
     same = TESTED_AS.get(base)
     if same:
         same += f"_class_{rest.replace('min', 'max')}" if rest else ""
     floor = floors.get(name, np.nan)
-    entry: dict[str, Any] = {
+    entry: Gap = {
         "value": shown(value),
         "low": shown(low),
         "high": shown(high),
         "reason": None if np.isfinite(value) else _why(counts, base),
-        "p_value": _finite(got.p_value),
+        "p_value": number(inference.p_value),
         "p_adjusted": None,
         "tested_as": same,
-        "expected_null": shown(got.expected_null),
-        "null_95": shown(got.null_95),
-        "excess": _finite((-1 if flip else 1) * (value - got.expected_null)),
-        "minimum_detectable": shown(got.minimum_detectable),
+        "expected_null": shown(inference.expected_null),
+        "null_95": shown(inference.null_95),
+        "excess": number((-1 if ratio else 1) * (value - inference.expected_null)),
+        "minimum_detectable": shown(inference.minimum_detectable),
     }
     if base.startswith("demographic_parity"):
         entry["perfect_classifier"] = shown(floor)
-        entry["excess_over_perfect"] = _finite((-1 if flip else 1) * (value - floor))
+        entry["excess_over_perfect"] = number((-1 if ratio else 1) * (value - floor))
     entry["pair"] = _pair(counts, name, base, level) if np.isfinite(value) else None
     return entry
-
-
-def _finite(x: float) -> float | None:
-    return float(x) if np.isfinite(x) else None
 
 
 def _why(counts: Counts, base: str) -> str:
@@ -122,7 +129,7 @@ def _why(counts: Counts, base: str) -> str:
     return "fewer than two groups"
 
 
-def _pair(counts: Counts, name: str, base: str, level: float) -> dict[str, Any] | None:
+def _pair(counts: Counts, name: str, base: str, level: float) -> Pair | None:
     """The two groups that span a gap, highest first, and their signed difference.
 
     The interval is Newcombe's for two groups named beforehand; picking the extremes afterwards

@@ -24,6 +24,11 @@ GAPS = {
 }
 
 
+def is_ratio(gap: str) -> bool:
+    """Whether 1 is equality and less is worse: for the ratio alone; for every other gap it is 0."""
+    return "ratio" in gap
+
+
 def confusion(
     label: ArrayLike, prediction: ArrayLike, group: ArrayLike, *, positive: object = 1
 ) -> np.ndarray:
@@ -160,7 +165,7 @@ def summed_up(by_class: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same from arrays (..., C), one by name."""
     out: dict[str, np.ndarray] = {}
     for name, values in by_class.items():
-        if name.endswith("ratio"):
+        if is_ratio(name):
             out[f"{name}_class_min"] = np.fmin.reduce(values, axis=-1)
         else:
             out[f"{name}_class_max"] = np.fmax.reduce(values, axis=-1)

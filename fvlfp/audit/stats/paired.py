@@ -5,7 +5,7 @@ keep the pairing: rows on which both models agree add no noise to the change.
 
 The change of a gap is a difference of two maxima, and the smaller gap is inflated more by chance
 than the larger one. So a plain bootstrap is off; again hypothetical truths are tried instead
-(`change`): both gaps keep their estimated sum while their difference runs through a grid, multinomial
+(`infer_changes`): both gaps keep their estimated sum while their difference runs through a grid, multinomial
 residuals of the joint counts are added, and a difference belongs to the interval when the observed
 one is not extreme among its draws. benchmarks/instrument.py measures the coverage.
 """
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.intervals import z_score
 from fvlfp.audit.stats.inversion import crossing, doubtful, quantile, smallest_apart, stretch
 from fvlfp.audit.stats.resampling import Family, frequencies
@@ -35,33 +36,33 @@ class Change:
     p_value: float = np.nan
 
 
-def change(
+def infer_changes(
     joint: np.ndarray, family: Family, *, draws: int, rng: np.random.Generator, level: float = 0.95
 ) -> dict[str, Change]:
     """Change of each of the family's gaps; `joint` has shape (G, S, C, C) and pairs both models."""
     a, b = joint.sum(-1), joint.sum(-2)
     va, vb = (family.statistic(frequencies(x)) for x in (a, b))
-    out = {k: Change(float(va[k]), float(vb[k])) for k in va if "ratio" not in k and "[" not in k}
+    out = {k: Change(float(va[k]), float(vb[k])) for k in va if not metrics.is_ratio(k) and "[" not in k}
     ea, eb = residuals(joint, draws, rng)
-    known = [k for k, got in out.items() if np.isfinite(got.a) and np.isfinite(got.b)]
+    known = [k for k, change in out.items() if np.isfinite(change.a) and np.isfinite(change.b)]
     for doubt in (DOUBT, -DOUBT):
         line_a, line_b = _Line(a, family, -doubt, ea), _Line(b, family, doubt, eb)
         for name in known:
-            got = out[name]
-            limit, p = _limit(got, name, line_a, line_b, doubt > 0, level)
+            change = out[name]
+            limit, p = _limit(change, name, line_a, line_b, doubt > 0, level)
             if doubt > 0:
-                got.low, got.p_value = limit, p
+                change.low, change.p_value = limit, p
             else:
-                got.high, got.p_value = limit, min(got.p_value, p)
+                change.high, change.p_value = limit, min(change.p_value, p)
     return out
 
 
 def _limit(
-    got: Change, name: str, line_a: _Line, line_b: _Line, lower: bool, level: float
+    change: Change, name: str, line_a: _Line, line_b: _Line, lower: bool, level: float
 ) -> tuple[float, float]:
     """One limit of the change and the two-sided p-value from its side."""
-    middle_a, middle_b = line_a.median_unbiased(name, got.a), line_b.median_unbiased(name, got.b)
-    observed = got.b - got.a
+    middle_a, middle_b = line_a.median_unbiased(name, change.a), line_b.median_unbiased(name, change.b)
+    observed = change.b - change.a
     noise = 5 * float(np.std(line_b.shown(0)[name] - line_a.shown(0)[name])) + 1e-9
     ends = sorted([observed, middle_b - middle_a])
     grid = np.unique(np.append(np.linspace(ends[0] - noise, ends[1] + noise, POINTS), 0.0))

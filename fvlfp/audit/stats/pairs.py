@@ -8,10 +8,11 @@ What this module does not do: changes of gaps (see ``paired``).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 
+from fvlfp.audit.schema import RateChange
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Columns, Counts
 from fvlfp.audit.stats.families import FEW, joints, joints_by_class
@@ -64,33 +65,33 @@ def _by_class(codes: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, g:
     return out.reshape(g, c, 2, 2, 2)
 
 
-def rate_changes(pairs: Pairs, group: int, level: float) -> dict[str, Any]:
+def rate_changes(pairs: Pairs, group: int, level: float) -> dict[str, RateChange]:
     """Paired changes of every rate of one group."""
     by_class = pairs.by_class[group]
-    out = {}
+    out: dict[str, RateChange] = {}
     if pairs.counts.judged == (1,):
-        out["selection_rate"] = _entry(by_class[1].sum(0), level)
-        out["tpr"], out["fpr"] = _entry(by_class[1, 1], level), _entry(by_class[1, 0], level)
+        out["selection_rate"] = _rate_change(by_class[1].sum(0), level)
+        out["tpr"], out["fpr"] = _rate_change(by_class[1, 1], level), _rate_change(by_class[1, 0], level)
     hits = by_class[:, 1]  # (C, 2, 2): right by a, right by b
-    out["accuracy"] = _entry(hits.sum(0), level)
+    out["accuracy"] = _rate_change(hits.sum(0), level)
     known = [h for h in hits if h.sum()]
     if len(known) < len(hits):  # a mean over the classes that are there would be another quantity
-        out["balanced_accuracy"] = dict.fromkeys(("a", "b", "change", "low", "high"))
+        out["balanced_accuracy"] = _change(*[np.nan] * 5)
         return out
     mean = mean_change([rate_change(h, level) for h in known])
     a, b = (np.mean([h.sum(axis)[1] / h.sum() for h in known]) for axis in (1, 0))
-    out["balanced_accuracy"] = _numbers(a, b, *mean)
+    out["balanced_accuracy"] = _change(a, b, *mean)
     return out
 
 
-def _entry(hits: np.ndarray, level: float) -> dict[str, Any]:
+def _rate_change(hits: np.ndarray, level: float) -> RateChange:
     """From counts [[neither, only b], [only a, both]]."""
     n = int(hits.sum())
     a, b = (hits[1].sum() / n, hits[:, 1].sum() / n) if n else (np.nan, np.nan)
-    return _numbers(a, b, *rate_change(hits, level))
+    return _change(a, b, *rate_change(hits, level))
 
 
-def worst_cell_change(pairs: Pairs, draws: int, rng: np.random.Generator, level: float) -> dict[str, Any]:
+def worst_cell_change(pairs: Pairs, draws: int, rng: np.random.Generator, level: float) -> RateChange:
     """Change of the smallest recall; reflected (basic) bootstrap of the joint counts."""
     cells = pairs.by_class[:, :, 1]  # (G, C, 2, 2)
 
@@ -105,8 +106,16 @@ def worst_cell_change(pairs: Pairs, draws: int, rng: np.random.Generator, level:
     drawn = worst((centre_b + eb[..., 1]) * n, n) - worst((centre_a + ea[..., 1]) * n, n)
     tail = (1 - level) / 2
     low, high = 2 * (b - a) - np.quantile(drawn, [1 - tail, tail])
-    return _numbers(a, b, b - a, low, high)
+    return _change(a, b, b - a, low, high)
 
 
-def _numbers(*values: Any) -> dict[str, Any]:
-    return dict(zip(("a", "b", "change", "low", "high"), map(number, values), strict=True))
+def _change(
+    a: SupportsFloat, b: SupportsFloat, change: SupportsFloat, low: SupportsFloat, high: SupportsFloat
+) -> RateChange:
+    return {
+        "a": number(a),
+        "b": number(b),
+        "change": number(change),
+        "low": number(low),
+        "high": number(high),
+    }

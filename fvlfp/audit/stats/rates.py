@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 
+from fvlfp.audit.schema import ClassRates, Estimate, GroupRates, Rate
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.intervals import mean_of_rates, wilson
@@ -22,46 +23,50 @@ WHY_UNDEFINED = {
 }
 
 
-def blocks(counts: Counts, level: float) -> list[dict[str, Any]]:
+def group_rates(counts: Counts, level: float) -> list[GroupRates]:
     """Counts and rates of every group."""
     table, n = counts.table, counts.sizes
-    out: list[dict[str, Any]]
+    out: list[GroupRates]
     if counts.judged == (1,):
-        out = [{"n": int(m), **block} for m, block in zip(n, _one_vs_rest(table, level), strict=True)]
+        out = [{"n": int(m), **rates} for m, rates in zip(n, _one_vs_rest(table, level), strict=True)]
     else:
-        per_class = {counts.classes[k]: _one_vs_rest(counts.binary(k), level) for k in counts.judged}
+        by_class = {counts.classes[k]: _one_vs_rest(counts.binary(k), level) for k in counts.judged}
         out = [
-            {"n": int(m), "positives": None, "negatives": None, "rates": {}}
-            | {"classes": {name: blocks[i] for name, blocks in per_class.items()}}
+            {
+                "n": int(m),
+                "positives": None,
+                "negatives": None,
+                "rates": {},
+                "classes": {name: rates[i] for name, rates in by_class.items()},
+            }
             for i, m in enumerate(n)
         ]
     if not counts.truth:
-        for block in out:
-            _only_selection(block)
+        for entry in out:
+            for part in (entry, *entry.get("classes", {}).values()):
+                _keep_selection_only(part)
         return out
     accuracy = rate_entries("accuracy", np.einsum("gcc->g", table), counts.n, level)
-    for i, block in enumerate(out):
-        block["rates"]["accuracy"] = accuracy[i]
-        block["rates"]["balanced_accuracy"] = _balanced(counts.classes, table[i], level)
+    for i, entry in enumerate(out):
+        entry["rates"]["accuracy"] = accuracy[i]
+        entry["rates"]["balanced_accuracy"] = _balanced_accuracy(counts.classes, table[i], level)
     return out
 
 
-def _only_selection(block: dict[str, Any]) -> None:
-    """Without truth: leave out what rests on it, in a group's block and in those of its classes."""
-    block |= {"positives": None, "negatives": None}
-    block["rates"] = {k: v for k, v in block["rates"].items() if k == "selection_rate"}
-    for inner in block.get("classes", {}).values():
-        _only_selection(inner)
+def _keep_selection_only(entry: ClassRates) -> None:
+    """Without truth: leave out what rests on it."""
+    entry["positives"] = entry["negatives"] = None
+    entry["rates"] = {k: v for k, v in entry["rates"].items() if k == "selection_rate"}
 
 
-def _balanced(classes: Sequence[str], table: np.ndarray, level: float) -> dict[str, Any]:
+def _balanced_accuracy(classes: Sequence[str], table: np.ndarray, level: float) -> Rate:
     """Mean recall of one group, defined only if the group has examples of every class."""
     hits, sizes = np.diag(table), table.sum(-1)
     absent = [name for name, size in zip(classes, sizes, strict=True) if size == 0]
     # a mean over the remaining classes would be another quantity: do not mix the two
-    found = (np.nan, np.nan, np.nan) if absent else mean_of_rates(hits, sizes, level)
+    mean = (np.nan, np.nan, np.nan) if absent else mean_of_rates(hits, sizes, level)
     return {
-        **numbers(*found),
+        **estimate(*mean),
         "reason": f"no example has the label {', '.join(map(repr, absent[:5]))}" if absent else None,
         "numerator": None,
         "denominator": sizes.min().item(),
@@ -69,8 +74,8 @@ def _balanced(classes: Sequence[str], table: np.ndarray, level: float) -> dict[s
     }
 
 
-def _one_vs_rest(table: np.ndarray, level: float) -> list[dict[str, Any]]:
-    """Rates of the second class of binary tables (G, 2, 2), one block a group."""
+def _one_vs_rest(table: np.ndarray, level: float) -> list[ClassRates]:
+    """Rates of the second class of binary tables (G, 2, 2), one entry per group."""
     pieces = metrics.parts(table)
     entries = {name: rate_entries(name, *pair, level) for name, pair in pieces.items()}
     positives, negatives = pieces["tpr"][1], pieces["fpr"][1]
@@ -84,13 +89,13 @@ def _one_vs_rest(table: np.ndarray, level: float) -> list[dict[str, Any]]:
     ]
 
 
-def rate_entries(name: str, k: np.ndarray, n: np.ndarray, level: float) -> list[dict[str, Any]]:
+def rate_entries(name: str, k: np.ndarray, n: np.ndarray, level: float) -> list[Rate]:
     """The rates k / n, one per group, as the document shows them."""
     low, high = wilson(k, n, level)
     columns = (x.tolist() for x in (metrics.divide(k, n), low, high, k, n))
     return [
         {
-            **numbers(value, below, above),
+            **estimate(value, below, above),
             "reason": None if size else WHY_UNDEFINED[name],
             "numerator": hits,
             "denominator": size,
@@ -100,12 +105,12 @@ def rate_entries(name: str, k: np.ndarray, n: np.ndarray, level: float) -> list[
     ]
 
 
-def numbers(value: Any, low: Any, high: Any) -> dict[str, float | None]:
+def estimate(value: SupportsFloat, low: SupportsFloat, high: SupportsFloat) -> Estimate:
     """A value with its interval, as JSON numbers or None."""
     return {"value": number(value), "low": number(low), "high": number(high)}
 
 
-def number(x: Any) -> float | None:
+def number(x: SupportsFloat) -> float | None:
     """A JSON number, or None for an undefined value."""
     x = float(x)
     return x if np.isfinite(x) else None

@@ -7,15 +7,15 @@ inversion as the gaps of rates. The threshold sweep shows which gaps a threshold
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
+from fvlfp.audit.schema import Bin, Gap, GroupScores, ScoreEstimate, Scores
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Columns, first_row
 from fvlfp.audit.stats.intervals import wilson, z_score
 from fvlfp.audit.stats.inversion import GapInference, infer_estimates
+from fvlfp.audit.stats.rates import number
 from fvlfp.errors import InputError
 
 BINS = 10
@@ -66,7 +66,7 @@ def brier(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     return float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(loss))) if len(loss) > 1 else np.nan
 
 
-def calibration(score: np.ndarray, label: np.ndarray, level: float) -> list[dict[str, Any]]:
+def calibration(score: np.ndarray, label: np.ndarray, level: float) -> list[Bin]:
     """Reliability bins that hold examples: mean score, observed share with interval, n."""
     place = np.minimum((score * BINS).astype(int), BINS - 1)
     n = np.bincount(place, minlength=BINS)
@@ -85,13 +85,13 @@ def calibration(score: np.ndarray, label: np.ndarray, level: float) -> list[dict
     ]
 
 
-def ece(bins: list[dict[str, Any]], rng: np.random.Generator, draws: int) -> tuple[float, float]:
+def ece(bins: list[Bin], rng: np.random.Generator, draws: int) -> tuple[float, float]:
     """Expected calibration error, and its mean if outcomes followed the mean score of their bin.
 
     ECE is a sum of absolute values, so chance alone makes it positive: the second number says how much.
     """
     n = np.array([b["n"] for b in bins])
-    mean, share = (np.array([b[k] for b in bins]) for k in ("mean_score", "share"))
+    mean, share = np.array([b["mean_score"] for b in bins]), np.array([b["share"] for b in bins])
     weight = n / n.sum()
     chance = np.abs(rng.binomial(n, np.clip(mean, 0, 1), (draws, len(n))) / n - mean) @ weight
     return float(np.abs(share - mean) @ weight), float(chance.mean())
@@ -99,46 +99,48 @@ def ece(bins: list[dict[str, Any]], rng: np.random.Generator, draws: int) -> tup
 
 def score_entry(
     columns: Columns, score: np.ndarray, attribute: str, *, draws: int, rng: np.random.Generator, level: float
-) -> dict[str, Any]:
+) -> Scores:
     """Everything about scores for one attribute: per group, gaps, ES-AUC."""
     names, codes = columns.groups[attribute].names, columns.groups[attribute].codes
     probability = bool(score.min() >= 0 and score.max() <= 1)
     # One stable sort brings every group together, so that many groups cost one pass.
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    groups: dict[str, Any] = {}
+    groups: dict[str, GroupScores] = {}
     for i, name in enumerate(names):
         rows = order[bounds[i] : bounds[i + 1]]
-        groups[name] = _one(score[rows], columns.label[rows], probability, rng, draws, level)
-    overall = _one(score, columns.label, probability, rng, draws, level)
-    out: dict[str, Any] = {"overall": overall, "groups": groups, "gaps": {}}
-    for measure in ("roc_auc", "brier"):
-        values = np.array([g[measure]["value"] for g in groups.values()], float)
-        errors = np.array([g[measure]["se"] for g in groups.values()], float)
-        got = infer_estimates(values, errors, draws=draws, rng=rng, level=level)
+        groups[name] = _group_scores(score[rows], columns.label[rows], probability, rng, draws, level)
+    overall = _group_scores(score, columns.label, probability, rng, draws, level)
+    gaps: dict[str, Gap] = {}
+    for measure, estimates in (
+        ("roc_auc", [g["roc_auc"] for g in groups.values()]),
+        ("brier", [g["brier"] for g in groups.values()]),
+    ):
+        values = np.array([e["value"] for e in estimates], float)
+        errors = np.array([e["se"] for e in estimates], float)
+        inference = infer_estimates(values, errors, draws=draws, rng=rng, level=level)
         known = np.isfinite(values) & np.isfinite(errors)
         value = float(np.ptp(values[known])) if known.sum() > 1 else None
-        out["gaps"][f"{measure}_gap"] = _gap_entry(value, got)
-        if measure == "roc_auc":
-            whole = overall["roc_auc"]["value"]
-            scaled = metrics.equity_scaled(np.nan if whole is None else whole, values)
-            out["es_auc"] = {"value": float(scaled) if np.isfinite(scaled) else None}
-    return out
+        gaps[f"{measure}_gap"] = _gap_entry(value, inference)
+    areas = np.array([g["roc_auc"]["value"] for g in groups.values()], float)
+    whole = overall["roc_auc"]["value"]
+    scaled = number(metrics.equity_scaled(np.nan if whole is None else whole, areas))
+    return {"overall": overall, "groups": groups, "gaps": gaps, "es_auc": {"value": scaled}}
 
 
-def _one(
+def _group_scores(
     score: np.ndarray,
     label: np.ndarray,
     probability: bool,
     rng: np.random.Generator,
     draws: int,
     level: float,
-) -> dict[str, Any]:
+) -> GroupScores:
     area = _estimate(*auc(score, label), level, "needs examples of both classes")
     if not probability or not len(score):
         why = NOT_PROBABILITY if len(score) else "the group has no examples"
-        nothing = {"value": None, "low": None, "high": None, "se": None, "reason": why}
-        return {"n": len(score), "roc_auc": area, "brier": nothing, "ece": {**nothing}, "bins": []}
+        nothing: ScoreEstimate = {"value": None, "low": None, "high": None, "se": None, "reason": why}
+        return {"n": len(score), "roc_auc": area, "brier": nothing, "ece": nothing.copy(), "bins": []}
     bins = calibration(score, label, level)
     error, chance = ece(bins, rng, min(draws, 1000))
     return {
@@ -150,7 +152,7 @@ def _one(
     }
 
 
-def _estimate(value: float, se: float, level: float, why: str) -> dict[str, Any]:
+def _estimate(value: float, se: float, level: float, why: str) -> ScoreEstimate:
     half = z_score(level) * se
     known, sure = bool(np.isfinite(value)), bool(np.isfinite(half))
     return {
@@ -162,20 +164,17 @@ def _estimate(value: float, se: float, level: float, why: str) -> dict[str, Any]
     }
 
 
-def _gap_entry(value: float | None, got: GapInference) -> dict[str, Any]:
-    def shown(x: float) -> float | None:
-        return float(x) if np.isfinite(x) else None
-
+def _gap_entry(value: float | None, inference: GapInference) -> Gap:
     return {
         "value": value,
-        "low": shown(got.low),
-        "high": shown(got.high),
+        "low": number(inference.low),
+        "high": number(inference.high),
         "reason": None if value is not None else "fewer than two groups have it",
-        "p_value": shown(got.p_value),
+        "p_value": number(inference.p_value),
         "p_adjusted": None,
         "tested_as": None,
-        "expected_null": shown(got.expected_null),
-        "minimum_detectable": shown(got.minimum_detectable),
+        "expected_null": number(inference.expected_null),
+        "minimum_detectable": number(inference.minimum_detectable),
     }
 
 
@@ -191,13 +190,8 @@ def sweep(columns: Columns, score: np.ndarray, attribute: str) -> dict[str, list
     above = counts.sum(-1, keepdims=True) - np.cumsum(counts, -1)  # selected at threshold i
     selected = np.moveaxis(above[..., :-1], -1, 0)
     tables = np.stack([counts.sum(-1) - selected, selected], -1)
-    found = metrics.gaps(tables)
-    wanted = (
-        "demographic_parity_difference",
-        "equal_opportunity_difference",
-        "equalized_odds_difference_worst",
-    )
-    curves = {name: found[name] for name in wanted} | {"balanced_accuracy": metrics.balanced_accuracy(tables)}
+    gaps = metrics.gaps(tables)
+    curves = {name: gaps[name] for name in SWEPT} | {"balanced_accuracy": metrics.balanced_accuracy(tables)}
     return {"threshold": thresholds.tolist()} | {
-        name: [float(v) if np.isfinite(v) else None for v in values] for name, values in curves.items()
+        name: [number(v) for v in values] for name, values in curves.items()
     }

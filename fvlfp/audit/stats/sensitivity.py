@@ -9,10 +9,10 @@ that do depend on them can move a gap either way; that this module cannot know.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from fvlfp.audit.schema import LabelNoise
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import FEW, families
@@ -40,11 +40,11 @@ def corrected(table: np.ndarray, wrong: float) -> tuple[np.ndarray, bool]:
     return np.maximum(true, 0), bool(true.min() >= -1)
 
 
-def label_noise(counts: Counts) -> dict[str, Any] | None:
+def label_noise(counts: Counts) -> LabelNoise | None:
     """Gaps after correction for each share in ``WRONG``; None when there is only one group."""
     if len(counts.groups) < 2:
         return None
-    names = [n for f in families(counts) for n in f.observed() if "[" not in n and "ratio" not in n]
+    names = [n for f in families(counts) for n in f.observed() if "[" not in n and not metrics.is_ratio(n)]
     gaps: dict[str, list[float | None]] = {name: [] for name in names}
     possible = []
     for wrong in WRONG:
@@ -59,12 +59,12 @@ def label_noise(counts: Counts) -> dict[str, Any] | None:
 
 def _gaps(counts: Counts) -> dict[str, np.ndarray]:
     if len(counts.classes) <= FEW:
-        found = [metrics.gaps(counts.table, k) for k in counts.judged]
+        by_class = [metrics.gaps(counts.table, k) for k in counts.judged]
     else:  # each class without another pass over all of them
-        found = [metrics.gaps(counts.binary(k)) for k in counts.judged]
-    if len(found) == 1:
-        return found[0]
+        by_class = [metrics.gaps(counts.binary(k)) for k in counts.judged]
+    if len(by_class) == 1:
+        return by_class[0]
     return {
-        **metrics.over_classes(found),
+        **metrics.over_classes(by_class),
         "accuracy_gap": metrics.spread(metrics.divide(counts.hits.sum(-1), counts.n)),
     }
