@@ -208,7 +208,27 @@ def projection() -> Drawing:
     return d
 
 
+def gap() -> Drawing:
+    """A rate in each of two groups, and the gap between them."""
+    d = Drawing(700, 250)
+    for x, name, colour, smiling in ((60, "round", BLUE, 3), (390, "square", ORANGE, 1)):
+        d.text(x + 95, 30, f"four {name} beings", colour=colour)
+        for i in range(4):
+            mark = "smiles" if i < smiling else "serious"
+            d.box(x + 50 * i, 44, 46, 30, "", colour if i < smiling else GREY)
+            d.text(x + 23 + 50 * i, 63, mark, size=10)
+        height = 32 * smiling
+        d.box(x + 70, 220 - height, 60, height, f"{smiling / 4:.2f}", colour)
+        d.text(x + 100, 240, f"rate: {smiling} of 4", size=12)
+    d.line(190, 124, 560, 124)
+    d.line(190, 188, 560, 188)
+    d.arrow(330, 188, 330, 128, GREEN)
+    d.text(342, 161, "gap 0.50", "start", GREEN)
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
+    "gap": gap,
     "contrastive": contrastive,
     "prompt_in_the_tower": prompt_in_the_tower,
     "federated_round": federated_round,
