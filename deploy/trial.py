@@ -107,8 +107,9 @@ class Trial:
             old.unlink()  # a new trial, new registrations
         try:
             self.start_superlink()
+            named = {self.register(f"node-{k}"): k for k in range(self.cfg.clients)}
+            (self.folder / "server" / "nodes.json").write_text(json.dumps(named))
             for k in range(self.cfg.clients):
-                self.register(f"node-{k}")
                 self.start_supernode(f"node-{k}", k)
         except BaseException:  # Ctrl-C, too, leaves nothing running
             self.stop()
@@ -144,9 +145,12 @@ class Trial:
         connection = {"address": f"127.0.0.1:{port}", **more}
         (home / "config.toml").write_text(tomli_w.dumps({"superlink": {"trial": connection}}))
 
-    def register(self, key: str) -> None:
-        """Tell the SuperLink a node's public key; no other node may connect."""
-        self.flwr("supernode", "register", str(self.key_folder / f"{key}.pub"), "trial")
+    def register(self, key: str) -> int:
+        """Tell the SuperLink a node's public key; no other node may connect. Returns the node's id."""
+        said = self.flwr(
+            "supernode", "register", str(self.key_folder / f"{key}.pub"), "trial", "--format", "json"
+        )
+        return int(json.loads(said[said.index("{") :])["node-id"])
 
     def start_supernode(
         self, name: str, client: int, *, key: str | None = None, ca: Path | None = None, more: str = ""

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
-from fvlfp.robust import capped, weighted_median
+from fvlfp.robust import capped, trimmed_mean, weighted_median
 
 #: No judge's cell counts for more than this many times the median judge's. With 1, liars who are fewer than
 #: half of the judges hold less than half of the weight, whatever numbers of rows they claim.
@@ -41,22 +41,22 @@ GATE = 0.1
 
 
 def recalls(
-    right: np.ndarray, total: np.ndarray, *, nobody: np.ndarray | None = None, robust: bool = True
+    right: np.ndarray, total: np.ndarray, *, nobody: np.ndarray | None = None, liars: int = 0
 ) -> np.ndarray:
-    """R (A, C, G): recall of each candidate in each cell, over all judges; NaN where no judge has the cell.
+    """R (A, C, G): recall of each candidate in each cell, over all judges; NaN where too few judges hold it.
 
     right: (J, A, C, G) rows that judge j finds right; total: (J, C, G) its rows. nobody: (J, A) bool, True
-    where judge j may not judge candidate a, its own. robust: the weighted median over judges, a judge's
-    weight capped at `JUDGE_CAP` times the median judge's; else the counts are added up.
+    where judge j may not judge candidate a, its own. A judge's weight is capped at `JUDGE_CAP` times the
+    median judge's. liars: 0 is the weighted median over judges; else the trimmed mean without the `liars`
+    largest and smallest, and a cell that 2 * liars judges or fewer hold is unknown: where clients differ,
+    rare cells have few honest judges, liars claim them all, and nobody can tell who lies.
     """
     allowed = np.ones(right.shape[:2], bool) if nobody is None else ~nobody
-    if not robust:
-        n = np.einsum("jcg,ja->acg", total, allowed.astype(float))
-        r = np.einsum("jacg,ja->acg", right, allowed.astype(float))
-        return np.where(n > 0, r / np.where(n > 0, n, 1.0), np.nan)
-    weight = capped(total.astype(float), JUDGE_CAP)
     each = right / np.where(total > 0, total, 1)[:, None]
-    return weighted_median(each, weight[:, None] * allowed[:, :, None, None])
+    weight = capped(total.astype(float), JUDGE_CAP)[:, None] * allowed[:, :, None, None]
+    if not liars:
+        return weighted_median(each, weight)
+    return np.where((weight > 0).sum(0) > 2 * liars, trimmed_mean(each, weight, liars), np.nan)
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,14 @@ class Judgement:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """a (A,): the mean over the cells that every candidate has; NaN where there is none."""
-        cells = [table[:, np.isfinite(table).all(0)] for table in self.tables]
-        joined = np.concatenate(cells, axis=1)
-        return joined.mean(1) if joined.size else np.full(len(joined), np.nan)
+        """a (A,): the mean over the cells that every candidate has.
+
+        NaN where a class has none: without it, whoever always says another class would be right throughout.
+        """
+        parts = self._by_class()
+        if not all(part.size for part in parts):
+            return np.full(len(self.tables[0]), np.nan)
+        return np.asarray(np.concatenate(parts, axis=1).mean(1))
 
     @property
     def gap(self) -> np.ndarray:

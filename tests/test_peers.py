@@ -12,13 +12,7 @@ RIGHT = np.array([[[[9, 5]], [[1, 1]]], [[[10, 0]], [[20, 0]]], [[[1, 27]], [[5,
 
 
 def test_recalls_by_hand():
-    pooled = recalls(RIGHT, TOTAL, robust=False)
-    assert pooled[0, 0] == pytest.approx([20 / 40, 32 / 40])
-    nobody = np.array([[True, False], [False, True], [False, False]])
-    pooled = recalls(RIGHT, TOTAL, nobody=nobody, robust=False)
-    assert pooled[0, 0] == pytest.approx([11 / 30, 27 / 30])
-    assert pooled[1, 0] == pytest.approx([6 / 20, 16 / 40])
-    middle = recalls(RIGHT, TOTAL, robust=True)  # weights 10, 10 (of 20), 10: the plain median
+    middle = recalls(RIGHT, TOTAL)  # weights 10, 10 (of 20), 10: the plain median
     assert middle[0, 0, 0] == pytest.approx(0.5)
     assert middle[0, 0, 1] == pytest.approx(0.9)  # weights 10 and 20 (of 30), two judges
 
@@ -31,7 +25,31 @@ def test_one_lying_judge_of_five_moves_a_median_to_a_neighbour_at_most():
     total[4] = 10**6
     lied = recalls(right, total)
     assert np.abs(lied - honest).max() <= 1 / 50 + 1e-9
-    assert np.abs(recalls(right, total, robust=False) - honest).max() > 0.5
+    pooled = right.sum(0) / total.sum(0)
+    assert np.abs(pooled - honest).max() > 0.5
+
+
+@pytest.mark.parametrize("liars", [1, 3])
+def test_lying_judges_cannot_leave_what_honest_ones_say(liars):
+    """A known cell stays between two honest answers; a cell that they could rule is unknown."""
+    rng = np.random.default_rng(liars)
+    total = rng.integers(5, 200, (10, 2, 2))
+    total[: 10 - liars, 0, 1] = 0
+    total[:liars, 0, 1] = 40  # as many honest judges of this cell as liars
+    right = np.round(total[:, None] * rng.uniform(0.6, 0.9, (10, 3, 2, 2))).astype(int)
+    total[-liars:], right[-liars:] = 10**5, rng.integers(0, 2, (liars, 3, 2, 2)) * 10**5
+    honest = right[:-liars] / np.maximum(total[:-liars, None], 1)
+    found = recalls(right, total, liars=liars)
+    assert np.isnan(found[:, 0, 1]).all()
+    for c, g in ((0, 0), (1, 0), (1, 1)):
+        assert (found[:, c, g] >= honest[:, :, c, g].min(0)).all()
+        assert (found[:, c, g] <= honest[:, :, c, g].max(0)).all()
+
+
+def test_an_accuracy_without_one_of_the_classes_is_unknown():
+    table = np.full((2, 2, 2), 0.9)
+    table[:, 1] = np.nan
+    assert np.isnan(Judgement([table]).accuracy).all()
 
 
 def test_a_candidate_that_nobody_may_judge_is_unknown():

@@ -29,7 +29,7 @@ from fvlfp.federation.protocol import (
     read_arrays,
 )
 from fvlfp.federation.replies import Check, check_counts, check_moments
-from fvlfp.federation.trust import accept, answers, enough
+from fvlfp.federation.trust import Roll, accept, answers, enough
 from fvlfp.options import TrustOptions
 from fvlfp.training.select import Candidate, choose
 from fvlfp.training.task import Task
@@ -44,11 +44,11 @@ Moments = dict[str, tuple[Tensor, Tensor]]
 
 
 def ask(
-    grid: Grid, message_type: str, content: RecordDict, *, check: Check, options: TrustOptions
+    grid: Grid, message_type: str, content: RecordDict, *, check: Check, options: TrustOptions, roll: Roll
 ) -> list[dict[str, Tensor]]:
     """The same message to every node; the arrays of usable replies, in the order of client numbers.
 
-    check: says what is wrong with a reply.
+    check: says what is wrong with a reply. roll: who may speak for which client.
 
     Raises:
         RunStopped: fewer than `min_available` replies are usable.
@@ -58,7 +58,7 @@ def ask(
     replies, late = answers(
         nodes, grid.send_and_receive(messages, timeout=options.deadline), options.deadline
     )
-    good, refused = accept(replies, check)
+    good, refused = accept(replies, check, roll)
     enough(good, late | refused, options.min_available)
     return [read_arrays(reply.content, "arrays") for reply in good]
 
@@ -72,7 +72,7 @@ def ask_subspace(grid: Grid, task: Task, cfg: Config, state: ServerState) -> Non
     basis, mu = torch.zeros(d, 0), torch.zeros(d)
     if cfg.uses_dsop or cfg.uses_directions:
         fair = state.prompts if cfg.dsop_words == "fair" else None
-        moments = _ask_moments(grid, task, cfg, fair)
+        moments = _ask_moments(grid, task, cfg, fair, state.roll)
         if moments and not any(bool((counts > 0).any()) for _, counts in moments.values()):
             log.warning(
                 "no client has a class-by-group cell of min_cell = %d rows: no projection, and no directions "
@@ -96,7 +96,7 @@ def ask_subspace(grid: Grid, task: Task, cfg: Config, state: ServerState) -> Non
     state.projection = Projection(basis, mu)
 
 
-def _ask_moments(grid: Grid, task: Task, cfg: Config, prompts: Tensor | None) -> Moments:
+def _ask_moments(grid: Grid, task: Task, cfg: Config, prompts: Tensor | None, roll: Roll) -> Moments:
     """Sums and counts added up over all clients; {} if words alone are enough."""
     by_dsop = cfg.uses_dsop and (cfg.dsop in ("prompted", "image") or cfg.recentre)
     by_cf = cfg.uses_directions and cfg.cf_directions in ("prompted", "image")
@@ -104,7 +104,7 @@ def _ask_moments(grid: Grid, task: Task, cfg: Config, prompts: Tensor | None) ->
         return {}
     check = check_moments(moment_shapes(task, cfg), min_cell=cfg.min_cell, most=cfg.max_examples)
     content = MomentsQuestion(prompts).content()
-    return pool_moments(ask(grid, MOMENTS, content, check=check, options=cfg), cfg)
+    return pool_moments(ask(grid, MOMENTS, content, check=check, options=cfg, roll=roll), cfg)
 
 
 def _directions(mode: str, name: str, texts: dict[str, Tensor], moments: Moments) -> Tensor:
@@ -135,7 +135,8 @@ def _try_on_validation(
 ) -> list[Candidate]:
     question = CandidatesQuestion(state.model, state.projection, candidates)
     check = check_counts(count_shapes(task, len(candidates)), min_cell=cfg.min_cell, most=cfg.max_examples)
-    pooled = pool_counts(ask(grid, CANDIDATES, question.content(), check=check, options=cfg), cfg)
+    parts = ask(grid, CANDIDATES, question.content(), check=check, options=cfg, roll=state.roll)
+    pooled = pool_counts(parts, cfg)
     return [
         Candidate.judge(
             rank,

@@ -22,6 +22,7 @@ from torch import Tensor
 from fvlfp.dsop import Projection
 from fvlfp.errors import InputError, RunStopped
 from fvlfp.federation.protocol import Means
+from fvlfp.federation.trust import Roll
 from fvlfp.files import sha256, write_atomically
 from fvlfp.training.model import Model, Prompts, model_of
 from fvlfp.training.reports import RoundReport
@@ -37,7 +38,7 @@ class ServerState:
     model: the global one. projection: of full rank until rank and lambda are chosen. directions: attribute ->
     CDFP's D (G, d). round: rounds done. candidates: what was tried on validation data. means: the last
     round's. weights: client -> its last weight. best: the model of the round that was best on validation,
-    where the run wants to end with it.
+    where the run wants to end with it. roll: who is which client, known to this process alone.
     """
 
     model: Model
@@ -49,6 +50,7 @@ class ServerState:
     means: Means = field(default_factory=Means)
     weights: dict[int, float] = field(default_factory=dict)
     best: Model | None = None
+    roll: Roll = field(default_factory=Roll)
 
     @property
     def prompts(self) -> Tensor:

@@ -52,6 +52,7 @@ class PeerFusion(FairFusion):
         self.task = task
         self.grid: Grid | None = None
         self._fused = torch.empty(0)
+        self.liars = cfg.liars if cfg.robust == "trimmed-mean" else 0
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -81,7 +82,7 @@ class PeerFusion(FairFusion):
     def _alternatives(self, prompts: Tensor, weights: list[np.ndarray]) -> Tensor:
         """(A, L, n_ctx, width): prompts (K, L, n_ctx, width) fused by each w, and as robust as asked for."""
         each = prompts.double().numpy()
-        trims = [0, self.cfg.liars] if self.cfg.robust == "trimmed-mean" else [0]
+        trims = [self.liars, 0] if self.liars else [0]
         fused = [trimmed_mean(each, w[:, None, None, None], trim) for trim in trims for w in weights]
         return torch.from_numpy(np.stack(fused)).to(prompts.dtype)
 
@@ -104,7 +105,8 @@ class PeerFusion(FairFusion):
         replies = self.grid.send_and_receive(messages, timeout=cfg.deadline)
         mine, late = answers(nodes, replies, cfg.deadline)
         shapes = judge_shapes(self.task, len(prompts))
-        good, refused = accept(mine, check_judgement(shapes, min_cell=cfg.min_cell, most=cfg.max_examples))
+        check = check_judgement(shapes, min_cell=cfg.min_cell, most=cfg.max_examples)
+        good, refused = accept(mine, check, self.roll)
         self.remarks += [f"node {n} as judge {reason}" for n, reason in sorted((late | refused).items())]
         self.more_bytes += sum(payload_bytes(reply.content) for reply in good)
         if not good:
@@ -121,6 +123,7 @@ class PeerFusion(FairFusion):
                     np.stack([part[f"right/{name}"].numpy() for part in arrays]),
                     np.stack([part[f"total/{name}"].numpy() for part in arrays]),
                     nobody=nobody,
+                    liars=self.liars,
                 )
                 for name in self.task.n_groups
             ]

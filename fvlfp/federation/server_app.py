@@ -22,6 +22,7 @@ from fvlfp.federation.ask import ask_subspace, choose_projection
 from fvlfp.federation.baseline_rules import strategy_for
 from fvlfp.federation.checkpoint import Checkpoints, ServerState
 from fvlfp.federation.protocol import arrays_of, read_arrays
+from fvlfp.federation.trust import Roll
 from fvlfp.training.model import initial_model, model_of, on_device
 from fvlfp.training.reports import RoundReport
 from fvlfp.training.task import Task
@@ -35,18 +36,22 @@ def serve(
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
     on_round: Callable[[RoundReport], None] = lambda report: None,
+    roll: Roll | None = None,
 ) -> ServerState:
     """The ServerApp's work: the whole run, from hand-written prompts to the final state.
 
-    on_round: called with each round's report.
+    on_round: called with each round's report. roll: which node is which client, where the operator knows.
 
     Raises:
         RunStopped: fewer than `min_available` clients gave a usable answer.
         InputError: the checkpoints are of another config, or of more rounds.
     """
     state = checkpoints.load() if checkpoints and resume else None
+    fresh = state is None
     if state is None:
         state = ServerState(initial_model(task, cfg), no_projection(task.frozen_texts.shape[1]))
+    state.roll = roll or state.roll
+    if fresh:
         ask_subspace(grid, task, cfg, state)
         if cfg.dsop_at == "training":
             choose_projection(grid, task, cfg, state)

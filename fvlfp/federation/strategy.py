@@ -99,7 +99,7 @@ class FairFusion(FedAvg):
         self.cfg, self.n_classes, self.fusion = cfg, n_classes, fusion_rule(cfg, n_classes)
         self.first_round, self.means, self.previous = state.round, state.means, state.weights
         self.projection = state.projection if cfg.dsop_at == "training" else None
-        self.directions = state.directions
+        self.directions, self.roll = state.directions, state.roll
         self.history: list[RoundReport] = []
         self.sent = ArrayRecord()
         self.asked: list[int] = []
@@ -201,7 +201,7 @@ class FairFusion(FedAvg):
             more=self.more,
         )
         replies, late = answers(self.asked, replies, cfg.deadline)
-        good, refused = accept(replies, check)
+        good, refused = accept(replies, check, self.roll)
         clip = cfg.dp_clip if cfg.dp_noise > 0 else None
         sent = {name: array.numpy() for name, array in self.sent.items()}
         good, too_far = too_long(good, sent, bound=cfg.norm_bound, clip=clip)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from statistics import median
+from types import MappingProxyType
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -27,12 +28,49 @@ log = logging.getLogger("fvlfp")
 MOST_WORDS = 300
 
 
-def accept(replies: Iterable[Message], check: Check) -> tuple[list[Message], dict[int, str]]:
+class Roll:
+    """Which node speaks for which client, for the time of one run.
+
+    named: node id -> client number, as the operator knows them; nobody else then takes part. Without, a
+    number belongs to the first node that gave a usable answer with it (of several in one phase, to the one
+    with the smallest id), and a node has one number. A node's id is bound to its key where the SuperLink asks
+    for keys.
+
+    >>> roll = Roll()
+    >>> roll.note(11, 0)
+    >>> roll.refusal(11, 0), roll.refusal(12, 0), roll.refusal(11, 2)
+    (None, 'client 0 is node 11', 'this node is client 0, not 2')
+    >>> Roll({11: 0}).refusal(12, 1)
+    'the operator has named no such node'
+    """
+
+    def __init__(self, named: Mapping[int, int] = MappingProxyType({})) -> None:
+        self._client, self._complete = dict(named), bool(named)
+
+    def refusal(self, node: int, client: int) -> str | None:
+        """Why this node may not speak for this client, or None."""
+        mine = self._client.get(node)
+        if mine is not None:
+            return None if mine == client else f"this node is client {mine}, not {client}"
+        if self._complete:
+            return "the operator has named no such node"
+        owner = next((other for other, number in self._client.items() if number == client), None)
+        return None if owner is None else f"client {client} is node {owner}"
+
+    def note(self, node: int, client: int) -> None:
+        """From now on the node is this client, and nobody else."""
+        self._client[node] = client
+
+
+def accept(
+    replies: Iterable[Message], check: Check, roll: Roll | None = None
+) -> tuple[list[Message], dict[int, str]]:
     """Good replies by client number, and node id -> why it is left out (each logged).
 
     Left out: a client that raised an error, one that `check` refuses or fails on, whatever it sent, and a
-    second node that claims a client number which a node with a smaller id has claimed.
+    node whose client number is another's on the `roll`.
     """
+    roll = Roll() if roll is None else roll
     good: dict[int, Message] = {}
     refused: dict[int, str] = {}
     for reply in sorted(replies, key=lambda reply: reply.metadata.src_node_id):
@@ -43,10 +81,11 @@ def accept(replies: Iterable[Message], check: Check) -> tuple[list[Message], dic
         reason = fault(reply.content, check)
         if reason is None:
             client = client_number(reply.content)
-            if client not in good:
+            reason = roll.refusal(node, client)
+            if reason is None:
+                roll.note(node, client)
                 good[client] = reply
                 continue
-            reason = f"client {client} has answered already, from node {good[client].metadata.src_node_id}"
         refused[node] = f"refused: {shortened(reason)}"
     for node, reason in refused.items():
         log.warning("client node %d %s", node, reason)

@@ -35,6 +35,7 @@ from fvlfp.federation.checkpoint import Checkpoints
 from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.protocol import MOMENTS, log
 from fvlfp.federation.server_app import serve
+from fvlfp.federation.trust import Roll
 from fvlfp.runs.ledger import Ledger, OwnLimits, split_of
 from fvlfp.runs.save import write_result
 from fvlfp.runs.train import Prepared, Stopwatch, load_encoder, trained_of
@@ -235,7 +236,8 @@ def run_server(grid: Grid, run_config: Mapping[str, Any]) -> None:
     """The ServerApp's work: wait for the machines, train, write `prompts.safetensors` into its folder.
 
     run_config: `server` names a folder of the server's with `words.toml` (the data card) and, where needed,
-    `server.json` (its own `device`, `pretrained`, `model_config`). Checkpoints, `server.log` and the result
+    `server.json` (its own `device`, `pretrained`, `model_config`) and `nodes.json` (client number by node id,
+    as `flwr supernode register` gave it: then no other node counts). Checkpoints, `server.log` and the result
     go there; with `resume` the run goes on from the newest checkpoint.
 
     Raises:
@@ -268,9 +270,27 @@ def _train(grid: Grid, run_config: Mapping[str, Any], folder: Path) -> None:
         checkpoints=Checkpoints(folder / "checkpoints", site.fingerprint),
         resume=bool(run_config["resume"]),
         on_round=watch.on_round,
+        roll=read_roll(folder / "nodes.json"),
     )
     trained = trained_of(cfg, state, watch.seconds())
     write_result(folder, trained, {"fingerprint": site.fingerprint, **site.encoder.provenance})
+
+
+def read_roll(path: Path) -> Roll:
+    """The operator's list of nodes, node id -> client number; without the file, an empty roll.
+
+    Raises:
+        InputError: it is no such list, or names a client twice.
+    """
+    if not path.is_file():
+        return Roll()
+    try:
+        named = {int(node): int(client) for node, client in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError):
+        raise InputError(f'{path} is no list of nodes: {{"node id": client number, ...}}') from None
+    if len(set(named.values())) < len(named):
+        raise InputError(f"{path} names a client number for two nodes")
+    return Roll(named)
 
 
 @contextmanager

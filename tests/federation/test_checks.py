@@ -102,7 +102,7 @@ def without(planted):
         (report(weight=[1.0, 2.0]), "is no number"),
         (report(loss=math.inf), "loss = inf is not finite"),
         (report(client=-1), "is no client number"),
-        (report(client=0), "client 0 has answered already, from node 1"),
+        (report(client=0), "client 0 is node 1"),
         (report(birthday=3), "the report holds"),
         (extra_record, "the records are"),
     ],

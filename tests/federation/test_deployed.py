@@ -74,6 +74,23 @@ def test_tables_in_folders_give_the_prompts_of_one_table(trial, tmp_path):
     assert "the run is over" in log
 
 
+def test_only_the_nodes_that_the_operator_names_count(trial):
+    folder, _, words = trial
+    named = folder / "server" / "nodes.json"
+    try:
+        named.write_text(json.dumps({"1": 0, "2": 5}))
+        with in_this_process():
+            run_server(LocalGrid(Nodes(words), 2), words)
+        history = read_result(folder / "server" / "prompts.safetensors").history
+        assert [row.reasons for row in history] == [["node 2 refused: this node is client 5, not 1"]] * 2
+        for bad, message in (("[1]", "no list of nodes"), ('{"1": 0, "2": 0}', "for two nodes")):
+            named.write_text(bad)
+            with pytest.raises(InputError, match=message):
+                run_server(LocalGrid(Nodes(words), 2), words)
+    finally:
+        named.unlink()
+
+
 def test_a_node_reads_its_own_folder_only(trial, tmp_path):
     folder, _, words = trial
     (folder / "node-0").rename(tmp_path / "gone")

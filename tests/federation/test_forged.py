@@ -200,6 +200,21 @@ def test_a_forged_reply_is_left_out_and_the_round_goes_on(forge, norm_bound):
     assert reason.isprintable()
 
 
+def test_a_client_number_stays_with_the_node_that_had_it_first():
+    """A node that comes later with a smaller id does not push the first one out."""
+    strategy = fusion()
+    strategy.sent, strategy.asked = content(99)["arrays"], [2, 3, 4]
+    strategy.aggregate_train(1, [reply(node, content(node, client=node)) for node in (2, 3, 4)])
+    strategy.asked = [1, 2, 3, 4]
+    later = [reply(1, content(1, client=4)), *(reply(node, content(node, client=node)) for node in (2, 3))]
+    strategy.aggregate_train(2, [*later, reply(4, content(4, client=2))])
+    assert strategy.history[-1].failed == [1, 4]
+    assert strategy.history[-1].reasons == [
+        "node 1 refused: client 4 is node 4",
+        "node 4 refused: this node is client 4, not 2",
+    ]
+
+
 def test_there_are_more_than_forty_kinds():
     assert len(FORGED) >= 42
 

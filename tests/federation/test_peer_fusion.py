@@ -41,9 +41,9 @@ def test_what_judges_say_is_what_they_hold(planted, monkeypatch):
     seen = []
     believe = peer_fusion.recalls
 
-    def spy(right, total, *, nobody):
+    def spy(right, total, *, nobody, liars):
         seen.append((right, total, nobody))
-        return believe(right, total, nobody=nobody)
+        return believe(right, total, nobody=nobody, liars=liars)
 
     monkeypatch.setattr(peer_fusion, "recalls", spy)
     cfg = config(planted, rounds=1)
