@@ -98,7 +98,8 @@ def means(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, tuple[float, f
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     found = means(results["runs"])
-    rows = [[rule, *(f"{t[rule][1]:.3f} ({t[rule][0]:.3f})" for t in found.values())] for rule in RULES]
+    found["**mean**"] = {r: tuple(np.mean([t[r] for t in found.values()], 0)) for r in RULES}
+    rows = [[task, *(f"{gap:.3f} ({right:.3f})" for right, gap in t.values())] for task, t in found.items()]
     seeds = {key.rsplit("|", 1)[1] for key in results["runs"]}
     return "\n".join(
         [
@@ -106,16 +107,17 @@ def page(results: dict[str, Any]) -> str:
             "",
             "Written by `python -m benchmarks.fusion`; do not edit.",
             "",
-            "Each cell: the odds gap, and in brackets the balanced accuracy, on a third of the *training* "
-            f"rows. No test row was read. Mean of at most {len(seeds)} seeds, without intervals: this page "
-            "is for a choice, not for a claim. The first four rows train without CDFP and DSOP.",
+            "Each cell: the odds gap, and in brackets the balanced accuracy, on a third of the *training*",
+            f"rows. No test row was read. Means over {len(seeds)} seeds, without intervals: the page is for",
+            "a choice, not a claim. The first four columns train without CDFP and DSOP; `no labels` means",
+            "that groups are read by the frozen model, never from labels.",
             "",
             f"Machine: {named(results['machine'])}.",
             "",
-            *table(["rule", *found], rows),
+            *table(["task", *RULES], rows),
             "",
         ]
-    )  # fmt: skip
+    )
 
 
 def runs_of(sources: Sources, task: str, seed: int) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:

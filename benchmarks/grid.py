@@ -195,8 +195,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 POSTHOC = tuple(name for name, keys in METHODS.items() if "posthoc" in keys)
 #: projections among them: what the full method is asked to beat
 PROJECTIONS = tuple(name for name in POSTHOC if name != "thresholds")
-#: the full method without any group label, with labels for choices on validation data, with labels throughout
-OURS = ("fvlfp-label-free", "fvlfp", "fvlfp-labels")
+#: the full method without any group label (FPF judged by peers; from own reports), with labels for choices on
+#: validation data, with labels throughout
+OURS = ("fvlfp-peers-label-free", "fvlfp-label-free", "fvlfp", "fvlfp-labels")
 
 
 class Part(NamedTuple):

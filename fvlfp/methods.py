@@ -28,6 +28,7 @@ METHODS: dict[str, Settings] = {
     "fvlfp-peers": {"fusion": "peers", "beta": 0.0, "gamma": 0.0},
     # the same without any group label, and with labels wherever they can be used
     "fvlfp-label-free": {"groups_from": "model"},
+    "fvlfp-peers-label-free": {"fusion": "peers", "beta": 0.0, "gamma": 0.0, "groups_from": "model"},
     "fvlfp-labels": {"cf_directions": "image", "dsop": "image"},
     # no training, no federation, or no clients
     "zero-shot": _FEDAVG | {"rounds": 0},
