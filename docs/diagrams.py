@@ -227,8 +227,177 @@ def gap() -> Drawing:
     return d
 
 
+def two_towers() -> Drawing:
+    """From a picture and two sentences to two probabilities."""
+    d = Drawing(700, 250)
+    d.box(20, 40, 100, 50, "a picture x", GREY)
+    d.box(20, 130, 170, 34, "“… a serious face”", GREY)
+    d.box(20, 176, 170, 34, "“… a smiling face”", GREY)
+    d.box(220, 40, 100, 50, "image tower\nf")
+    d.box(220, 140, 100, 60, "text tower\nh")
+    d.arrow(120, 65, 218, 65)
+    for y in (147, 193):
+        d.arrow(190, y, 218, 160 if y == 147 else 180)
+    d.arrow(320, 65, 362, 65)
+    d.arrow(320, 160, 362, 152)
+    d.arrow(320, 180, 362, 188)
+    d.box(364, 47, 60, 36, "z", ORANGE)
+    d.box(364, 136, 60, 30, "T₁", ORANGE)
+    d.box(364, 174, 60, 30, "T₂", ORANGE)
+    d.text(394, 34, "length 1", size=11, colour=GREY)
+    d.box(470, 96, 92, 50, "cosines\nz·T₁, z·T₂", GREEN)
+    d.arrow(424, 65, 468, 106)
+    d.arrow(424, 151, 468, 128)
+    d.arrow(424, 189, 468, 138)
+    d.box(604, 96, 80, 50, "0.2\n0.8", GREEN)
+    d.arrow(562, 121, 602, 121)
+    d.text(583, 88, "softmax, scale s", size=11)
+    d.text(350, 238, "Nothing is trained here: a class is a sentence.", size=12)
+    return d
+
+
+def rates() -> Drawing:
+    """Four kinds of answers in one group, and the rates made of them."""
+    d = Drawing(700, 230)
+    d.text(185, 28, "smiling faces")
+    d.text(325, 28, "serious faces")
+    d.text(105, 68, "called smiling", "end", size=12)
+    d.text(105, 128, "called serious", "end", size=12)
+    d.box(120, 40, 130, 50, "smile found", GREEN)
+    d.box(260, 40, 130, 50, "false smile", ORANGE)
+    d.box(120, 100, 130, 50, "missed smile", ORANGE)
+    d.box(260, 100, 130, 50, "rightly serious", GREEN)
+    d.arrow(185, 152, 185, 176)
+    d.text(185, 194, "TPR = found / all smiling")
+    d.arrow(325, 152, 325, 200)
+    d.text(325, 218, "FPR = false smiles / all serious")
+    d.arrow(392, 65, 430, 65)
+    d.text(436, 62, "selection rate =", "start")
+    d.text(436, 79, "upper row / all faces", "start")
+    d.text(436, 124, "One such table for each group.", "start", GREY, 12)
+    d.text(436, 141, "A gap compares the groups’ rates.", "start", GREY, 12)
+    return d
+
+
+def two_sources() -> Drawing:
+    """Why this model treats round and square beings differently."""
+    d = Drawing(700, 240)
+    d.box(30, 90, 120, 56, "shape:\nround, square", GREY)
+    d.box(215, 20, 190, 56, "picture quality:\nsquare is drawn worse", ORANGE)
+    d.box(215, 160, 190, 56, "captions in training:\n“round” goes with “smiling”", BLUE)
+    d.box(520, 90, 140, 56, "answer:\nsmiling?", GREY)
+    d.arrow(150, 105, 213, 56, ORANGE)
+    d.arrow(150, 131, 213, 180, BLUE)
+    d.arrow(405, 52, 518, 104, ORANGE)
+    d.arrow(405, 184, 518, 132, BLUE)
+    d.text(416, 36, "a smile is hard to see; unclear looks square", "start", ORANGE, 12)
+    d.text(430, 206, "in doubt, the outline decides", "start", BLUE, 12)
+    return d
+
+
+def three_formulas() -> Drawing:
+    """One pair of gaps, put together in three ways."""
+    d = Drawing(700, 220)
+    d.text(120, 26, "two gaps")
+    d.box(40, 40, 160, 30, "TPR gap 0.20", BLUE)
+    d.box(40, 84, 96, 30, "FPR gap 0.12", ORANGE)
+    d.text(330, 26, "worst", "start")
+    d.box(330, 40, 160, 30, "0.20", BLUE)
+    d.text(330, 96, "sum", "start")
+    d.box(330, 106, 160, 30, "", BLUE)
+    d.box(490, 106, 96, 30, "", ORANGE)
+    d.text(600, 126, "0.32", "start")
+    d.text(330, 162, "mean", "start")
+    d.box(330, 172, 128, 30, "0.16", GREY)
+    d.arrow(214, 55, 322, 55)
+    d.arrow(214, 90, 322, 120)
+    d.arrow(214, 104, 322, 184)
+    d.text(40, 150, "The longer the bar, the larger", "start", GREY, 12)
+    d.text(40, 167, "the “equalized odds difference”.", "start", GREY, 12)
+    return d
+
+
+def undefined_rate() -> Drawing:
+    """0 of 0 has no value; writing 0 for it makes a gap."""
+    d = Drawing(700, 210)
+    for k, (name, found, colour) in enumerate(
+        (("a", "4 of 5", BLUE), ("b", "4 of 5", BLUE), ("c", "0 of 0", GREY))
+    ):
+        x = 60 + 90 * k
+        d.text(x + 30, 190, f"group {name}", size=12)
+        d.text(x + 30, 30, found, size=12)
+        if colour == BLUE:
+            d.box(x, 44, 60, 128, "0.8", colour)
+        else:
+            d.text(x + 30, 120, "?", size=28, colour=GREY)
+    d.arrow(340, 90, 420, 66)
+    d.arrow(340, 120, 420, 150)
+    d.box(426, 44, 244, 44, "written as 0: a gap of 0.8", ORANGE)
+    d.box(426, 128, 244, 44, "left out, and said so: a gap of 0", GREEN)
+    return d
+
+
+def words_and_vectors() -> Drawing:
+    """A sentence in front of a class name, and learned vectors in its place."""
+    d = Drawing(700, 170)
+    rows = (
+        ("start", "a", "drawing", "of", "a", "smiling", "face", "end"),
+        ("start", "v1", "v2", "v3", "v4", "smiling", "face", "end"),
+    )
+    for row, words in enumerate(rows):
+        for i, word in enumerate(words):
+            d.box(30 + 80 * i, 30 + 70 * row, 72, 36, word, ORANGE if word.startswith("v") else BLUE)
+    for i in range(1, 5):
+        d.arrow(66 + 80 * i, 66, 66 + 80 * i, 98, ORANGE)
+    d.text(350, 158, "blue: vectors of words, frozen; orange: the prompt, learned", size=12)
+    return d
+
+
+def anchor() -> Drawing:
+    """Cross-entropy pulls the class text to the pictures, the anchor back to the sentence."""
+    d = Drawing(700, 230)
+    for x, y in ((520, 50), (560, 80), (600, 60), (570, 40), (620, 95)):
+        d.dot(x, y, GREEN)
+    d.text(640, 55, "smiling", "start", GREEN, 12)
+    d.box(330, 100, 70, 34, "T", ORANGE)
+    d.box(80, 150, 170, 40, "T of the sentence", BLUE)
+    d.arrow(402, 108, 505, 72, GREEN)
+    d.arrow(328, 122, 252, 158, BLUE)
+    d.text(440, 56, "cross-entropy:", "end", GREEN, 12)
+    d.text(440, 73, "nearer to the pictures", "end", GREEN, 12)
+    d.text(300, 190, "anchor, λ: not too far from the words", "start", BLUE, 12)
+    d.text(365, 152, "learned", size=11, colour=ORANGE)
+    return d
+
+
+def drift() -> Drawing:
+    """Clients run to their own optimum; the mean of the places is not the common optimum."""
+    d = Drawing(700, 250)
+    d.box(40, 108, 40, 34, "P", BLUE)
+    for k, (x, y) in enumerate(((330, 40), (400, 130), (260, 215)), start=1):
+        d.arrow(82, 125, x - 8, y, ORANGE)
+        d.dot(x, y, ORANGE)
+        d.text(x + 12, y + 5, f"client {k}’s optimum", "start", ORANGE, 12)
+    d.dot(330, 128, BLUE, square=True)
+    d.text(330, 112, "mean of the three", colour=BLUE, size=12)
+    d.dot(470, 180, GREEN, square=True)
+    d.text(484, 185, "optimum of all pictures together", "start", GREEN, 12)
+    d.line(338, 132, 462, 176, GREEN)
+    d.text(560, 60, "After many steps alone, the mean", size=12, colour=GREY)
+    d.text(560, 77, "is not where all would have gone.", size=12, colour=GREY)
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "gap": gap,
+    "two_towers": two_towers,
+    "rates": rates,
+    "two_sources": two_sources,
+    "three_formulas": three_formulas,
+    "undefined_rate": undefined_rate,
+    "words_and_vectors": words_and_vectors,
+    "anchor": anchor,
+    "drift": drift,
     "contrastive": contrastive,
     "prompt_in_the_tower": prompt_in_the_tower,
     "federated_round": federated_round,
