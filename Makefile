@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The towers here are small: one thread a process is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: tour test test-slow lab deploy-trial gpu-rows gpu-carry families docs format clean
+.PHONY: tour test test-slow lessons-seeds lessons-nightly lab deploy-trial gpu-rows gpu-carry families docs format clean
 
 tour: $(VENV)/installed
 	$(BIN)/fvlfp tour --out runs/tour
@@ -21,7 +21,14 @@ test: $(VENV)/installed
 
 # The checks that take minutes: lessons in a real JupyterLab (needs chromium-driver), long runs, real processes
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -k "not other_seeds"
+
+# Every lesson at the smoke profile, seeds 0 to 3 (some 20 minutes); at night the lesson profile, seeds 0 to 4
+lessons-seeds: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -m slow tests/test_notebooks.py -k smoke-seed
+
+lessons-nightly: $(VENV)/installed
+	$(BIN)/python -m pytest -n 2 -m slow tests/test_notebooks.py -k lesson-seed
 
 # Lessons without solutions in lab/, which keeps what you change; the solutions are in lab/solutions
 lab: $(VENV)/installed

@@ -181,7 +181,7 @@ def for_a_class(path: Path, folder: Path) -> Path:
     notebook, solved = student_copy(path), []
     for cell, original in zip(notebook.cells, nbformat.read(path, as_version=4).cells, strict=True):
         if cell.source != original.source:
-            cell.metadata["tags"] = ["raises-exception"]
+            assert "raises-exception" in cell.metadata["tags"], "Run All goes on"
             solved.append(nbformat.v4.new_code_cell(original.source))
     notebook.cells += solved
     nbformat.write(notebook, folder / path.name)
@@ -204,12 +204,32 @@ def test_lesson_runs_offline_to_its_golden_numbers(path, kernel, tmp_path):
         assert len(error.traceback) == 1, "the message alone, no traceback"
     warned = [output.text for output in outputs if output.get("name") == "stderr"]
     assert not warned, "a lesson's cells keep quiet on stderr"
-    found = json.loads((executed.parent / "record.json").read_text(encoding="utf-8"))
-    golden = json.loads((GOLDEN / f"{path.stem}.json").read_text(encoding="utf-8"))
     assert not kernel.exists(), f"the lesson tried to reach {kernel.read_text()}"
+    assert_golden(executed.parent, GOLDEN / f"{path.stem}.json")
+
+
+def assert_golden(folder: Path, rules: Path) -> None:
+    """What a lesson recorded in its folder keeps to every golden rule."""
+    found = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    golden = json.loads(rules.read_text(encoding="utf-8"))
     assert set(found) == set(golden)
     wrong = {key: (found[key], rule) for key, rule in golden.items() if not holds(found[key], rule)}
     assert not wrong, f"recorded, and the golden rule: {wrong}"
+
+
+#: `make lessons-seeds` and, at night, `make lessons-nightly`
+RUNS = [*(("smoke", seed) for seed in range(4)), *(("lesson", seed) for seed in range(5))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("profile", "seed"), RUNS, ids=[f"{profile}-seed{seed}" for profile, seed in RUNS])
+@pytest.mark.parametrize("path", LESSONS, ids=by_name)
+def test_lesson_holds_at_other_seeds_and_sizes(path, profile, seed, kernel, tmp_path):
+    """Every check passes and nothing stops; golden rules where there are some for this profile."""
+    executed = run_lesson(path, tmp_path, profile=profile, seed=seed, device="cpu")
+    rules = GOLDEN / profile / f"{path.stem}.json"
+    if seed == 0 and rules.is_file():
+        assert_golden(executed.parent, rules)
 
 
 def holds(value: Any, rule: dict[str, Any]) -> bool:

@@ -47,11 +47,15 @@ def without_solution(source: str) -> str:
 
 
 def student_copy(lesson: Path) -> nbformat.NotebookNode:
-    """The notebook of one lesson, with a stub in place of each solution."""
+    """The notebook of one lesson, with a stub in place of each solution.
+
+    *Run All* goes on behind a step that is open or wrong: Jupyter's tag `raises-exception` says so.
+    """
     notebook = nbformat.read(lesson, as_version=4)
     for cell in notebook.cells:
-        if cell.cell_type == "code":
+        if cell.cell_type == "code" and SOLUTION.search(cell.source):
             cell.source = without_solution(cell.source)
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "raises-exception"]
     return notebook
 
 
