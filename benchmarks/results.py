@@ -396,6 +396,7 @@ def _ordered(methods: dict[str, list[Cell]]) -> list[str]:
 
 def _name(method: str) -> str:
     return {
+        "fvlfp-peers-label-free": "**full method judged by peers, no group label**",
         "fvlfp-label-free": "**full method, no group label**",
         "fvlfp": "**full method, labels for choices**",
         "fvlfp-labels": "**full method, labels in training**",
