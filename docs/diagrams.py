@@ -281,17 +281,22 @@ def rates() -> Drawing:
 
 def two_sources() -> Drawing:
     """Why this model treats round and square beings differently."""
-    d = Drawing(700, 240)
-    d.box(30, 90, 120, 56, "shape:\nround, square", GREY)
-    d.box(215, 20, 190, 56, "picture quality:\nsquare is drawn worse", ORANGE)
-    d.box(215, 160, 190, 56, "captions in training:\n“round” goes with “smiling”", BLUE)
-    d.box(520, 90, 140, 56, "answer:\nsmiling?", GREY)
-    d.arrow(150, 105, 213, 56, ORANGE)
-    d.arrow(150, 131, 213, 180, BLUE)
-    d.arrow(405, 52, 518, 104, ORANGE)
-    d.arrow(405, 184, 518, 132, BLUE)
-    d.text(416, 36, "a smile is hard to see; unclear looks square", "start", ORANGE, 12)
-    d.text(430, 206, "in doubt, the outline decides", "start", BLUE, 12)
+    d = Drawing(700, 250)
+    chains = (
+        (BLUE, ("round being", "clear picture", "looks round", "“smiling”")),
+        (ORANGE, ("square being", "worse picture", "looks square", "“serious”")),
+    )
+    for row, (colour, words) in enumerate(chains):
+        y = 50 + 90 * row
+        for i, word in enumerate(words):
+            d.box(20 + 180 * i, y, 120, 40, word, colour)
+        for i in range(3):
+            d.arrow(140 + 180 * i, y + 20, 198 + 180 * i, y + 20)
+    d.text(170, 30, "planted in the pictures", size=12, colour=GREY)
+    d.text(350, 120, "planted in both: unclear ones were mostly square", size=12, colour=GREY)
+    d.text(530, 30, "planted in the captions", size=12, colour=GREY)
+    d.line(80, 205, 620, 205)
+    d.text(350, 225, "the outline alone: hardly any effect", size=12, colour=GREY)
     return d
 
 
@@ -365,7 +370,7 @@ def anchor() -> Drawing:
     d.arrow(328, 122, 252, 158, BLUE)
     d.text(440, 56, "cross-entropy:", "end", GREEN, 12)
     d.text(440, 73, "nearer to the pictures", "end", GREEN, 12)
-    d.text(300, 190, "anchor, λ: not too far from the words", "start", BLUE, 12)
+    d.text(300, 190, "anchor, λₐ: not too far from the words", "start", BLUE, 12)
     d.text(365, 152, "learned", size=11, colour=ORANGE)
     return d
 

@@ -43,7 +43,7 @@ def _true_gap(measured: float, wrong: float) -> float:
 
 #: truth and answers of one group, (n,) of 0 and 1 -> selection rate, TPR, FPR.
 three_rates = Step(_three_rates, _one_group)
-#: k of n -> the smallest and the largest plausible rate (Wilson).
+#: m of n -> the smallest and the largest plausible rate (Wilson).
 plausible = Step(_plausible, _counts)
 #: a gap and gaps of shuffled groups -> (1 + how many are as large) / (1 + how many).
 p_value = Step(_p_value, _chance)
