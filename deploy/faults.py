@@ -155,9 +155,9 @@ def strangers(soak: Soak) -> None:
     soak.tell("a SuperNode with an unregistered key", away, lost, said("stranger", code))
     soak.tell(
         "a second SuperNode claims client 0 (registered key, same data)",
-        "one of the two counted in every phase, the other was left out",
+        "left out in every phase: the operator has named another node for client 0",
         lost,
-        by_server("has answered already"),
+        by_server("named no such node"),
     )
     soak.tell(
         "a client with another model or other words",
