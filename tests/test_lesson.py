@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from fvlfp.course.lesson import NotYet, Step, check, environment, exercise, record
+from fvlfp.course.slider import slider
 from fvlfp.course.student import without_solution, write_student_copies
 from fvlfp.errors import InputError
 
@@ -181,3 +183,25 @@ def test_student_copies(tmp_path):
         write_student_copies(tmp_path / "lessons", tmp_path / "lessons")
     with pytest.raises(InputError, match="no lessons in"):
         write_student_copies(tmp_path / "out", tmp_path / "empty")
+
+
+def test_a_slider_shows_its_start_and_draws_every_place_that_is_chosen(monkeypatch):
+    shown, drawn = [], []
+
+    class Handle:
+        def update(self, figure):
+            shown.append(figure)
+
+    def display(what, display_id=False):
+        shown.append(what)
+        return Handle() if display_id else None
+
+    def draw(place):
+        drawn.append((place, Figure()))
+        return drawn[-1][1]
+
+    monkeypatch.setattr("fvlfp.course.slider.display", display)
+    slider(draw, [1, 2, 3], start=2, label="place")
+    shown[0].value = 3
+    assert [place for place, _ in drawn] == [2, 3]
+    assert shown[1:] == [figure for _, figure in drawn]
