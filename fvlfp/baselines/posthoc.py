@@ -57,7 +57,7 @@ class PostHoc:
             found |= {"after/lambda": torch.tensor([self.erase.lam], dtype=torch.double)}
         return {name: t.cpu().contiguous() for name, t in found.items()}
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """What is no tensor, as JSON types."""
         thresholds = None if self.thresholds is None else self.thresholds.to_json()
         numbers = {"rank": self.rank, "lam": self.lam, "uplink_bytes": self.uplink_bytes}

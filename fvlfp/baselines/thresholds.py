@@ -58,7 +58,7 @@ class Thresholds:
 
     rules: dict[str, Rule]
 
-    def to_json(self) -> dict[str, dict[str, Any]]:
+    def to_json(self) -> dict[str, dict[str, object]]:
         """As JSON types."""
         return {group: asdict(rule) for group, rule in self.rules.items()}
 

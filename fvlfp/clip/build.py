@@ -7,6 +7,7 @@ downloads no weights of single towers.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from fvlfp.errors import InputError, first_line
 
 
-def build_model(name: str, config: dict[str, Any]) -> Any:
+def build_model(name: str, config: Mapping[str, Any]) -> Any:
     """The model that `config` describes, with random weights.
 
     Raises:
@@ -23,13 +24,13 @@ def build_model(name: str, config: dict[str, Any]) -> Any:
     """
     import open_clip
 
-    config = copy.deepcopy(config)
+    parts = copy.deepcopy(dict(config))
     try:
-        text, vision = config["text_cfg"], config["vision_cfg"]
-        in_parts = config.pop("custom_text", False) or "hf_model_name" in text
+        text, vision = parts["text_cfg"], parts["vision_cfg"]
+        in_parts = parts.pop("custom_text", False) or "hf_model_name" in text
         kind: Any = open_clip.CLIP
         if in_parts:
-            kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
+            kind = open_clip.CoCa if "multimodal_cfg" in parts else open_clip.CustomTextCLIP
         if "timm_model_name" in vision:
             vision["timm_model_pretrained"] = False
         if "hf_model_name" in text:
@@ -38,7 +39,7 @@ def build_model(name: str, config: dict[str, Any]) -> Any:
             vision["output_tokens"] = text["output_tokens"] = False
         if "hf_model_name" in text:
             _need_transformers(name)
-        made = kind(**config)
+        made = kind(**parts)
     except InputError:
         raise
     except Exception as error:  # a wrong value fails anywhere in open_clip, timm or transformers
@@ -46,7 +47,7 @@ def build_model(name: str, config: dict[str, Any]) -> Any:
     return made.eval()
 
 
-def build_tokenizer(name: str, config: dict[str, Any], files: Path | None) -> Any:
+def build_tokenizer(name: str, config: Mapping[str, Any], files: Path | None) -> Any:
     """The tokenizer of the text tower: open_clip's own, or a Hugging Face one.
 
     files: a folder with the Hugging Face tokenizer; None: what the config names, from the hub or its cache.

@@ -53,7 +53,7 @@ class Encoder:
         model: Any,
         transform: Callable[[Any], Tensor],
         tokenizer: Any,
-        provenance: dict[str, Any],
+        provenance: Mapping[str, Any],
         *,
         precision: str = "auto",
         workers: int | None = None,
@@ -145,8 +145,15 @@ class Encoder:
             "device": str(where),
             "versions": versions(),
         }
-        how: dict[str, Any] = {"precision": precision, "workers": workers, "batch": batch}
-        return cls(made.to(where), transform, tokenizer, provenance, **how)
+        return cls(
+            made.to(where),
+            transform,
+            tokenizer,
+            provenance,
+            precision=precision,
+            workers=workers,
+            batch=batch,
+        )
 
     def encode_images(self, images: Sequence[Any], *, batch: int | None = None) -> np.ndarray:
         """Unit image embeddings `z = f(x)/|f(x)|` (n, d) float32 of a sequence of PIL images."""

@@ -119,7 +119,7 @@ def model_config(stated: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError(f"config.json is not a CLIPConfig: {error}") from None
 
 
-def preprocess_steps(stated: Mapping[str, Any]) -> dict[str, Any]:
+def preprocess_steps(stated: Mapping[str, Any]) -> Mapping[str, object]:
     """open_clip's `preprocess_cfg` from a `preprocessor_config.json`.
 
     Raises:

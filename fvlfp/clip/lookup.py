@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from fvlfp.clip.preprocess import NOBODY, Preprocess
-from fvlfp.clip.stated import Beside, check_agreement, read_beside, read_json, read_open_clip_config
+from fvlfp.clip.stated import (
+    Beside,
+    ModelConfig,
+    check_agreement,
+    read_beside,
+    read_json,
+    read_open_clip_config,
+)
 from fvlfp.errors import InputError, did_you_mean, first_line
 
 #: The built-in model, trained on drawn faces by data_prep/tiny_clip.py.
@@ -44,7 +51,7 @@ class Source:
 
     name: str
     pretrained: str
-    config: dict[str, Any]
+    config: ModelConfig
     fetch: Callable[[], Path]
     preprocess: Preprocess
     activation_origin: str
@@ -169,7 +176,7 @@ def _named(model: str, pretrained: str, model_config: str | Path) -> Source:
     )
 
 
-def _config_of(open_clip: Any, model: str, file: str | Path) -> tuple[dict[str, Any], Preprocess | None]:
+def _config_of(open_clip: Any, model: str, file: str | Path) -> tuple[ModelConfig, Preprocess | None]:
     """The config of a name, and the transform where a config file states one as well."""
     if not str(file):
         config = open_clip.get_model_config(model)
@@ -193,7 +200,7 @@ def _config_of(open_clip: Any, model: str, file: str | Path) -> tuple[dict[str, 
     return beside.config, beside.preprocess
 
 
-def _tagged(open_clip: Any, name: str, tag: str, config: dict[str, Any], tags: list[str]) -> Source:
+def _tagged(open_clip: Any, name: str, tag: str, config: ModelConfig, tags: list[str]) -> Source:
     """Weights that open_clip downloads. Refuses a tag of another model or of the other activation."""
     if tag not in tags:
         raise InputError(_no_such_weights(name, tag, tags))

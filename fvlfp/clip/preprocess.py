@@ -74,8 +74,8 @@ class Preprocess:
         Raises:
             InputError: not one or three numbers, or a word that is not known.
         """
-        values: dict[str, Any] = {k: _three(k, v) if k in ("mean", "std") else v for k, v in given.items()}
-        return dataclasses.replace(self, **values)
+        given |= {key: _three(key, given[key]) for key in ("mean", "std") if key in given}
+        return dataclasses.replace(self, **given)
 
     def override(self, given: Mapping[str, Any]) -> Preprocess:
         """`replace` with what a user gives, and the origin says so; None is not given."""

@@ -24,11 +24,15 @@ _NO_OUTPUT = (
 )
 
 
+#: open_clip's description of a model, as its JSON files hold it: embed_dim, vision_cfg, text_cfg, ...
+ModelConfig = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Beside:
     """What a config file in a weights file's folder states. config or preprocess None: nothing of it."""
 
-    config: dict[str, Any] | None = None
+    config: ModelConfig | None = None
     preprocess: Preprocess | None = None
     origin: str = ""
 
@@ -68,7 +72,7 @@ def read_open_clip_config(path: Path) -> Beside:
     return Beside(config if whole else None, preprocess, origin)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> ModelConfig:
     """A JSON file that holds one object; InputError otherwise."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -81,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def check_agreement(model: str, config: dict[str, Any], beside: Beside, where: str) -> None:
+def check_agreement(model: str, config: ModelConfig, beside: Beside, where: str) -> None:
     """Activation, heads and pooling are in no tensor's shape, so a wrong config loads without an error."""
     assert beside.config is not None
     ours, theirs = _flat(model, config), _flat(beside.origin, beside.config)
@@ -95,7 +99,7 @@ def check_agreement(model: str, config: dict[str, Any], beside: Beside, where: s
         )
 
 
-def _flat(name: str, config: dict[str, Any]) -> dict[str, Any]:
+def _flat(name: str, config: ModelConfig) -> Mapping[str, object]:
     """Every key that changes an output, with open_clip's defaults filled in."""
     from open_clip import CLIPTextCfg, CLIPVisionCfg
 

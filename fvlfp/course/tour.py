@@ -6,7 +6,7 @@ What this module does not do: it does not read what a lesson found; that is in e
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def run_lesson(notebook: Path, out: Path, **parameters: Any) -> Path:
     return execute(notebook, out / notebook.stem, parameters)
 
 
-def execute(notebook: Path, folder: Path, parameters: dict[str, Any]) -> Path:
+def execute(notebook: Path, folder: Path, parameters: Mapping[str, object]) -> Path:
     """As `run_lesson`, into this folder.
 
     The copy is there when the notebook has ended, well or badly; an interrupted one leaves none.

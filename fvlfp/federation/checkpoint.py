@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class ServerState:
             **directions,
         }
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """All else, as JSON types."""
         return {
             "round": self.round,
@@ -87,7 +88,7 @@ class ServerState:
         }
 
     @classmethod
-    def restore(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> ServerState:
+    def restore(cls, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> ServerState:
         """The inverse of `tensors` and `facts`."""
         best = {k.removeprefix("best/"): t for k, t in tensors.items() if k.startswith("best/")}
         return cls(
@@ -167,6 +168,6 @@ def _sum_of(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
 
-def _header(body: bytes) -> dict[str, Any]:
+def _header(body: bytes) -> Mapping[str, Any]:
     size = int.from_bytes(body[:8], "little")
     return dict(json.loads(body[8 : 8 + size]))

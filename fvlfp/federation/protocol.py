@@ -131,17 +131,19 @@ class TrainQuestion:
 
     def content(self) -> RecordDict:
         """As it travels."""
-        config: dict[str, Any] = {
-            "server-round": self.round,
-            "perf-mean": on_wire(self.means.perf),
-            "disp-mean": on_wire(self.means.disp),
-        }
+        config = ConfigRecord(
+            {
+                "server-round": self.round,
+                "perf-mean": on_wire(self.means.perf),
+                "disp-mean": on_wire(self.means.disp),
+            }
+        )
         shared = {f"directions/{name}": tensor for name, tensor in self.directions.items()}
         shared |= {} if self.projection is None else _subspace(self.projection)
         return RecordDict(
             {
                 "arrays": arrays_of(self.model.tensors()),
-                "config": ConfigRecord(config),
+                "config": config,
                 "subspace": arrays_of(shared),
             }
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,7 +59,7 @@ def audit_run(
     }
     judged = pd.concat([frame[[label, *groups]], pd.DataFrame(columns)], axis=1)
     trained_on = {key: run.provenance.get(key) for key in ("data", "source", "licence", "split")}
-    provenance: dict[str, Any] = {
+    provenance = {
         **run.encoder.provenance,
         **dataset.facts,
         "split": f"{why}; on no client",

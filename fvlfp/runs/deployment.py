@@ -95,7 +95,7 @@ class Site:
         return Prepared(self.cfg, self.task, [], self.split(dataset), dataset.frame, facts, 0.0)
 
 
-def agreed(cfg: Config) -> dict[str, Any]:
+def agreed(cfg: Config) -> dict[str, object]:
     """The part of a Config that all machines must share."""
     return {key: value for key, value in cfg.to_dict().items() if key not in OF_ONE_MACHINE}
 

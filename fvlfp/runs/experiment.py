@@ -9,11 +9,13 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from fvlfp.audit import audit, compare, write_audit, write_comparison
+from fvlfp.audit import compare, write_audit, write_comparison
+from fvlfp.audit.assess import judge
+from fvlfp.audit.audit_options import AuditOptions
+from fvlfp.audit.schema import Facts
 from fvlfp.config import Config
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
@@ -161,30 +163,35 @@ def audit_runs(cfg: Config, prepared: Prepared, runs: dict[str, Trained | None],
 
 
 def audit_pair(
-    table: pd.DataFrame, cfg: Config, provenance: dict[str, Any], runs: dict[str, Trained | None], out: Path
+    table: pd.DataFrame, cfg: Config, provenance: Facts, runs: dict[str, Trained | None], out: Path
 ) -> Path:
     """Audit the `baseline` and `method` columns of `table`, and their paired change; returns its report."""
     frames = {name: table.assign(prediction=table[name]) for name in runs}
     names = {"baseline": cfg.baseline, "method": cfg.method}
     classes = provenance["prompts"]["classes"]
-    common: dict[str, Any] = {
-        "label": cfg.label,
-        "prediction": "prediction",
-        "groups": list(cfg.groups),
-        "positive": list(classes)[1] if len(classes) == 2 else None,
-        "draws": cfg.draws,
-        "seed": cfg.seed,
-    }
+    options = AuditOptions(
+        label=cfg.label,
+        prediction="prediction",
+        groups=list(cfg.groups),
+        positive=list(classes)[1] if len(classes) == 2 else None,
+        draws=cfg.draws,
+        seed=cfg.seed,
+    )
     for name, frame in frames.items():
         facts = {**provenance, **training_facts(names[name], runs[name])}
-        result = audit(frame, **common, provenance=facts)
+        result = judge(frame, options, facts)
         result.document["remarks"] += provenance.get("remarks", [])
         rows = frame[[cfg.label, *cfg.groups, "prediction"]]
         write_audit(result, out / name, title=f"Audit of {names[name]}", rows=rows)
     change = compare(
         frames["baseline"],
         frames["method"],
-        **common,
+        label=cfg.label,
+        prediction="prediction",
+        groups=options.groups,
+        positive=options.positive,
+        draws=cfg.draws,
+        seed=cfg.seed,
         names=(names["baseline"], names["method"]),
         provenance={**provenance, **training_facts(cfg.method, runs["method"])},
     )
@@ -207,7 +214,7 @@ def describe_run(prepared: Prepared, cfg: Config) -> str:
     )
 
 
-def training_facts(method: str, trained: Trained | None) -> dict[str, Any]:
+def training_facts(method: str, trained: Trained | None) -> Facts:
     """What a report's model card says about training."""
     if trained is None:
         return {"training": "none: zero-shot with the first template"}

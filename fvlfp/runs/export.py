@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -144,8 +144,9 @@ def export_onnx(run: LoadedRun, folder: Path, out: Path) -> Path:
         raise InputError("thresholds need the perceived group of every picture: they are not exported")
     runtime = _onnxruntime()
     steps, network = _square(_steps(run, _source(run))), ImageToClass(run, readout).eval()
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(3, 3, steps["size"], steps["size"], generator=generator).to(run.encoder.device)
+    side, generator = steps["size"], torch.Generator().manual_seed(0)
+    assert isinstance(side, int)
+    pixels = torch.randn(3, 3, side, side, generator=generator).to(run.encoder.device)
     with claimed(out):
         part = out / ".model.onnx.part"
         try:
@@ -213,14 +214,24 @@ def _onnxruntime() -> Any:
     return onnxruntime
 
 
+class PixelSteps(TypedDict):
+    """How a picture becomes pixels; size: side, or (height, width)."""
+
+    size: int | tuple[int, int]
+    mean: list[float]
+    std: list[float]
+    interpolation: str
+    resize: str
+
+
 def _source(run: LoadedRun) -> Source:
     """Config, image transform and weights of the frozen model."""
     cfg = run.trained.cfg
     return look_up(cfg.model, cfg.pretrained, cfg.model_config)
 
 
-def _steps(run: LoadedRun, source: Source) -> dict[str, Any]:
-    """How a picture becomes pixels: side or (height, width), mean, std, interpolation, resize."""
+def _steps(run: LoadedRun, source: Source) -> PixelSteps:
+    """The steps of the run's frozen model."""
     steps = source.preprocess
     return {
         "size": run.encoder.model.visual.image_size,
@@ -231,7 +242,7 @@ def _steps(run: LoadedRun, source: Source) -> dict[str, Any]:
     }
 
 
-def _square(steps: dict[str, Any]) -> dict[str, Any]:
+def _square(steps: PixelSteps) -> PixelSteps:
     """The same with one number as the size.
 
     Raises:

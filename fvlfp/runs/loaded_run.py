@@ -47,7 +47,7 @@ class LoadedRun:
     words: Path
     encoder: Encoder
     task: Task
-    provenance: dict[str, Any]
+    provenance: Mapping[str, Any]
     new_classes: bool = False
 
     @property

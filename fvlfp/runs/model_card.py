@@ -6,13 +6,14 @@ What this module does not do: it computes no number; those of the audit are read
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fvlfp.audit import Audit, Comparison
+from fvlfp.audit.schema import Gap, GapChange
 from fvlfp.errors import InputError
 from fvlfp.runs.experiment import privacy_of
 from fvlfp.runs.loaded_run import LoadedRun
@@ -47,7 +48,7 @@ def model_card(run: LoadedRun, folder: Path, *, kind: str, exact: str) -> str:
     """
     cfg, saved = run.trained.cfg, run.provenance
     keys = ("model", "pretrained", "weights_sha256", "activation", "transform")
-    told = ("data", "source", "licence", "label_origin", "notes", "split")
+    data = ("data", "source", "licence", "label_origin", "notes", "split")
     read = cfg.labels_read()
     return render(
         "model_card.md.j2",
@@ -65,53 +66,76 @@ def model_card(run: LoadedRun, folder: Path, *, kind: str, exact: str) -> str:
         seed=cfg.seed,
         labels_read=", ".join(read) or "none",
         epsilon=privacy_of(run.trained) if cfg.dp_noise > 0 else "",
-        data={key: saved.get(key, "") for key in told},
-        **_audited(folder, new_classes=run.new_classes),
+        data={key: saved.get(key, "") for key in data},
+        audit=_audited(folder, new_classes=run.new_classes),
     )
 
 
-def _audited(folder: Path, *, new_classes: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class GapRow:
+    """The odds gap of one attribute and its change against the baseline, as texts."""
+
+    attribute: str
+    value: str
+    interval: str
+    chance: str
+    change: str
+    change_interval: str
+    found: bool
+    changed: bool
+
+
+@dataclass(frozen=True)
+class RunAudit:
+    """What the card quotes of the run's own audit."""
+
+    n: int
+    gaps: list[GapRow]
+    verdict: str
+    baseline: str
+
+
+def _audited(folder: Path, *, new_classes: bool) -> RunAudit | None:
     """Numbers of the run's own audit; none where the class words have changed since."""
     try:
         audit = Audit.read(folder / "audit" / "method").document
         change = Comparison.read(folder / "audit" / "comparison").document
     except InputError:
-        audit = None
-    if audit is None or new_classes:
-        return {"gaps": [], "n": 0, "verdict": "", "baseline": ""}
+        return None
+    if new_classes:
+        return None
     rows = [
         _row(name, part["gaps"][ODDS], change["attributes"][name]["changes"][ODDS])
         for name, part in audit["attributes"].items()
     ]
-    return {"gaps": rows, "n": audit["n"], "verdict": _verdict(rows), "baseline": change["names"][0]}
+    return RunAudit(audit["n"], rows, _verdict(rows), change["names"][0])
 
 
-def _row(attribute: str, gap: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "attribute": attribute,
-        "value": _number(gap["value"]),
-        "interval": _interval(gap),
-        "chance": _number(gap.get("expected_null")),
-        "change": _number(change["change"], sign=True),
-        "change_interval": _interval(change, sign=True),
-        "found": gap["low"] is not None and gap["low"] > 0,
-        "changed": None not in (change["low"], change["high"]) and change["low"] * change["high"] > 0,
-    }
-
-
-def _verdict(rows: list[dict[str, Any]]) -> str:
-    found = [_text(row["attribute"]) for row in rows if row["found"]]
-    said = (
-        f"The interval of the gap excludes 0 for: {', '.join(found)}." if found else "No interval excludes 0."
+def _row(attribute: str, gap: Gap, change: GapChange) -> GapRow:
+    low, high = change["low"], change["high"]
+    return GapRow(
+        attribute=attribute,
+        value=_number(gap["value"]),
+        interval=_interval(gap),
+        chance=_number(gap["expected_null"]),
+        change=_number(change["change"], sign=True),
+        change_interval=_interval(change, sign=True),
+        found=gap["low"] is not None and gap["low"] > 0,
+        changed=low is not None and high is not None and low * high > 0,
     )
-    changed = [_text(row["attribute"]) for row in rows if row["changed"]]
-    more = f"The change excludes 0 for: {', '.join(changed)}." if changed else "No change excludes 0."
-    return f"{said} {more}"
+
+
+def _verdict(rows: list[GapRow]) -> str:
+    found = ", ".join(_text(row.attribute) for row in rows if row.found)
+    gap = f"The interval of the gap excludes 0 for: {found}." if found else "No interval excludes 0."
+    changed = ", ".join(_text(row.attribute) for row in rows if row.changed)
+    change = f"The change excludes 0 for: {changed}." if changed else "No change excludes 0."
+    return f"{gap} {change}"
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:
     return "undefined" if value is None else f"{value:{'+' if sign else ''}.3f}"
 
 
-def _interval(entry: Mapping[str, Any], *, sign: bool = False) -> str:
+def _interval(entry: Gap | GapChange, *, sign: bool = False) -> str:
     return f"[{_number(entry['low'], sign=sign)}, {_number(entry['high'], sign=sign)}]"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ RESULT = "prompts.safetensors"
 WORDS = "words.toml"
 
 
-def write_result(folder: Path, trained: Trained, provenance: dict[str, Any]) -> Path:
+def write_result(folder: Path, trained: Trained, provenance: Mapping[str, Any]) -> Path:
     """Write `folder/prompts.safetensors`; returns its path."""
     facts = {
         "config": trained.cfg.to_dict(),
@@ -80,7 +81,7 @@ def read_result(path: Path) -> Trained:
         raise InputError(f"{path} is a run of another version of fvlfp: {error} is missing or new") from None
 
 
-def read_provenance(path: Path) -> dict[str, Any]:
+def read_provenance(path: Path) -> Mapping[str, Any]:
     """What `write_result` was told about model and data.
 
     Raises:
@@ -89,7 +90,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     return dict(_open(path)[1]["provenance"])
 
 
-def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _open(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ class Prepared:
     clients: list[ClientData]
     test: Split
     test_frame: pd.DataFrame
-    provenance: dict[str, Any]
+    provenance: Mapping[str, Any]
     seconds: float
 
 

@@ -9,7 +9,7 @@ What this module does not do: it reads counts only, pooled over clients, and nev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Candidate:
         }
 
     @classmethod
-    def from_dict(cls, row: dict[str, Any]) -> Candidate:
+    def from_dict(cls, row: Mapping[str, Any]) -> Candidate:
         """The inverse of `to_dict`."""
         return cls(lam=row["lambda"], **{key: value for key, value in row.items() if key != "lambda"})
 

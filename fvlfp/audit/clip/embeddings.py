@@ -111,8 +111,8 @@ def scatter(plane: Plane, groups: Sequence[str | None]) -> Figure:
     names = sorted({name for name in groups if name is not None})
     for name, look in zip(names, looks(), strict=False):
         dots = place[np.array(groups) == name]
-        style = {"color": look["color"], "ms": 3.5, "alpha": 0.55}
-        ax.plot(*dots.T, look["marker"], label=f"{name} (n={len(dots):,})", **style)
+        label = f"{name} (n={len(dots):,})"
+        ax.plot(*dots.T, look["marker"], color=look["color"], ms=3.5, alpha=0.55, label=label)
     ax.plot(*words.T, "X", color="black", ms=9, mec="white", label="texts")
     ax.set(xlabel="first principal component", ylabel="second")
     ax.set_title(f"modality gap {plane['modality_gap']:.2f}", loc="left", color=GREY)

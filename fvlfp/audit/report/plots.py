@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypedDict
 
 import matplotlib as mpl
 import numpy as np
@@ -41,6 +41,16 @@ NAMES = {
     "roc_auc_gap": "ROC-AUC gap",
     "brier_gap": "Brier score gap",
 }
+
+
+class Look(TypedDict):
+    """Colour, marker and dash of one curve, as matplotlib takes them."""
+
+    color: tuple[float, float, float]
+    marker: str
+    ls: str
+    ms: float
+    lw: float
 
 
 def say(name: str) -> str:
@@ -185,7 +195,7 @@ def sweep(document: Mapping[str, Any], attribute: str) -> Figure:
     return figure
 
 
-def looks() -> Iterator[dict[str, Any]]:
+def looks() -> Iterator[Look]:
     """Colour, marker and dash of each curve: three ways to tell them apart."""
     import seaborn as sns  # takes a second, and most audits draw nothing at once
 

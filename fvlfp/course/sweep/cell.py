@@ -14,14 +14,14 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
+from fvlfp.course.sweep.grid import Parameters
 from fvlfp.course.tour import execute
 
 
-def run_cell(notebook: Path | None, parameters: dict[str, Any], folder: Path, workers: int) -> None:
+def run_cell(notebook: Path | None, parameters: Parameters, folder: Path, workers: int) -> None:
     """Run one notebook, or train, into `folder`. Exit status 0 when it went well, else 1.
 
     Args:
@@ -39,7 +39,7 @@ def run_cell(notebook: Path | None, parameters: dict[str, Any], folder: Path, wo
         _run(notebook, parameters, folder)
 
 
-def _run(notebook: Path | None, parameters: dict[str, Any], folder: Path) -> None:
+def _run(notebook: Path | None, parameters: Parameters, folder: Path) -> None:
     for name in ("record.json", "failure.txt"):
         (folder / name).unlink(missing_ok=True)  # of an earlier attempt
     logging.disable()  # papermill repeats on stderr what the notebook or failure.txt says
@@ -53,7 +53,7 @@ def _run(notebook: Path | None, parameters: dict[str, Any], folder: Path) -> Non
         sys.exit(1)
 
 
-def _train(parameters: dict[str, Any], folder: Path) -> None:
+def _train(parameters: Parameters, folder: Path) -> None:
     """`fvlfp train` into `folder/run`, from its last checkpoint if there is one; the changes are recorded."""
     from fvlfp.config import Config
     from fvlfp.runs.experiment import run_and_audit

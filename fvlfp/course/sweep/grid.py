@@ -18,16 +18,29 @@ import itertools
 import json
 import tomllib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import fvlfp
 from fvlfp.config import Config
 from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError, did_you_mean
 
+#: of a lesson or of a training run, name -> number, truth value or text
 Parameters = dict[str, Any]
+
+
+class CellResult(TypedDict, total=False):
+    """The content of ``cell.json``; empty for a cell that was not run."""
+
+    lesson: str
+    parameters: Parameters
+    status: str  # "done" or "failed"
+    seconds: float
+    recorded: dict[str, Any]
+    error: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ def read_grid(path: Path, lesson_folder: Path | None = None) -> list[Cell]:
     return cells
 
 
-def _what(raw: dict[str, Any], path: Path, lesson_folder: Path | None) -> list[Path | None]:
+def _what(raw: Mapping[str, Any], path: Path, lesson_folder: Path | None) -> list[Path | None]:
     """The notebooks to run; [None] stands for training runs."""
     if "train" in raw:
         if raw["train"] is not True or "lesson" in raw:
@@ -108,7 +121,7 @@ def _what(raw: dict[str, Any], path: Path, lesson_folder: Path | None) -> list[P
     return notebooks
 
 
-def _check_values(fixed: Parameters, axes: Parameters, path: Path) -> None:
+def _check_values(fixed: Mapping[str, Any], axes: Mapping[str, Any], path: Path) -> None:
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"{path}: [grid] {key} needs a list of values, for instance {key} = [0, 1]")
@@ -162,7 +175,7 @@ def _check_known(names: list[str], notebook: Path, grid: Path) -> None:
             raise InputError(f"{grid}: {notebook.stem} has no parameter {name!r}{hint}")
 
 
-def _table(raw: dict[str, Any], key: str, path: Path) -> Parameters:
+def _table(raw: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     value = raw.get(key, {})
     if not isinstance(value, dict):
         raise InputError(f"{path}: [{key}] must be a table")

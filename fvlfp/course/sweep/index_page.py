@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -18,7 +19,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from fvlfp.course.sweep.grid import Cell
+from fvlfp.course.sweep.grid import Cell, CellResult
 
 _MOST_FIGURES = 4  # a cell; the others are in its notebook
 _WIDTH = 320  # pixels of a thumbnail
@@ -41,7 +42,7 @@ p { margin: .3rem 0; } .note { color: #555; font-size: .88rem; }
 """
 
 
-def show(cells: list[Cell], results: dict[str, dict[str, Any]], out: Path) -> str:
+def show(cells: list[Cell], results: Mapping[str, CellResult], out: Path) -> str:
     """The whole page as text."""
     states = [results[cell.name].get("status", "not run") for cell in cells]
     counts = ", ".join(f"{states.count(s)} {s}" for s in ("done", "failed", "not run") if s in states)
@@ -64,7 +65,7 @@ def traceback_of(notebook: Path) -> str:
     return ""
 
 
-def _section(cell: Cell, result: dict[str, Any], out: Path) -> str:
+def _section(cell: Cell, result: CellResult, out: Path) -> str:
     home = Path("cells") / cell.name
     shown = home / cell.shown
     link = quote(shown.as_posix())
@@ -94,16 +95,16 @@ def _section(cell: Cell, result: dict[str, Any], out: Path) -> str:
     return f"<section class='{kind}'><h2>{escape(cell.what)}</h2>{body}</section>"
 
 
-def _pairs(values: dict[str, Any]) -> str:
+def _pairs(values: Mapping[str, object]) -> str:
     rows = "".join(f"<dt>{escape(str(k))}</dt><dd>{escape(_plain(v))}</dd>" for k, v in values.items())
     return f"<dl>{rows}</dl>" if rows else ""
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _outputs(notebook: Path) -> list[dict[str, Any]]:
+def _outputs(notebook: Path) -> list[Mapping[str, Any]]:
     try:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     except (OSError, ValueError, KeyError):

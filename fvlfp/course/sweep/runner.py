@@ -18,19 +18,18 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection, get_all_start_methods, get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from filelock import BaseFileLock
 from tqdm import tqdm
 
 from fvlfp.course.sweep.cell import run_cell
-from fvlfp.course.sweep.grid import Cell
+from fvlfp.course.sweep.grid import Cell, CellResult
 from fvlfp.course.sweep.index_page import show, traceback_of
 from fvlfp.files import write_atomically
 from fvlfp.output_folder import check_own, lock_on, release
 
-Result = dict[str, Any]
 _POLL = 1.0  # seconds between two looks at cells that another sweep runs, and at the limit
 _PATIENCE = 20.0  # seconds that a stopped cell may take to shut its kernel down
 
@@ -79,10 +78,11 @@ def sweep(
     return out / "index.html", sum(result.get("status") == "failed" for result in results.values())
 
 
-def read_result(out: Path, cell: Cell) -> Result:
+def read_result(out: Path, cell: Cell) -> CellResult:
     """What `cell.json` says: status, seconds, recorded, error; {} where there is none."""
     try:
-        return json.loads((out / "cells" / cell.name / "cell.json").read_text(encoding="utf-8"))
+        text = (out / "cells" / cell.name / "cell.json").read_text(encoding="utf-8")
+        return cast(CellResult, json.loads(text))
     except (FileNotFoundError, ValueError):
         return {}
 
@@ -108,7 +108,7 @@ class Sweep:
     def __init__(
         self,
         out: Path,
-        results: dict[str, Result],
+        results: dict[str, CellResult],
         workers: int,
         limit: float | None,
         say: Callable[[str], None],
@@ -223,9 +223,9 @@ def remembered_interrupt() -> Iterator[Callable[[], None]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float, stopped: str) -> Result:
+def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float, stopped: str) -> CellResult:
     home = out / "cells" / cell.name
-    result: Result = {
+    result: CellResult = {
         "lesson": cell.what,
         "parameters": cell.parameters,
         "status": "failed" if exitcode else "done",
@@ -248,7 +248,7 @@ def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float, stoppe
     return result
 
 
-def _summarise(cells: list[Cell], results: dict[str, Result], out: Path) -> None:
+def _summarise(cells: list[Cell], results: dict[str, CellResult], out: Path) -> None:
     for cell in cells:
         if "status" not in results[cell.name]:  # perhaps another sweep has run it
             results[cell.name] = read_result(out, cell)
@@ -287,6 +287,6 @@ def _tell_changes(cells: list[Cell], out: Path, say: Callable[[str], None]) -> N
         )
 
 
-def _short(result: Result) -> str:
+def _short(result: CellResult) -> str:
     last = result["error"].strip().split("\n")[-1]
     return f" ({last[:200]})" if last else ""
