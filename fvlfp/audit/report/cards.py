@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
-from fvlfp.audit.report.markup import Html, esc, table
+from markupsafe import Markup
+
+from fvlfp.audit.report.markup import render
+from fvlfp.audit.schema import AuditDocument, ComparisonDocument, Facts
 
 MODEL_CARD = {
     "Model": ("model",),
@@ -43,34 +46,34 @@ DATA_SHEET = {
     "Rows left out": ("skipped",),
     "Notes": ("notes",),
 }
-LIMITS = Html("""<ul>
-<li>Groups are <i>perceived</i> groups, given by annotators or by the table's owner. They are not identities,
-and some are wrong.</li>
-<li>Intervals say which values other examples from the same source might have given. They say nothing about
-another source, another time, or other training seeds.</li>
-<li>"No difference found" does not mean equality: look at the minimum detectable gap.</li>
-<li>Equal error rates do not make it right to use the model. Whether a gap does harm depends on what is
-decided with the prediction.</li>
-<li>Parity is not always the aim: where base rates differ, a perfect classifier has a parity gap.</li>
-</ul>""")
 
 
-def card(document: Mapping[str, Any], fields: Mapping[str, Iterable[str]]) -> Html:
-    """A model card or data sheet; what nobody stated is said to be not stated."""
-    known = dict(_flat(document["provenance"]))
-    rows, silent = [], []
+def closing_sections(document: AuditDocument | ComparisonDocument) -> list[tuple[str, str]]:
+    """The last sections of every report: model, data, limits, how to compute it again."""
+    return [
+        ("Model", card(document["provenance"], MODEL_CARD)),
+        ("Data", card(document["provenance"], DATA_SHEET)),
+        ("Limits", render("limits.html.j2")),
+        ("Recompute", render("recompute.html.j2", command=command(document))),
+    ]
+
+
+def card(provenance: Facts, fields: Mapping[str, Iterable[str]]) -> Markup:
+    """A model card or data sheet; fields that nobody stated are listed as not stated."""
+    stated = dict(_flat(provenance))
+    rows, unstated = [], []
     for title, keys in fields.items():
-        found = next((known[k] for k in keys if known.get(k) not in (None, "", [], {})), None)
-        if found is None:
-            silent.append(title.lower())
+        value = next((stated[k] for k in keys if stated.get(k) not in (None, "", [], {})), None)
+        if value is None:
+            unstated.append(title.lower())
         else:
-            rows.append((title, _plain(found)))
-    if silent:
-        rows.append(("Not stated", ", ".join(silent)))
-    return table([], rows)
+            rows.append((title, _plain(value)))
+    if unstated:
+        rows.append(("Not stated", ", ".join(unstated)))
+    return render("card.html.j2", rows=rows)
 
 
-def _flat(provenance: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+def _flat(provenance: Facts) -> Iterable[tuple[str, Any]]:
     """Keys one level deep (a nested table of facts), then the top ones, which win."""
     for key, value in provenance.items():
         if isinstance(value, Mapping) and key not in ("versions", "prompts"):
@@ -86,17 +89,7 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def recompute(document: Mapping[str, Any]) -> Html:
-    """The one command that gives every number again."""
-    return Html(
-        "<p>With the same table and the versions named above, this gives every number of this report "
-        "again:</p>"
-        f"<pre>{esc(command(document))}</pre><p class='note'>audit.json beside this page holds all numbers "
-        "at full precision, with the contingency counts; groups.csv and gaps.csv hold them as tables.</p>"
-    )
-
-
-def command(document: Mapping[str, Any]) -> str:
+def command(document: AuditDocument | ComparisonDocument) -> str:
     """The command from provenance, or the one that audits the same columns with the same seed."""
     provenance, s = document["provenance"], document["settings"]
     if provenance.get("command"):
@@ -104,12 +97,9 @@ def command(document: Mapping[str, Any]) -> str:
     path = provenance.get("table") or "TABLE.csv"
     if isinstance(path, Mapping):
         path = path.get("file") or "TABLE.csv"
-    comparison = document.get("kind") == "comparison"
-    parts = (
-        ["fvlfp", "compare", *document["names"]]
-        if comparison
-        else ["fvlfp", "audit", "predictions", str(path)]
-    )
+    parts = ["fvlfp", "audit", "predictions", str(path)]
+    if document.get("kind") == "comparison":
+        parts = ["fvlfp", "compare", *cast(ComparisonDocument, document)["names"]]
     for option in ("label", "prediction", "score", "threshold", "weight", "positive", "key"):
         if s.get(option) is not None:
             parts += [f"--{option}", str(s[option])]

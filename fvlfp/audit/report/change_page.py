@@ -2,106 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+
+from markupsafe import Markup
 
 from fvlfp.audit.report import plots
-from fvlfp.audit.report.cards import DATA_SHEET, LIMITS, MODEL_CARD, card, recompute
-from fvlfp.audit.report.markup import Html, bullets, esc, figure, note, num, p_text, remark_box, signed, table
-from fvlfp.audit.report.plots import say
+from fvlfp.audit.report.cards import closing_sections
+from fvlfp.audit.report.markup import encoded, num, p_text, render, signed
+from fvlfp.audit.report.plots import measure_name
+from fvlfp.audit.schema import ChangedAttribute, ComparisonDocument, RateChange
 from fvlfp.audit.stats.gaps import TESTED_AS
 
-Document = Mapping[str, Any]
+#: (gaps that shrank, gaps that grew) -> colour and word of the verdict
+WORDS = {
+    (True, False): ("quiet", "▼ smaller gaps, none larger"),
+    (False, True): ("found", "▲ larger gaps, none smaller"),
+    (True, True): ("hint", "▼▲ some gaps are smaller, some larger"),
+    (False, False): ("none", "– indistinguishable from no change"),
+}
 
 
-def change_sections(document: Document) -> list[tuple[str, str]]:
+@dataclass(frozen=True)
+class ChangeCard:
+    """The verdict on one attribute."""
+
+    attribute: str
+    state: str
+    word: str
+    rows: list[tuple[str | Markup, ...]]
+    worst: RateChange
+
+
+def change_sections(document: ComparisonDocument) -> list[tuple[str, str]]:
     """(title, html) of every section."""
     return [
         ("Verdict", verdict(document)),
         *((f"By perceived {a}", attribute_section(document, a)) for a in document["attributes"]),
-        ("How the numbers are made", methods(document)),
-        ("Model", card(document, MODEL_CARD)),
-        ("Data", card(document, DATA_SHEET)),
-        ("Limits", LIMITS),
-        ("Recompute", recompute(document)),
+        ("How the numbers are made", render("change_methods.html.j2", settings=document["settings"])),
+        *closing_sections(document),
     ]
 
 
-def verdict(document: Document) -> Html:
+def verdict(document: ComparisonDocument) -> Markup:
     """Whether gaps shrank, and at what price."""
-    first, second = map(esc, document["names"])
-    balanced = document["overall"]["rates"]["balanced_accuracy"]
-    cards = [_card(attribute, part) for attribute, part in document["attributes"].items()]
-    return Html(
-        remark_box(document)
-        + f"<p><b>Compared:</b> {second} with {first}, on the same {document['n']:,} examples. Balanced "
-        f"accuracy "
-        f"{num(balanced['a'])} → {num(balanced['b'])}, change {signed(balanced)}.</p>"
-        f"<div class='cards'>{''.join(cards)}</div>"
-        + note(
-            f"Square brackets: {document['settings']['level']:.0%} intervals of the change itself. ▼ "
-            f"smaller, "
-            "▲ larger: the interval leaves out 0. A gap that shrinks because the lowest recall falls is no "
-            "gain."
-        )
-        + (bullets(document["warnings"]) if document["warnings"] else "")
+    return render(
+        "change_verdict.html.j2",
+        document=document,
+        balanced=document["overall"]["rates"]["balanced_accuracy"],
+        cards=[_card(attribute, entry) for attribute, entry in document["attributes"].items()],
     )
 
 
-def _card(attribute: str, part: Mapping[str, Any]) -> str:
-    rows, words = [], set()
-    for gap, e in part["changes"].items():
-        if e["change"] is None or gap.partition("_class_")[0] in TESTED_AS:
+def _card(attribute: str, entry: ChangedAttribute) -> ChangeCard:
+    rows: list[tuple[str | Markup, ...]] = []
+    marks = set()
+    for gap, change in entry["changes"].items():
+        low, high = change["low"], change["high"]
+        if low is None or high is None or gap.partition("_class_")[0] in TESTED_AS:
             continue
-        mark = "▼" if e["high"] < 0 else "▲" if e["low"] > 0 else ""
-        words.add(mark)
-        rows.append((f"{mark} {say(gap)}", f"{num(e['a'])} → {num(e['b'])}", signed(e)))
-    state, word = {
-        (True, False): ("quiet", "▼ smaller gaps, none larger"),
-        (False, True): ("found", "▲ larger gaps, none smaller"),
-        (True, True): ("hint", "▼▲ some gaps are smaller, some larger"),
-    }.get(("▼" in words, "▲" in words), ("none", "– indistinguishable from no change"))
-    worst = part["worst_cell_recall"]
-    line = f"lowest recall of any cell {num(worst['a'])} → {num(worst['b'])}: {signed(worst)}"
-    return (
-        f"<div class='card {state}'><h3>{esc(attribute)}</h3><p class='word'>{word}</p>"
-        + table(["gap", "", "change"], rows)
-        + bullets([Html(line)])
-        + "</div>"
-    )
+        mark = "▼" if high < 0 else "▲" if low > 0 else ""
+        marks.add(mark)
+        values = f"{num(change['a'])} → {num(change['b'])}"
+        rows.append((f"{mark} {measure_name(gap)}", values, signed(change)))
+    state, word = WORDS["▼" in marks, "▲" in marks]
+    return ChangeCard(attribute, state, word, rows, entry["worst_cell_recall"])
 
 
-def attribute_section(document: Document, attribute: str) -> Html:
+def attribute_section(document: ComparisonDocument, attribute: str) -> Markup:
     """Figures and tables of the changes for one attribute."""
-    part, (first, second) = document["attributes"][attribute], document["names"]
-    out = []
-    if any(e["change"] is not None for e in part["changes"].values()):
-        out.append(figure(plots.changes(document, attribute), f"Change of gaps by perceived {attribute}"))
-    out.append(figure(plots.dumbbells(document, attribute), f"Rates by perceived {attribute}, both models"))
-    changes = [
-        (say(g), num(e["a"]), num(e["b"]), signed(e), p_text(e["p_adjusted"]))
-        for g, e in part["changes"].items()
-    ]
-    out.append(table(["gap", first, second, "change", "p (Holm)"], changes))
-    rates = [
-        (g, f"{entry['n']:,}", say(rate), num(c["a"]), num(c["b"]), signed(c))
-        for g, entry in part["groups"].items()
-        for rate, c in entry["rates"].items()
-    ]
-    out.append(table(["group", "n", "rate", first, second, "change"], rates))
-    return Html("".join(out))
-
-
-def methods(document: Document) -> Html:
-    """How the numbers of a comparison were made, in words."""
-    s = document["settings"]
-    return bullets(
-        [
-            "Both models were judged on the same examples and every interval is of the change itself.",
-            "Rates: Bonett and Price's paired interval.",
-            f"Gaps: test inversion over {s['draws']:,} multinomial draws of the joint counts (group, class, "
-            f"prediction of one, prediction of the other). Seed {s['seed']}.",
-            "Lowest recall: reflected bootstrap of the same counts.",
-            "The spread over training seeds is not in these intervals.",
-        ]
+    entry = document["attributes"][attribute]
+    judged = any(change["change"] is not None for change in entry["changes"].values())
+    return render(
+        "change_attribute.html.j2",
+        attribute=attribute,
+        names=document["names"],
+        changes=encoded(plots.changes(document, attribute)) if judged else None,
+        rates=encoded(plots.dumbbells(document, attribute)),
+        gap_rows=[
+            (measure_name(gap), num(c["a"]), num(c["b"]), signed(c), p_text(c["p_adjusted"]))
+            for gap, c in entry["changes"].items()
+        ],
+        rate_rows=[
+            (name, f"{group['n']:,}", measure_name(rate), num(c["a"]), num(c["b"]), signed(c))
+            for name, group in entry["groups"].items()
+            for rate, c in group["rates"].items()
+        ],
     )

@@ -1,67 +1,52 @@
-"""Small pieces of HTML: tables, figures, numbers with intervals. Text from data is always escaped."""
+"""The pages' templates, and numbers with intervals as markup. Text from data is escaped wherever it is shown.
+
+What this module does not do: choose what a page shows (see ``page``, ``change_page``, ``embedding_page``).
+"""
 
 from __future__ import annotations
 
 import base64
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fvlfp.audit.report import plots
+from fvlfp.audit.schema import RateChange
 
-ROWS = 40  # rows of a table shown before the rest is left to the CSV files
-
-
-class Html(str):
-    """A piece that is markup already."""
+UNDEFINED = Markup("<span class='undefined'>undefined</span>")
 
 
-def esc(value: Any) -> Html:
-    """Text from data, safe inside HTML."""
-    return Html(html.escape(str(value), quote=True))
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Html:
-    """An HTML table; cells are escaped unless they are `Html`. Without heads its first column is one."""
-    shown = [
-        "<tr>" + "".join(f"<td>{c if isinstance(c, Html) else esc(c)}</td>" for c in row) + "</tr>"
-        for row in rows[:ROWS]
-    ]
-    head = "<thead><tr>" + "".join(f"<th>{esc(h)}</th>" for h in heads) + "</tr></thead>" if heads else ""
-    rest = len(rows) - len(shown)
-    more = (
-        f"<p class='note'>{rest:,} more rows are in the CSV files beside this page.</p>" if rest > 0 else ""
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fvlfp.audit.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return Html(f"<div class='scroll'><table>{head}<tbody>{''.join(shown)}</tbody></table></div>{more}")
+    environment.filters |= {
+        "capitalize_first": lambda text: text[:1].upper() + text[1:],
+        "number": num,
+        "percent": lambda share: f"{share:.0%}",
+        "signed": signed,
+        "thousands": lambda n: f"{n:,}",
+    }
+    return environment
 
 
-def bullets(items: Sequence[str]) -> Html:
-    """A list of texts, escaped unless they are `Html`."""
-    return Html("<ul>" + "".join(f"<li>{i if isinstance(i, Html) else esc(i)}</li>" for i in items) + "</ul>")
+def render(template: str, /, **values: Any) -> Markup:
+    """A page or a part of one from ``templates/``."""
+    return Markup(_environment().get_template(template).render(**values))
 
 
-def figure(drawing: Figure, alt: str) -> Html:
-    """A figure as an embedded SVG image with a text alternative and a caption."""
-    data = base64.b64encode(plots.svg(drawing)).decode()
-    return Html(
-        f'<figure><div class="scroll"><img alt="{esc(alt)}" src="data:image/svg+xml;base64,{data}"></div>'
-        f"<figcaption>{esc(alt)}</figcaption></figure>"
-    )
-
-
-def note(text: str) -> Html:
-    """A small remark, escaped unless it is `Html`."""
-    return Html(f"<p class='note'>{text if isinstance(text, Html) else esc(text)}</p>")
-
-
-def remark_box(document: Mapping[str, Any]) -> Html:
-    """What to look at before any number; nothing where there is nothing."""
-    remarks = document.get("remarks", [])
-    if not remarks:
-        return Html("")
-    return Html(f"<div class='remarks' role='note'><b>Before you read on</b>{bullets(remarks)}</div>")
+def encoded(drawing: Figure) -> str:
+    """A figure as SVG in base64, for a page that refers to no other file."""
+    return base64.b64encode(plots.svg(drawing)).decode()
 
 
 def num(x: float | None) -> str:
@@ -69,26 +54,35 @@ def num(x: float | None) -> str:
     return "undefined" if x is None else f"{x:.3f}"
 
 
-def interval(entry: Mapping[str, Any]) -> Html:
-    """value [low, high] as markup; undefined as such."""
+def num_or_blank(x: float | None) -> str:
+    """Three decimals, or nothing."""
+    return "" if x is None else num(x)
+
+
+def interval(entry: Mapping[str, Any]) -> Markup:
+    """value [low, high] (band) as markup; undefined as such."""
     if entry["value"] is None:
-        return Html("<span class='undefined'>undefined</span>")
-    band = entry.get("band")
-    over = f" <span class='band'>({num(band[0])} to {num(band[1])})</span>" if band else ""
-    if entry.get("low") is None:
-        return Html(num(entry["value"]) + over)
-    return Html(
-        f"{num(entry['value'])} <span class='ci'>[{num(entry['low'])}, {num(entry['high'])}]</span>{over}"
-    )
+        return UNDEFINED
+    text, band, low = Markup(num(entry["value"])), entry.get("band"), entry.get("low")
+    if low is not None:
+        text += Markup(" <span class='ci'>[{}, {}]</span>").format(num(low), num(entry.get("high")))
+    if band:
+        text += Markup(" <span class='band'>({} to {})</span>").format(num(band[0]), num(band[1]))
+    return text
 
 
-def signed(entry: Mapping[str, Any]) -> Html:
+def signed(entry: RateChange) -> Markup:
     """change [low, high] as markup."""
-    if entry["change"] is None:
-        return Html("<span class='undefined'>undefined</span>")
-    if entry["low"] is None:
-        return Html(f"{entry['change']:+.3f}")
-    return Html(f"{entry['change']:+.3f} <span class='ci'>[{entry['low']:+.3f}, {entry['high']:+.3f}]</span>")
+    change, low, high = entry["change"], entry["low"], entry["high"]
+    return UNDEFINED if change is None else signed_interval(change, low, high)
+
+
+def signed_interval(change: float, low: float | None, high: float | None) -> Markup:
+    """A difference with its sign and interval."""
+    text = Markup(f"{change:+.3f}")
+    if low is None or high is None:
+        return text
+    return text + Markup(f" <span class='ci'>[{low:+.3f}, {high:+.3f}]</span>")
 
 
 def p_text(p: float | None) -> str:

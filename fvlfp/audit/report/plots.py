@@ -53,7 +53,7 @@ class Look(TypedDict):
     lw: float
 
 
-def say(name: str) -> str:
+def measure_name(name: str) -> str:
     """A gap's or rate's name in words."""
     base, _, rest = name.partition("_class_")
     return NAMES.get(base, base.replace("_", " ")) + (f" ({rest} over classes)" if rest else "")
@@ -80,7 +80,9 @@ def rates(document: Mapping[str, Any], attribute: str) -> Figure:
         overall = document["overall"]["rates"][rate]["value"]
         if overall is not None:
             ax.axvline(overall, color=GREY, ls="--", lw=1, zorder=0)
-        title = say(rate) if rate != "tpr" else f"{say(rate)} of {_short(document['positive'])!r}"
+        title = measure_name(rate)
+        if rate == "tpr":
+            title += f" of {_short(document['positive'])!r}"
         ax.set_title(title, loc="left", parse_math=False)
         _ticks(ax, names)
     _same_scale(axes)
@@ -101,7 +103,7 @@ def gaps(document: Mapping[str, Any], attribute: str) -> Figure:
         if entry.get("perfect_classifier") is not None:
             ax.plot(entry["perfect_classifier"], y, marker="D", color=ORANGE, ms=6, mfc="white", ls="")
     _intervals(ax, [part[g] for g in order], BLUE)
-    _ticks(ax, [say(g) for g in order])
+    _ticks(ax, [measure_name(g) for g in order])
     ax.set_xlim(left=0)
     ax.set_xlabel("gap (0 is equality)")
     keys = [
@@ -125,7 +127,7 @@ def changes(document: Mapping[str, Any], attribute: str) -> Figure:
     ax.axvline(0, color="#444444", lw=1.2)
     cells = [{**part[g], "value": part[g]["change"]} for g in order]
     _intervals(ax, cells, BLUE)
-    _ticks(ax, [say(g) for g in order])
+    _ticks(ax, [measure_name(g) for g in order])
     first, second = document["names"]
     ax.set_xlabel(f"change of the gap, {second} minus {first}", parse_math=False)
     return figure
@@ -147,7 +149,7 @@ def dumbbells(document: Mapping[str, Any], attribute: str) -> Figure:
             ax.plot([cell["a"], cell["b"]], [y, y], color=GREY, lw=1.5, zorder=1)
             ax.plot(cell["a"], y, "o", color=ORANGE, mfc="white", ms=7, zorder=2)
             ax.plot(cell["b"], y, "s", color=BLUE, ms=6, zorder=3)
-        ax.set_title(say(rate), loc="left")
+        ax.set_title(measure_name(rate), loc="left")
         _ticks(ax, [f"{_short(g)}  (n={groups[g]['n']:,})" for g in order])
     for ax in axes[len(wanted) :]:
         ax.set_visible(False)
@@ -189,7 +191,7 @@ def sweep(document: Mapping[str, Any], attribute: str) -> Figure:
     ax = axes[0]
     for (name, values), look in zip(list(curves.items())[1:], looks(), strict=False):
         y = [np.nan if v is None else v for v in values]
-        ax.plot(curves["threshold"], y, label=say(name), markevery=5, **look)
+        ax.plot(curves["threshold"], y, label=measure_name(name), markevery=5, **look)
     ax.set(xlabel="threshold: predicted positive from this score on", ylim=(0, 1))
     finish_legend(figure, ax, 0)
     return figure

@@ -6,7 +6,6 @@ when every one of them is complete.
 
 from __future__ import annotations
 
-import html
 import json
 import logging
 import os
@@ -22,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from markupsafe import Markup
 
 from fvlfp.audit.compare import Comparison
 from fvlfp.audit.document import Audit
 from fvlfp.audit.report import page
+from fvlfp.audit.report.markup import render
 from fvlfp.audit.schema import AuditDocument, ComparisonDocument
 from fvlfp.errors import InputError
 
@@ -100,8 +101,8 @@ def _page(document: Path, title: str, notebook: bool) -> str:
 
 def in_process(document: Path, title: str) -> str:
     """The page of an audit.json, made here."""
-    found = page.sections(json.loads(document.read_text(encoding="utf-8")))
-    return join(title, "".join(section(name, text) for name, text in found))
+    sections = page.sections(json.loads(document.read_text(encoding="utf-8")))
+    return join(title, "".join(section(name, text) for name, text in sections))
 
 
 def execute(document: Path, title: str) -> str:
@@ -138,20 +139,13 @@ def export(notebook: Any, title: str) -> str:
 
 def section(name: str, text: str) -> str:
     """One titled section of the page; `text` is markup already."""
-    return f"<section><h2>{html.escape(name)}</h2>{text}</section>"
+    return render("section.html.j2", title=name, body=Markup(text))
 
 
 def join(title: str, body: str) -> str:
-    """One HTML page without any reference to another file or host."""
+    """One HTML page without any reference to another file or host; `body` is markup already."""
     css = files("fvlfp.audit.report").joinpath("report.css").read_text(encoding="utf-8")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>{html.escape(title)}</title><style>{css}</style></head>"
-        f"<body><h1>{html.escape(title)}</h1>{body}</body></html>"
-    )
+    return render("page.html.j2", title=title, body=Markup(body), style=Markup(css))
 
 
 @contextmanager
