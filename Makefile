@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The towers here are small: one thread a process is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: tour test test-slow lessons-seeds lessons-nightly lab deploy-trial gpu-rows gpu-carry families docs format clean
+.PHONY: tour test test-slow wheel-check lessons-seeds lessons-nightly lab deploy-trial gpu-rows gpu-carry families docs format clean
 
 tour: $(VENV)/installed
 	$(BIN)/fvlfp tour --out runs/tour
@@ -29,6 +29,11 @@ lessons-seeds: $(VENV)/installed
 
 lessons-nightly: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -m slow tests/test_notebooks.py -k lesson-seed
+
+# The wheel in a fresh environment and an empty folder: audit, student, sweep, tour. Nothing is downloaded: the
+# dependencies are those of $(VENV); WHEEL_CHECK=--fresh installs them anew.
+wheel-check: $(VENV)/installed
+	$(BIN)/python tests/wheel_check.py $(WHEEL_CHECK)
 
 # Lessons without solutions in lab/, which keeps what you change; the solutions are in lab/solutions
 lab: $(VENV)/installed

@@ -230,6 +230,7 @@ def test_audit_clip_and_compare(faces, tmp_path):
     assert change["a"] + change["b"] == pytest.approx(1.0)
 
 
+@pytest.mark.kernel
 def test_audit_predictions(tmp_path):
     table = pd.DataFrame(
         {"y": ["a", "b"] * 20, "p": ["a", "b", "b", "b"] * 10, "g": ["u", "v", "u", "u"] * 10}

@@ -10,7 +10,6 @@ from sklearn.metrics import accuracy_score
 from typer.testing import CliRunner
 
 from fvlfp.audit import audit, write_audit
-from fvlfp.audit.report import write
 from fvlfp.audit.stats.counts import encode
 from fvlfp.audit.stats.rates import group_rates
 from fvlfp.cli import app
@@ -184,7 +183,6 @@ def test_arrays_that_do_not_fit_are_one_clear_message(data, change, message):
 
 
 def test_weights_thresholds_and_no_truth_on_the_command_line(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(write, "execute", write.in_process)  # the notebook has its own test
     arrays, features, weight = data
     score = np.random.default_rng(3).random(600).round(2)
     features.assign(y=arrays["y_true"], p=arrays["y_pred"], s=score, w=weight).to_csv(tmp_path / "t.csv")

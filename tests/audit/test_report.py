@@ -117,6 +117,7 @@ def test_a_style_set_elsewhere_changes_no_page(table, tmp_path):
     assert styled == plain
 
 
+@pytest.mark.kernel
 def test_the_notebook_gives_the_same_page(table, tmp_path):
     result = audit(hostile(table), groups=["shape"], **KW)
     direct = write_audit(result, tmp_path / "direct").read_text()
@@ -274,6 +275,7 @@ def test_a_distance_means_the_same_in_every_panel(table):
 # what other machines and odd values do
 
 
+@pytest.mark.kernel
 def test_another_environments_kernel_is_not_used(table, tmp_path, monkeypatch, capsys):
     spec = tmp_path / "other" / "kernels" / "python3"
     spec.mkdir(parents=True)

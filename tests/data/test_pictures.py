@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fvlfp.audit.report import write
 from fvlfp.cli import app
 from fvlfp.clip.encoder import Encoder
 from fvlfp.data import toyfaces
@@ -204,7 +203,6 @@ def test_blank_pictures_are_remarked_on(faces):  # F3
 
 
 def test_own_columns_of_a_table_are_kept_apart(faces, tmp_path, monkeypatch):  # F5
-    monkeypatch.setattr(write, "execute", write.in_process)
     table = faces(prediction="mine", score=[0.25, 0.75] * 18)
     words = [
         "audit",
