@@ -1,12 +1,13 @@
-"""The wheel by itself: built, installed into a fresh environment, and used in an empty folder (`make wheel-check`).
+"""`make wheel-check`: the wheel by itself, in a fresh environment and an empty folder.
 
-Only the wheel is installed. Its dependencies are those of the environment that runs this script, so that nothing
-is downloaded; --fresh installs them from the package index instead, as a user does.
+Only the wheel is installed. Its dependencies are those of the environment that runs this script, so that
+nothing is downloaded; --fresh installs them from the package index instead, as a user does.
 """
 
 import argparse
 import csv
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def install(folder: Path, fresh: bool) -> Path:
     """The folder of the commands of a new environment that has the wheel."""
     pip = [sys.executable, "-m", "pip"]
+    shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)  # of an earlier build: modules that are gone
     isolation = [] if fresh else ["--no-build-isolation"]
     subprocess.run([*pip, "wheel", "--quiet", "--no-deps", *isolation, str(ROOT), "-w", folder], check=True)
     (wheel,) = folder.glob("*.whl")
