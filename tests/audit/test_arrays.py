@@ -182,7 +182,7 @@ def test_arrays_that_do_not_fit_are_one_clear_message(data, change, message):
         audit(**{**arrays, "sensitive_features": features, **KW, **change})
 
 
-def test_weights_thresholds_and_no_truth_on_the_command_line(data, tmp_path, monkeypatch):
+def test_weights_thresholds_and_no_truth_on_the_command_line(data, tmp_path):
     arrays, features, weight = data
     score = np.random.default_rng(3).random(600).round(2)
     features.assign(y=arrays["y_true"], p=arrays["y_pred"], s=score, w=weight).to_csv(tmp_path / "t.csv")

@@ -202,7 +202,7 @@ def test_blank_pictures_are_remarked_on(faces):  # F3
     assert "36 of 36 pictures have the same embedding" in said and "Every prediction is" in said
 
 
-def test_own_columns_of_a_table_are_kept_apart(faces, tmp_path, monkeypatch):  # F5
+def test_own_columns_of_a_table_are_kept_apart(faces, tmp_path):  # F5
     table = faces(prediction="mine", score=[0.25, 0.75] * 18)
     words = [
         "audit",

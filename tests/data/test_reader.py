@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from fvlfp.audit.report import write
 from fvlfp.cli import app
 from fvlfp.data.predictions import read_predictions
 from fvlfp.data.source import read_source
@@ -24,12 +23,6 @@ ROWS = [
 ]
 HEADER = ("id", "sex", "y", "p", "s")
 TEXT = "\n".join(",".join(row) for row in (HEADER, *ROWS)) + "\n"
-
-
-@pytest.fixture(autouse=True)
-def pages_in_this_process(monkeypatch):
-    """A fresh kernel for each report would take most of the time; `test_report` compares the two."""
-    monkeypatch.setattr(write, "execute", write.in_process)
 
 
 def fvlfp(*words):
