@@ -393,6 +393,131 @@ def drift() -> Drawing:
     return d
 
 
+def using_a_run() -> Drawing:
+    """What can be done with a finished run."""
+    d = Drawing(700, 250)
+    d.box(20, 95, 110, 56, "table A,\nits pictures", GREY)
+    d.arrow(132, 123, 168, 123, GREY)
+    d.box(170, 95, 130, 56, "fvlfp train →\nrun folder", ORANGE)
+    for y, verb, given, made in (
+        (20, "predict", "new pictures,\nno labels", "classes and\nscores"),
+        (97, "audit run", "table B,\nwith labels", "report: gaps\nwith intervals"),
+        (174, "export", "", "two matrices,\nplain open_clip"),
+    ):
+        d.arrow(300, 123, 358, y + 26, ORANGE)
+        d.box(360, y, 90, 52, verb)
+        d.arrow(450, y + 26, 548, y + 26)
+        d.box(550, y, 130, 52, made, GREEN)
+        if given:
+            d.text(499, y + 12, given.split("\n")[0], colour=GREY, size=11)
+            d.text(499, y + 44, given.split("\n")[1], colour=GREY, size=11)
+    d.text(20, 235, "train once; the three below train nothing", "start", GREY, 12)
+    return d
+
+
+def deployment() -> Drawing:
+    """SuperLink, SuperNodes, and who owns what."""
+    d = Drawing(700, 290)
+    d.box(240, 20, 220, 50, "server app: fuses prompts,\nsaves checkpoints", BLUE)
+    d.box(240, 96, 220, 34, "SuperLink: passes messages on", GREY)
+    d.arrow(350, 70, 350, 94, GREY)
+    for k, x in enumerate((20, 250, 480)):
+        d.box(x, 190, 200, 80, f"SuperNode {k + 1}\nown pictures, own keys,\nowner's limits", ORANGE)
+        middle = x + 100
+        d.arrow(330 + 20 * k, 132, middle - 10, 188, BLUE)
+        d.arrow(middle + 10, 188, 350 + 20 * k, 132, ORANGE)
+    d.text(130, 136, "down: the prompt", colour=BLUE)
+    d.text(580, 136, "up: tuned prompt, report", colour=ORANGE)
+    d.text(580, 152, "(TLS; the node asks first)", colour=GREY, size=11)
+    return d
+
+
+def deadline() -> Drawing:
+    """How a round ends."""
+    d = Drawing(700, 190)
+    for k, (length, colour) in enumerate(((180, GREEN), (300, GREEN), (520, GREY))):
+        y = 24 + 40 * k
+        d.text(90, y + 18, f"client {k + 1}", anchor="end")
+        d.box(100, y, length, 26, "answers" if k < 2 else "too slow: left out of this round", colour)
+    d.line(460, 10, 460, 150)
+    d.text(460, 172, "deadline: go on with two answers, if two are enough")
+    d.arrow(100, 152, 660, 152, GREY)
+    d.text(668, 157, "time", "start", GREY, 11)
+    return d
+
+
+def liars() -> Drawing:
+    """Honest, broken and lying updates as arrows."""
+    d = Drawing(700, 300)
+    x, y = 250, 150
+    for dx, dy in ((110, -50), (130, -80), (90, -70), (120, -30)):
+        d.arrow(x, y, x + dx, y + dy, GREEN)
+    d.arrow(x, y, x - 118, y + 62, "#b03a2e")
+    d.arrow(x, y, x + 380, y + 118, ORANGE)
+    d.arrow(x, y, x + 100, y - 55, BLUE, dashed=True)
+    d.text(384, 62, "four honest updates", "start", GREEN)
+    d.text(384, 112, "dashed: the trimmed mean of all but the broken one", "start", BLUE)
+    d.text(40, 236, "a lie: the opposite,", "start", "#b03a2e")
+    d.text(40, 252, "just as long", "start", "#b03a2e")
+    d.text(480, 290, "broken: many times longer, so it is seen", "middle", ORANGE)
+    d.text(238, 140, "P", anchor="end")
+    return d
+
+
+def masks() -> Drawing:
+    """Pairwise masks that vanish in the sum."""
+    d = Drawing(700, 250)
+    for k, (y, sends) in enumerate(
+        ((20, "share 1 + a + b"), (100, "share 2 − a + c"), (180, "share 3 − b − c"))
+    ):
+        d.box(30, y, 110, 44, f"client {k + 1}", ORANGE)
+        d.box(190, y, 160, 44, sends, GREY)
+        d.arrow(140, y + 22, 188, y + 22, GREY)
+        d.arrow(350, y + 22, 468, 110 + 12 * k, GREY)
+    d.box(470, 90, 200, 64, "server: the sum is\nshare 1 + share 2 + share 3", BLUE)
+    d.text(410, 40, "each looks random", colour=GREY, size=12)
+    d.text(570, 180, "a, b, c: agreed by pairs,", colour=GREY, size=12)
+    d.text(570, 196, "once with plus, once with minus", colour=GREY, size=12)
+    return d
+
+
+def your_folder() -> Drawing:
+    """The three things that lie side by side, and what is made of them."""
+    d = Drawing(700, 230)
+    for y, name in (
+        (20, "images/ …"),
+        (90, "faces.csv: a row\nfor each picture"),
+        (160, "faces.card.toml:\nwords, rights, origin"),
+    ):
+        d.box(20, y, 160, 50, name, GREY)
+        d.arrow(180, y + 25, 238, 115, GREY)
+    d.box(240, 85, 120, 60, "fvlfp check", ORANGE)
+    d.text(300, 170, "every problem at once,", colour=GREY, size=11)
+    d.text(300, 185, "each with its row", colour=GREY, size=11)
+    d.arrow(360, 105, 448, 62, GREEN)
+    d.arrow(360, 125, 448, 168, GREEN)
+    d.box(450, 35, 220, 52, "fvlfp audit clip:\na report, nothing is trained", GREEN)
+    d.box(450, 143, 220, 52, "fvlfp train:\nprompts, and both audits", GREEN)
+    return d
+
+
+def dealt_anew() -> Drawing:
+    """The permutation test: groups dealt anew among the same answers."""
+    d = Drawing(700, 220)
+    rows = ((BLUE, False), (BLUE, False), (ORANGE, True), (BLUE, False), (ORANGE, True), (ORANGE, True))
+    for i, (x0, order) in enumerate(((60, (0, 1, 2, 3, 4, 5)), (300, (4, 0, 1, 2, 5, 3)))):
+        for j, k in enumerate(order):
+            colour, square = rows[k]
+            d.dot(x0, 40 + 24 * j, colour, square=square)
+            d.text(x0 + 20, 45 + 24 * j, "right" if j < 3 or j == 4 else "wrong", "start", GREY, 12)
+        d.text(x0 + 40, 205, "as they are: the gap" if i == 0 else "dealt anew: chance's gap")
+    d.arrow(160, 100, 262, 100)
+    d.text(211, 90, "shuffle groups", size=12)
+    d.box(460, 50, 210, 80, "again and again:\nhow often is chance's gap\nas large as the real one?", GREEN)
+    d.arrow(390, 90, 458, 90, GREEN)
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "gap": gap,
     "two_towers": two_towers,
@@ -408,6 +533,13 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "federated_round": federated_round,
     "shift": shift,
     "projection": projection,
+    "using_a_run": using_a_run,
+    "deployment": deployment,
+    "deadline": deadline,
+    "liars": liars,
+    "masks": masks,
+    "your_folder": your_folder,
+    "dealt_anew": dealt_anew,
 }
 
 

@@ -41,7 +41,16 @@ MAY_IMPORT = {
     },
     "course": {
         *("clip", "config", "files", "output_folder", "runs"),
-        *("cdfp", "dsop", "fpf", "peers", "robust", "data", "audit"),  # graded steps: the references
+        *(
+            "cdfp",
+            "dsop",
+            "fpf",
+            "peers",
+            "robust",
+            "suppression",
+            "data",
+            "audit",
+        ),  # graded steps: references
     },
     "exits": set(),
     "console": {"output_folder"},

@@ -70,8 +70,8 @@ def cells(path: Path, kind: str) -> list[Any]:
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
-def test_the_lessons_are_numbered_from_00_to_13():
-    assert [path.stem[:2] for path in LESSONS] == [f"{i:02d}" for i in range(14)]
+def test_the_lessons_are_numbered_from_00_to_16():
+    assert [path.stem[:2] for path in LESSONS] == [f"{i:02d}" for i in range(17)]
     assert {path.stem for path in GOLDEN.glob("*.json")} == {path.stem for path in LESSONS}
 
 

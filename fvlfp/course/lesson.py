@@ -184,9 +184,8 @@ def _detached(value: Any) -> Any:
 def _short(value: Any) -> str:
     if isinstance(value, pd.DataFrame):
         return f"a table of {len(value)} rows ({', '.join(map(str, value.columns))})"[:200]
-    if isinstance(value, (Mapping, str)):
-        return repr(value)[:200]
-    text = np.array2string(np.asarray(_detached(value)), precision=5, threshold=12)
+    numbers = _numbers(value)
+    text = repr(value) if numbers is None else np.array2string(numbers, precision=5, threshold=12)
     return " ".join(text.split())[:200]
 
 
