@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The towers here are small: one thread a process is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: tour test test-slow wheel-check lessons-seeds lessons-nightly lab deploy-trial gpu-rows gpu-carry families docs format clean
+.PHONY: tour test test-slow wheel-check lessons-seeds lessons-nightly lab deploy-trial gpu-rows gpu-carry families docs pages format clean
 
 tour: $(VENV)/installed
 	$(BIN)/fvlfp tour --out runs/tour
@@ -58,8 +58,12 @@ gpu-carry: $(VENV)/installed
 families: $(VENV)/installed
 	$(BIN)/python -m benchmarks.families
 
-docs: $(VENV)/installed
-	$(BIN)/python docs/build.py --run runs/tour --out build/docs
+# The site, its lessons with their outputs; pages renders without running, with what runs/tour holds.
+# REPOSITORY=OWNER/NAME, on GitHub, adds links to Colab and Binder.
+docs: tour pages
+
+pages: $(VENV)/installed
+	$(BIN)/python -m docs.build --run runs/tour --out build/docs $(if $(REPOSITORY),--repository $(REPOSITORY))
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -1,153 +1,179 @@
-"""The project as static pages that open without a network: API reference, lessons, and the texts.
+"""The project as a site of static pages that works without a network, from a folder or from a web server.
 
-    python docs/build.py [--out build/docs] [--run runs/tour]     (make docs)
+    python -m docs.build [--out build/docs] [--run runs/tour] [--repository OWNER/NAME]     (make docs)
 
-pdoc renders the API from docstrings, nbconvert the lessons. Lessons are taken as they were executed by
-`fvlfp tour` if `--run` holds them, with figures and numbers, else as committed. Equations become MathML,
-which browsers draw themselves. Every figure gets its description, the *Picture: ...* line above it, as
-alt text.
+nbconvert renders the lessons, pdoc the API from docstrings, one jinja2 template the page around them. Lessons
+are taken as they were executed by `fvlfp tour` if `--run` holds them, with figures and numbers, else as
+committed. All links are relative. `--repository` adds links to Binder and Colab, which need a public one.
 """
 
 from __future__ import annotations
 
 import argparse
 import html
-import importlib
-import pkgutil
+import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
 
-import nbformat
-import pdoc
-from latex2mathml.converter import convert
-from nbconvert import HTMLExporter
+import jinja2
+import markupsafe
 from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 
-import fvlfp.audit
+from docs.api_pages import api_entries, write_api
+from docs.lesson_pages import lesson_body, title_of, with_local_links, with_mathml
 from fvlfp.course.tour import NOTEBOOKS, lessons
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = ("README", "METHOD", "TEACHING", "ETHICS", "CONTRIBUTING", "CHANGELOG")
-MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$", re.DOTALL)
-PICTURE = re.compile(r"\*Pictures?: (.+?)\*(?=\s|$)", re.DOTALL)
-LINK = re.compile(r'(<(?:a|img)\b[^>]*?(?:href|src)=")(?!https?:|#|data:|mailto:)([^"#]+)')
-CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
-STYLE = """
-body { max-width: 60rem; margin: auto; padding: 1rem; font: 17px/1.55 system-ui, sans-serif; }
-nav a { margin-right: 1rem; } nav { border-bottom: 1px solid #999; padding-bottom: .5rem; }
-pre, code { font-family: ui-monospace, monospace; font-size: .85em; }
-pre { overflow-x: auto; padding: .6rem; }
-.highlight, .output_area pre { background: #f6f6f6; } .jp-OutputPrompt, .prompt { display: none; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-td, th { border: 1px solid #ccc; padding: .25rem .6rem; text-align: left; vertical-align: top; }
-img { max-width: 100%; background: white; } a { color: #0b5fa5; } .anchor-link { display: none; }
-math[display=block] { margin: 1rem 0; }
-"""
+THEME = Path(__file__).parent / "theme"
+#: texts beside the lessons: file, name in the contents
+TEXTS = {
+    "README.md": "Start",
+    "TEACHING.md": "Teaching",
+    "METHOD.md": "Method",
+    "ETHICS.md": "Ethics",
+    "docs/using_a_run.md": "Using a run",
+    "deploy/README.md": "Deploying",
+    "data_prep/README.md": "Preparing data",
+    "benchmarks/RESULTS.md": "Results",
+    "CONTRIBUTING.md": "Contributing",
+    "CHANGELOG.md": "Changelog",
+}
+#: The first cell on a machine that has nothing: the kit, with a CPU build of torch if there is none yet.
+INSTALL = (
+    "%pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu "
+    '"fvlfp @ git+https://github.com/{}"'
+)
+Page = tuple[str, str]  # where it lies in the site, its name
 
 
-def page(title: str, body: str, depth: int) -> str:
-    """A whole page; depth: how many folders below the start it lies."""
-    up = "../" * depth
-    links = {"start": "index", "contents and glossary": "notebooks/contents", "method": "METHOD"}
-    links |= {"teaching": "TEACHING", "API": "api/fvlfp"}
-    nav = "".join(f'<a href="{up}{target}.html">{name}</a>' for name, target in links.items())
-    colours = HtmlFormatter(style="friendly").get_style_defs(".highlight")
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{colours}{STYLE}</style>'
-        f"<nav>{nav}</nav><main>{body}</main></html>\n"
-    )
+def place_of(source: str) -> str:
+    """Where the page of a text or notebook lies: a README is the index of its folder."""
+    return re.sub(r"\.(md|ipynb)$", ".html", re.sub(r"README\.md$", "index.md", source))
 
 
-def with_mathml(text: str) -> str:
-    """Markdown whose TeX is MathML; code stays as it is."""
+class Site:
+    """The pages and what all of them share: contents, template, search index."""
 
-    def draw(found: re.Match[str]) -> str:
-        return convert(found[1] or found[2], display="block" if found[1] else "inline")
+    def __init__(self, out: Path, repository: str | None) -> None:
+        self.out, self.repository = out, repository
+        loader = jinja2.FileSystemLoader(THEME)
+        self.template = jinja2.Environment(loader=loader, autoescape=True).get_template("page.html.j2")
+        found = [("notebooks/contents.html", "Contents and glossary")]
+        found += [(f"notebooks/{p.stem}.html", f"{p.stem[:2]} {title_of(p)}") for p in lessons()]
+        texts = [(place_of(source), name) for source, name in TEXTS.items()]
+        self.contents: dict[str, list[Page]] = {
+            "Lessons": found,
+            "Texts": texts,
+            "Reference": [("api/fvlfp.html", "API")],
+        }
+        self.index: list[dict[str, str]] = []
 
-    return "".join(part if i % 2 else MATH.sub(draw, part) for i, part in enumerate(CODE.split(text)))
-
-
-def with_local_links(body: str) -> str:
-    """Links to notebooks and texts become links to their pages."""
-
-    def there(found: re.Match[str]) -> str:
-        target = re.sub(r"\.(ipynb|md)$", ".html", found[2])
-        target = re.sub(r"(^|/)README\.html$", r"\1index.html", target)
-        return found[1] + target
-
-    return LINK.sub(there, body)
-
-
-def with_alt_texts(notebook: Any) -> Any:
-    """The notebook, each figure described by the last *Picture: ...* above it."""
-    alt = ""
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            found = PICTURE.findall(cell.source)
-            alt = " ".join(found[-1].split()).replace("*", "") if found else alt
-        for output in cell.get("outputs", []):
-            for kind in output.get("data", {}):
-                if kind.startswith("image/"):
-                    output.setdefault("metadata", {}).setdefault(kind, {})["alt"] = alt
-    return notebook
-
-
-def write_lesson(source: Path, out: Path) -> None:
-    """One notebook as a page."""
-    notebook = with_alt_texts(nbformat.read(source, as_version=4))
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = with_mathml(cell.source)
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
-    out.write_text(page(title, with_local_links(body), 1), encoding="utf-8")
-
-
-def write_texts(out: Path) -> None:
-    """README and the other texts, and the result pages with their figures."""
-    texts = [ROOT / f"{name}.md" for name in TEXTS]
-    texts += [ROOT / folder / "README.md" for folder in ("data_prep", "deploy")]
-    texts += sorted((ROOT / "docs").glob("*.md"))
-    texts += sorted((ROOT / "benchmarks").rglob("*.md"))
-    for text in texts:
-        place = text.relative_to(ROOT)
-        target = out / place.with_name("index.html" if text.stem == "README" else f"{text.stem}.html")
+    def write(self, here: str, title: str, body: str, source: str = "") -> None:
+        """One page at `here`, and its sections in the search index."""
+        order = self.contents["Texts"][:1] + self.contents["Lessons"]
+        places = [place for place, _ in order]
+        i = places.index(here) if here in places else -1
+        page = self.template.render(
+            title=title,
+            body=markupsafe.Markup(with_local_links(body)),
+            here=here,
+            up="../" * here.count("/"),
+            contents=self.contents,
+            before=order[i - 1] if i > 0 else None,
+            after=order[i + 1] if 0 <= i < len(order) - 1 else None,
+            open_in=self.open_in(source),
+            install=INSTALL.format(self.repository),
+        )
+        target = self.out / here
         target.parent.mkdir(parents=True, exist_ok=True)
-        body = with_local_links(markdown2html(with_mathml(text.read_text(encoding="utf-8"))))
-        target.write_text(page(text.stem, body, len(place.parents) - 1), encoding="utf-8")
-    for image in (ROOT / "benchmarks" / "results").glob("*.png"):
-        shutil.copy(image, out / "benchmarks" / "results" / image.name)
+        target.write_text(page, encoding="utf-8")
+        self.index += sections(here, title, body)
+
+    def open_in(self, source: str) -> dict[str, str]:
+        """Where a lesson can be opened to be run, by name; nothing without a public repository."""
+        if not self.repository or not source:
+            return {}
+        return {
+            "open in Colab": f"https://colab.research.google.com/github/{self.repository}/blob/main/{source}",
+            "open in Binder": f"https://mybinder.org/v2/gh/{self.repository}/main?urlpath=lab/tree/{source}",
+        }
+
+    def finish(self) -> None:
+        """The files that all pages load."""
+        for name in ("site.css", "search.js"):
+            shutil.copy(THEME / name, self.out / name)
+        light, dark = (HtmlFormatter(style=s).get_style_defs(".highlight") for s in ("friendly", "monokai"))
+        plain = re.compile(r"^\.highlight \{.*\}$|^(pre|td\.|span\.).*$", re.MULTILINE)
+        light, dark = plain.sub("", light), plain.sub("", dark)
+        with (self.out / "site.css").open("a", encoding="utf-8") as css:
+            css.write(f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n")
+        index = json.dumps(self.index, ensure_ascii=False).replace("</", "<\\/")
+        (self.out / "search-index.js").write_text(f"const INDEX = {index};\n", encoding="utf-8")
 
 
-def resolve_named_tuples(package: Any) -> None:
-    """Types in place of their names: a NamedTuple's constructor lies in a module of its own, where pdoc looks
-    for the names in vain.
-    """
-    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        for value in vars(importlib.import_module(module.name)).values():
-            if isinstance(value, type) and value.__module__ == module.name and hasattr(value, "_fields"):
-                value.__new__.__annotations__ = get_type_hints(value)
+def sections(here: str, title: str, body: str) -> Iterator[dict[str, str]]:
+    """A page's entries of the search index: one for each heading with an anchor."""
+    parts = re.split(r'(<h[123][^>]* id="[^"]+"[^>]*>.*?</h[123]>)', body, flags=re.DOTALL)
+    heading, anchor = title, ""
+    for part in parts:
+        if found := re.match(r'<h[123][^>]* id="([^"]+)"[^>]*>(.*?)</h[123]>', part, flags=re.DOTALL):
+            anchor, heading = f"#{found[1]}", words(found[2]).removesuffix("¶").strip()
+        elif text := words(part):
+            where = "" if heading == title else title
+            yield {"title": heading, "where": where, "href": here + anchor, "text": text[:4000]}
 
 
-def build(out: Path, run: Path) -> Path:
+def words(markup: str) -> str:
+    """The words of a piece of HTML: no tags, no pictures, no styles."""
+    without = re.sub(r"<(style|script|svg|math)\b.*?</\1>|<[^>]+>", " ", markup, flags=re.DOTALL)
+    return " ".join(html.unescape(without).split())
+
+
+def write_texts(site: Site) -> None:
+    """README and the other texts, the result pages, and every file of the project that they link to."""
+    pages = {ROOT / name for name in TEXTS} | set((ROOT / "docs").glob("*.md"))
+    pages |= set((ROOT / "benchmarks").rglob("*.md"))
+    for text in sorted(pages):
+        source = text.read_text(encoding="utf-8")
+        heading = re.search(r"^# (.+)$", source, re.MULTILINE)
+        place = text.relative_to(ROOT).as_posix()
+        title = heading[1] if heading else text.stem
+        site.write(place_of(place), re.sub(r"[`*]", "", title), markdown2html(with_mathml(source)))
+
+
+def copy_linked_files(out: Path) -> None:
+    """Files that pages link to or show and that are no pages: figures, data, code."""
+    for page in list(out.rglob("*.html")):
+        if "api" in page.relative_to(out).parts:
+            continue
+        for target in re.findall(r'(?:href|src)="([^"#:?]+)', page.read_text(encoding="utf-8")):
+            wanted = (page.parent / target).resolve()
+            if wanted.exists() or not wanted.is_relative_to(out.resolve()):
+                continue
+            source = ROOT / wanted.relative_to(out.resolve())
+            if source.is_file():
+                wanted.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, wanted)
+
+
+def build(out: Path, run: Path, repository: str | None = None) -> Path:
     """Write all pages into `out`; returns the start page."""
     shutil.rmtree(out, ignore_errors=True)
-    (out / "notebooks").mkdir(parents=True)
+    site = Site(out, repository)
     for lesson in [*lessons(), NOTEBOOKS / "contents.ipynb"]:
         executed = run / lesson.stem / lesson.name
         source = executed if executed.is_file() else lesson
-        write_lesson(source, out / "notebooks" / f"{lesson.stem}.html")
-    write_texts(out)
-    # pdoc shows what __all__ names: here the modules, in which each public name has its place.
-    for package in (fvlfp, fvlfp.audit):
-        package.__all__ = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    resolve_named_tuples(fvlfp)
-    pdoc.render.configure(docformat="google", search=True)
-    pdoc.pdoc("fvlfp", output_directory=out / "api")
+        body = lesson_body(source, run / lesson.stem, out / "notebooks" / "files" / lesson.stem)
+        here = f"notebooks/{lesson.stem}.html"
+        site.write(here, title_of(lesson), body, f"notebooks/{lesson.name}")
+    write_texts(site)
+    write_api(out / "api", THEME / "pdoc")
+    site.index += api_entries()
+    site.finish()
+    copy_linked_files(out)
     return out / "index.html"
 
 
@@ -155,5 +181,6 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--out", type=Path, default=Path("build/docs"))
     options.add_argument("--run", type=Path, default=Path("runs/tour"))
+    options.add_argument("--repository", help="OWNER/NAME on GitHub, for links to Binder and Colab")
     chosen = options.parse_args()
-    print(f"start page: {build(chosen.out, chosen.run)}")
+    print(f"start page: {build(chosen.out, chosen.run, chosen.repository)}")

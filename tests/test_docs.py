@@ -3,6 +3,7 @@
 import base64
 import doctest
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from docs.build import with_alt_texts, with_mathml, write_lesson
+from docs.build import INSTALL, Site
 from docs.diagrams import DRAWINGS, drawn
+from docs.lesson_pages import lesson_body, with_alt_texts, with_mathml
 from fvlfp.course.tour import lessons
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,7 +32,7 @@ def test_examples_in_docstrings_run(path):
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("docs") / "pages"
-    words = [sys.executable, "docs/build.py", "--out", str(out), "--run", str(out / "none")]
+    words = [sys.executable, "-m", "docs.build", "--out", str(out), "--run", str(out / "none")]
     made = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     assert made.stdout.strip() == f"start page: {out / 'index.html'}"
@@ -53,12 +55,34 @@ def test_pages_load_nothing_from_elsewhere_and_their_links_lead_somewhere(pages)
     for page in pages.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert not re.search(r'<[^>]+ src="(https?:)?//|<link[^>]*href="(https?:)?//', text), page
-        if "api" in page.parts:
+        assert str(ROOT) not in text and str(pages) not in text and str(Path.home()) + "/" not in text, page
+        if "api" in page.relative_to(pages).parts:
             continue
-        for target in re.findall(r'<(?:a|img)\b[^>]*?(?:href|src)="([^"#]+)', text):
+        for target in re.findall(r'<(?:a|img|link|script)\b[^>]*?(?:href|src)="([^"#]+)', text):
+            assert not target.startswith("/"), (page.name, target)
             if not re.match(r"https?:|data:", target):
-                linked = (page.parent / target).resolve()
-                assert linked.exists() or (ROOT / linked.relative_to(pages)).exists(), (page.name, target)
+                assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_each_lesson_leads_to_the_one_before_and_the_next(pages):
+    stems = [lesson.stem for lesson in lessons()]
+    for before, here, after in zip(stems, stems[1:], stems[2:], strict=False):
+        text = (pages / "notebooks" / f"{here}.html").read_text(encoding="utf-8")
+        assert f'rel="prev" href="../notebooks/{before}.html"' in text
+        assert f'rel="next" href="../notebooks/{after}.html"' in text
+        assert f'href="../notebooks/{here}.html" aria-current="page"' in text
+
+
+def test_the_search_finds_lessons_and_api_and_its_entries_are_there(pages):
+    script = (pages / "search-index.js").read_text(encoding="utf-8")
+    index = json.loads(script.removeprefix("const INDEX = ").removesuffix(";\n"))
+    for entry in index:
+        page, _, anchor = entry["href"].partition("#")
+        text = (pages / page).read_text(encoding="utf-8")
+        assert not anchor or f'id="{anchor}"' in text, entry["href"]
+    named = {entry["title"]: entry["href"] for entry in index}
+    assert named["fusion_weights"] == "api/fvlfp/fpf.html#fusion_weights"
+    assert named["Glossary"] == "notebooks/contents.html#Glossary"
 
 
 def test_equations_are_drawn(pages):
@@ -67,6 +91,8 @@ def test_equations_are_drawn(pages):
         equations = re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
         assert "$" not in re.sub(r"<style>.*?</style>", "", equations, flags=re.DOTALL), lesson.stem
     assert with_mathml("`$a$` and $x_1$").startswith("`$a$` and <math")
+    assert with_mathml("$$a$$").startswith('<div class="equation"><math'), "wide ones scroll"
+    assert "<mtext>TPR</mtext>" in with_mathml(r"$\mathrm{TPR}$"), "a name in one piece"
 
 
 def test_figures_are_described(tmp_path):
@@ -78,8 +104,23 @@ def test_figures_are_described(tmp_path):
         with_alt_texts(notebook).cells[1].outputs[0].metadata["image/png"]["alt"] == "two bars, one longer."
     )
     nbformat.write(notebook, tmp_path / "a.ipynb")
-    write_lesson(tmp_path / "a.ipynb", tmp_path / "a.html")
-    assert 'alt="two bars, one longer."' in (tmp_path / "a.html").read_text()
+    body = lesson_body(tmp_path / "a.ipynb", tmp_path, tmp_path / "files")
+    assert 'alt="two bars, one longer."' in body
+
+
+def test_a_lesson_page_holds_no_trace_of_where_it_was_run(tmp_path):
+    """Papermill's parameters go, paths are shortened, and a report that a cell links to comes along."""
+    folder = tmp_path / "10_a"
+    (folder / "report").mkdir(parents=True)
+    (folder / "report" / "report.html").write_text("the report")
+    link = new_output("display_data", data={"text/html": f"<a href='{folder}/report/report.html'>report</a>"})
+    injected = new_code_cell(f"out = '{folder}'", metadata={"tags": ["injected-parameters"]})
+    said = new_code_cell("x", outputs=[link, new_output("stream", name="stdout", text=f"in {folder}\n")])
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# A?"), injected, said]), folder / "a.ipynb")
+    body = lesson_body(folder / "a.ipynb", folder, tmp_path / "site" / "files" / "10_a")
+    assert str(tmp_path) not in body and "out =" not in body and "in runs/10_a" in body
+    assert "href='files/10_a/report/report.html'" in body
+    assert (tmp_path / "site" / "files" / "10_a" / "report" / "report.html").read_text() == "the report"
 
 
 def test_every_figure_of_a_lesson_has_a_description_above_it():
@@ -105,3 +146,15 @@ def test_notebooks_hold_the_diagrams_that_the_script_draws():
             assert len(re.findall(r"!\[[^\]]{40,}\]\(attachment:", cell.source)) == len(wanted)
             shown |= set(wanted)
     assert shown == {f"{name}.svg" for name in DRAWINGS}
+
+
+def test_links_to_run_a_lesson_elsewhere_need_a_repository():
+    """Without one there is none; with one, both services and the cell that Colab needs."""
+    assert Site(Path("unused"), None).open_in("notebooks/a.ipynb") == {}
+    site = Site(Path("unused"), "owner/name")
+    assert list(site.open_in("notebooks/a.ipynb")) == ["open in Colab", "open in Binder"]
+    assert all("owner/name" in target for target in site.open_in("notebooks/a.ipynb").values())
+    cell = INSTALL.format("OWNER/NAME")
+    assert cell in (ROOT / "README.md").read_text(encoding="utf-8")
+    index = re.search(r"--extra-index-url \S+", cell)
+    assert index and index[0] in (ROOT / "binder" / "requirements.txt").read_text()

@@ -1,0 +1,48 @@
+"""The API reference, made by pdoc from docstrings."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pdoc
+
+import fvlfp
+import fvlfp.audit
+
+
+def resolve_named_tuples(package: Any) -> None:
+    """Types in place of their names: a NamedTuple's constructor lies in a module of its own, where pdoc looks
+    for the names in vain.
+    """
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and value.__module__ == module.name and hasattr(value, "_fields"):
+                value.__new__.__annotations__ = get_type_hints(value)
+
+
+def write_api(out: Path, templates: Path) -> None:
+    """A page for each module into `out`."""
+    # pdoc shows what __all__ names: here the modules, in which each public name has its place.
+    for package in (fvlfp, fvlfp.audit):
+        package.__all__ = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    resolve_named_tuples(fvlfp)
+    pdoc.render.configure(docformat="google", search=False, template_directory=templates)
+    pdoc.pdoc("fvlfp", output_directory=out)
+
+
+def api_entries() -> Iterator[dict[str, str]]:
+    """The reference's entries of the search index: modules, functions and classes with a docstring."""
+    for info in pkgutil.walk_packages(fvlfp.__path__, "fvlfp."):
+        module = importlib.import_module(info.name)
+        href = f"api/{info.name.replace('.', '/')}.html"
+        yield {"title": info.name, "where": "module", "href": href, "text": inspect.getdoc(module) or ""}
+        for name, value in vars(module).items():
+            own = (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == info.name
+            if own and not name.startswith("_") and value.__doc__:
+                text = inspect.getdoc(value) or ""
+                yield {"title": name, "where": info.name, "href": f"{href}#{name}", "text": text}
