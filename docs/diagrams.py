@@ -411,7 +411,7 @@ def using_a_run() -> Drawing:
         if given:
             d.text(499, y + 12, given.split("\n")[0], colour=GREY, size=11)
             d.text(499, y + 44, given.split("\n")[1], colour=GREY, size=11)
-    d.text(20, 235, "train once; the three below train nothing", "start", GREY, 12)
+    d.text(20, 235, "train once; the three on the right train nothing", "start", GREY, 12)
     return d
 
 
