@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -32,6 +33,8 @@ def write_api(out: Path, templates: Path) -> None:
         package.__all__ = [module.name for module in pkgutil.iter_modules(package.__path__)]
     resolve_named_tuples(fvlfp)
     pdoc.render.configure(docformat="google", search=False, template_directory=templates)
+    # Keys of a TypedDict have no place of their own; pdoc says so for each, and shows them all the same.
+    warnings.filterwarnings("ignore", message="Cannot determine where fvlfp.audit.schema")
     pdoc.pdoc("fvlfp", output_directory=out)
 
 

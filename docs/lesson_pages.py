@@ -15,6 +15,8 @@ import nbformat
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 
+from fvlfp.course.student import SOLUTION, without_solution
+
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$", re.DOTALL)
 PICTURE = re.compile(r"\*Pictures?: (.+?)\*(?=\s|$)", re.DOTALL)
 LINK = re.compile(r'(<(?:a|img)\b[^>]*?(?:href|src)=")(?!https?:|#|data:|mailto:)([^"#]+)')
@@ -100,12 +102,28 @@ def with_reports(body: str, folder: Path, files: Path) -> str:
     return re.sub(rf"""((?:href|src)=["'])runs/{re.escape(folder.name)}/([^"']+)(["'])""", there, body)
 
 
+def with_folded_solutions(notebook: Any) -> Any:
+    """Steps as a learner meets them, each followed by its solution behind a fold."""
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        if cell.cell_type == "code" and SOLUTION.search(cell.source):
+            lines = [line for line in cell.source.splitlines() if not line.strip().startswith("### ")]
+            code = "\n".join(lines)
+            fold = f"<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>"
+            cells.append(nbformat.v4.new_markdown_cell(fold))
+            cell.source = without_solution(cell.source)
+    notebook.cells = cells
+    return notebook
+
+
 def lesson_body(source: Path, folder: Path, files: Path) -> str:
     """One notebook as HTML without a page around it.
 
     folder: where the lesson was executed. files: for copies of the reports that it links to.
     """
     notebook = with_alt_texts(without_traces(nbformat.read(source, as_version=4), folder))
+    notebook = with_folded_solutions(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = with_mathml(cell.source)

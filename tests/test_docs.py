@@ -108,6 +108,13 @@ def test_figures_are_described(tmp_path):
     assert 'alt="two bars, one longer."' in body
 
 
+def test_a_lesson_page_folds_its_solutions(tmp_path):
+    cell = "def two():\n    ### BEGIN SOLUTION\n    return 2\n    ### END SOLUTION\n\ncheck(two)"
+    nbformat.write(new_notebook(cells=[new_code_cell(cell)]), tmp_path / "a.ipynb")
+    before, _, after = lesson_body(tmp_path / "a.ipynb", tmp_path, tmp_path).partition("<details>")
+    assert "..." in re.sub("<[^>]+>", "", before) and "return" not in before and "return" in after
+
+
 def test_a_lesson_page_holds_no_trace_of_where_it_was_run(tmp_path):
     """Papermill's parameters go, paths are shortened, and a report that a cell links to comes along."""
     folder = tmp_path / "10_a"
@@ -119,7 +126,7 @@ def test_a_lesson_page_holds_no_trace_of_where_it_was_run(tmp_path):
     nbformat.write(new_notebook(cells=[new_markdown_cell("# A?"), injected, said]), folder / "a.ipynb")
     body = lesson_body(folder / "a.ipynb", folder, tmp_path / "site" / "files" / "10_a")
     assert str(tmp_path) not in body and "out =" not in body and "in runs/10_a" in body
-    assert "href='files/10_a/report/report.html'" in body
+    assert 'href="files/10_a/report/report.html"' in body
     assert (tmp_path / "site" / "files" / "10_a" / "report" / "report.html").read_text() == "the report"
 
 
