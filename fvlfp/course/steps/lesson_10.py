@@ -17,7 +17,7 @@ def _wilson(k: int, n: int) -> list[float]:
 
 def _counts(rng: np.random.Generator) -> tuple[int, int]:
     n = int(rng.integers(3, 60))
-    return int(rng.choice([0, n, rng.integers(0, n + 1)])), n
+    return int(rng.choice([0, n, int(rng.integers(0, n + 1))])), n
 
 
 def _gap(rates: list[float]) -> float:
