@@ -72,8 +72,8 @@ class Seed:
     def __init__(self, sources: Sources, task: str, seed: int, **settings: Any) -> None:
         self.task, self.seed, self.settings, self.work = task, seed, settings, sources.work
         self.cfg = config_of(task, "fedavg", seed, **settings)
-        dataset, encoder = sources.dataset(task, self.cfg), sources.encoder(task)
-        self.prepared = prepare(self.cfg, dataset=dataset, encoder=encoder)
+        self.dataset, self.encoder = sources.dataset(task, self.cfg), sources.encoder(task)
+        self.prepared = prepare(self.cfg, dataset=self.dataset, encoder=self.encoder)
         self.fedavg = self._fedavg()
         self.before = predict(self.prepared, self.fedavg)
         self._posthoc: dict[str, pd.DataFrame] = {}
@@ -81,8 +81,12 @@ class Seed:
     def cell(self, method: str) -> dict[str, Any]:
         """Everything the page says about one method on this task and seed."""
         cfg = config_of(self.task, method, self.seed, **self.settings)
-        trained = self._train(method, cfg)
-        frame = predict(self.prepared, trained)
+        if cfg.vision_ctx:  # the image tower runs in every step, so clients hold pictures instead of features
+            prepared = prepare(cfg, dataset=self.dataset, encoder=self.encoder)
+            trained = train(cfg, prepared, progress=None)
+        else:
+            prepared, trained = self.prepared, self._train(method, cfg)
+        frame = predict(prepared, trained)
         found = {
             "task": self.task,
             "method": method,
@@ -94,7 +98,7 @@ class Seed:
             "clients": [len(c.train) for c in self.prepared.clients],
             "metrics": metrics_of(frame, self.task, self.seed),
             **choice_of(trained),
-            **cost_of(trained, self.prepared),
+            **cost_of(trained, prepared),
         }
         if method != "fedavg":
             found["changes"] = changes_of(self.before, frame, self.task, self.seed)
@@ -104,7 +108,7 @@ class Seed:
             }
         if cfg.pooling == "local":
             found["mean_client"] = mean_client(self.prepared, trained)
-        elif cfg.tune == "prompts" and cfg.posthoc == "none":
+        elif cfg.tune == "prompts" and cfg.posthoc == "none" and not cfg.vision_ctx:
             found["counterfactual"] = measured(self.prepared, cfg, trained)
         weights = self.prepared.provenance["weights_sha256"]
         made_by = {**machine(), "source": source_digest(), "commit": code_state(), "weights_sha256": weights}

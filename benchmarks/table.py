@@ -80,9 +80,12 @@ def excess(cells: Sequence[Cell]) -> float:
 
 
 def reduction(cells: Sequence[Cell], fedavg: Sequence[Cell]) -> float | None:
-    """By which share the excess is lower than FedAvg's; None where FedAvg has none."""
-    before = excess(fedavg)
-    return 1 - excess(cells) / before if before > 0 else None
+    """By which share the excess is lower than FedAvg's on the same seeds; None where FedAvg has none."""
+    seeds = {cell["seed"] for cell in cells} & {cell["seed"] for cell in fedavg}
+    if not seeds:
+        return None
+    after, before = (excess([c for c in some if c["seed"] in seeds]) for some in (cells, fedavg))
+    return 1 - after / before if before > 0 else None
 
 
 def best_projection(methods: dict[str, list[Cell]], *, cost: float = 0.01) -> str | None:
@@ -105,21 +108,21 @@ def main_effect(
 ) -> tuple[float, float, float] | None:
     """What switching a component on changes, mean over the four settings of the others and over seeds.
 
-    Returns (effect, low, high) with a 95 % t interval over seeds; None where a corner or a second seed lacks.
+    Returns (effect, low, high) with a 95 % t interval over the seeds that every corner has; None where they
+    are fewer than two.
     """
     others = [name for name in ("cdfp", "dsop", "fpf") if name != component]
-    by_seed: dict[int, list[float]] = {}
+    pairs = []
     for present in itertools.product((False, True), repeat=2):
         base = [name for name, on in zip(others, present, strict=True) if on]
-        off, on = (_corner(methods, names) for names in (base, [*base, component]))
-        for seed in off.keys() | on.keys():
-            if seed not in off or seed not in on:
-                return None
-            values = [cells[seed]["metrics"].get(metric, {}).get("value") for cells in (on, off)]
-            if None in values:
-                return None
-            by_seed.setdefault(seed, []).append(values[0] - values[1])
-    effects = [float(np.mean(v)) for v in by_seed.values() if len(v) == 4]
+        pairs.append([_corner(methods, names) for names in (base, [*base, component])])
+    shared = set.intersection(*(set(corner) for pair in pairs for corner in pair))
+    effects = []
+    for seed in sorted(shared):
+        values = [[c[seed]["metrics"].get(metric, {}).get("value") for c in pair] for pair in pairs]
+        if any(value is None for pair in values for value in pair):
+            return None
+        effects.append(float(np.mean([on - off for off, on in values])))
     if len(effects) < 2:
         return None
     half = stats.t.ppf(0.975, len(effects) - 1) * np.std(effects, ddof=1) / len(effects) ** 0.5
