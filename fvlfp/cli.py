@@ -16,7 +16,18 @@ from fvlfp import __version__
 from fvlfp.cli_course import grade, student, sweep, tour
 from fvlfp.cli_encode import encode
 from fvlfp.cli_runs import audit_run, export, predict
-from fvlfp.console import TABLE, Group, Images, Out, command_line, not_empty, tell, tell_read
+from fvlfp.console import (
+    TABLE,
+    Bins,
+    Group,
+    Images,
+    Out,
+    Weight,
+    command_line,
+    not_empty,
+    tell,
+    tell_read,
+)
 from fvlfp.errors import InputError
 from fvlfp.exits import says_what_is_wrong
 from fvlfp.output_folder import check_not_input
@@ -114,14 +125,9 @@ def audit_predictions(
     threshold: Annotated[
         float | None, typer.Option(help="Predict positive from this score on, instead of --prediction.")
     ] = None,
-    weight: Annotated[str | None, typer.Option(help="Column of sample weights.")] = None,
+    weight: Weight = None,
     positive: Annotated[str | None, typer.Option(help="The class that 'selected' means.")] = None,
-    bin_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bin", metavar="COLUMN:CUTS", help="Cut a group of numbers: age:20,40,60; repeatable."
-        ),
-    ] = None,
+    bin_: Bins = None,
     cross: Annotated[bool, typer.Option(help="Also cross all groups.")] = False,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
@@ -218,6 +224,8 @@ def compare(
     group: Annotated[list[str] | None, typer.Option(help="Perceived-group column; repeatable.")] = None,
     prediction: Annotated[str | None, typer.Option(help="Column of predicted classes.")] = None,
     key: Annotated[str | None, typer.Option(help="Column that names a row; default: the order.")] = None,
+    weight: Weight = None,
+    bin_: Bins = None,
     positive: Annotated[str | None, typer.Option(help="The class that 'selected' means.")] = None,
     cross: Annotated[bool, typer.Option(help="Also cross all groups.")] = False,
     draws: Annotated[int, typer.Option(help="Bootstrap draws.")] = 2000,
@@ -229,11 +237,13 @@ def compare(
     Example: fvlfp compare runs/before runs/after --out runs/compare
     """
     check_not_input(out, before, after)
+    from fvlfp.audit.stats.bins import parse_bins
     from fvlfp.runs.tables import compare_tables
 
-    not_empty(label=label, group=group, prediction=prediction, key=key, positive=positive)
+    not_empty(label=label, group=group, prediction=prediction, key=key, positive=positive, weight=weight)
     options: dict[str, Any] = {"label": label, "groups": group, "prediction": prediction or "prediction"}
     options |= {"key": key, "positive": positive, "cross": cross, "draws": draws, "seed": seed}
+    options |= {"weight": weight, "bins": parse_bins(bin_ or ())}
     again = functools.partial(command_line, "compare", before, after)
     result = compare_tables(before, after, out, again=again, **options)
     tell_read(*result.document["provenance"]["tables"].values())

@@ -29,6 +29,11 @@ def _folder(path: Path) -> Path:
 Out = Annotated[Path, typer.Option(callback=_folder, help="Folder for the results; made if it is not there.")]
 Images = Annotated[Path | None, typer.Option(help="Folder that paths start from; default: the table's.")]
 Group = Annotated[list[str], typer.Option(help="Perceived-group column; repeat for several.")]
+Weight = Annotated[str | None, typer.Option(help="Column of sample weights.")]
+Bins = Annotated[
+    list[str] | None,
+    typer.Option("--bin", metavar="COLUMN:CUTS", help="Cut a group of numbers: age:20,40,60; repeatable."),
+]
 
 
 def command_line(*words: str | Path, **options: Any) -> str:

@@ -22,13 +22,13 @@ from fvlfp.audit.provenance import with_versions
 from fvlfp.audit.schema import SCHEMA, Attribute, Facts, Gap, GroupRates, LeftOut, Rate, WorstCell
 from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.bins import bin_groups
-from fvlfp.audit.stats.counts import Columns, Counts, encode, require_column
+from fvlfp.audit.stats.counts import Columns, Counts, encode, first_row, require_column
 from fvlfp.audit.stats.decisions import with_decisions
 from fvlfp.audit.stats.families import FEW
 from fvlfp.audit.stats.gaps import attribute_gaps
 from fvlfp.audit.stats.intervals import holm, smallest_rate
 from fvlfp.audit.stats.rates import SMALL, estimate, group_rates
-from fvlfp.audit.stats.sanity import constant_columns, fine_groups, score_remarks
+from fvlfp.audit.stats.sanity import constant_columns, fine_groups, lone_labels, score_remarks, weight_remark
 from fvlfp.audit.stats.scores import read_scores, score_entry, sweep
 from fvlfp.audit.stats.sensitivity import label_noise
 from fvlfp.errors import InputError
@@ -90,7 +90,7 @@ def judge(frame: pd.DataFrame, options: AuditOptions, provenance: Facts | None =
     frame, prediction = with_decisions(frame, o)
     columns = _encode(frame, o, prediction, o.positive)
     positive = columns.classes[1] if len(columns.classes) == 2 else None
-    warnings, remarks = list(columns.notes), _remarks(columns, o)
+    warnings, remarks = list(columns.notes), _remarks(columns, o, first_row(frame))
     scores = _scores(frame, o.score, positive) if o.judges_scores else None
     if scores is not None:
         remarks += score_remarks(scores, columns.label, columns.prediction, columns.classes[1], o.level)
@@ -125,9 +125,9 @@ def judge(frame: pd.DataFrame, options: AuditOptions, provenance: Facts | None =
 
 
 def audited_rows(frame: pd.DataFrame, options: AuditOptions) -> pd.DataFrame:
-    """The rows as they were judged, for ``predictions.csv``: label, `prediction`, groups in their bands."""
+    """The rows as they were judged, for ``predictions.csv``: label, `prediction`, banded groups, weight."""
     frame, prediction = with_decisions(bin_groups(frame, options.bins, options.groups), options)
-    kept = [name for name in (options.label, prediction, *options.groups) if name is not None]
+    kept = [name for name in (options.label, prediction, *options.groups, options.weight) if name is not None]
     return frame[kept].rename(columns={prediction: "prediction"})
 
 
@@ -149,16 +149,14 @@ def _scores(frame: pd.DataFrame, column: str | None, positive: str | None) -> np
     return read_scores(frame, column, positive)
 
 
-def _remarks(columns: Columns, o: AuditOptions) -> list[str]:
+def _remarks(columns: Columns, o: AuditOptions, first: int) -> list[str]:
     """What to look at before any number of the audit."""
     out = []
     if not columns.truth:
         out.append("No truth column: only selection rates are judged, which say nothing about errors.")
-    if o.weight is not None:
-        out.append(
-            f"Rates are weighted by {o.weight!r}; intervals and tests use each group's effective sample size "
-            "(Kish), and counts are of that size."
-        )
+    else:
+        out += lone_labels(columns.classes, columns.label, first)
+    out += weight_remark(o.weight)
     return out + constant_columns(
         columns.classes, columns.label if columns.truth else None, columns.prediction
     )

@@ -27,6 +27,7 @@ from fvlfp.audit.schema import (
     GroupChanges,
     Settings,
 )
+from fvlfp.audit.stats.bins import bin_groups
 from fvlfp.audit.stats.counts import Columns, encode, first_row, require_column
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS
@@ -35,7 +36,7 @@ from fvlfp.audit.stats.paired import Change, infer_changes
 from fvlfp.audit.stats.pairs import Pairs, count_pairs, rate_changes, worst_cell_change
 from fvlfp.audit.stats.rates import number
 from fvlfp.audit.stats.resampling import affordable
-from fvlfp.audit.stats.sanity import constant_columns, fine_groups
+from fvlfp.audit.stats.sanity import constant_columns, fine_groups, weight_remark
 from fvlfp.errors import InputError
 from fvlfp.values import Coded, names_of
 
@@ -112,6 +113,8 @@ def compare(
     groups: Sequence[str],
     positive: str | None = None,
     key: str | None = None,
+    weight: str | None = None,
+    bins: Mapping[str, Sequence[float]] | None = None,
     cross: bool = False,
     names: tuple[str, str] = ("a", "b"),
     draws: int = 2000,
@@ -123,7 +126,7 @@ def compare(
 
     Args:
         a, b: tables with the same rows. With `key` they are matched by that column, otherwise row i
-            of one is row i of the other. Labels and groups must agree; they are read from `a`.
+            of one is row i of the other. Labels, groups and weights must agree; they are read from `a`.
         names: what the two models are called in the report.
         other arguments: see ``audit``.
 
@@ -131,8 +134,11 @@ def compare(
         InputError: as ``audit``; also different rows, or a label or group that differs (row named).
     """
     check_numbers(draws, seed, level)
-    a, b = _matched(a, b, key, [label, prediction, *groups])
-    for column in (label, *groups):
+    bins = dict(bins or {})
+    a, b = (bin_groups(frame, bins, groups) for frame in (a, b))
+    weights = [] if weight is None else [weight]
+    a, b = _matched(a, b, key, [label, prediction, *groups, *weights])
+    for column in (label, *groups, *weights):
         _same(a[column], b[column], column, first_row(a))
     for frame, side in zip((a, b), names, strict=True):
         blank = names_of(frame[prediction]).isna()
@@ -140,13 +146,23 @@ def compare(
             row = int(blank.argmax()) + first_row(frame)
             raise InputError(f"{side}: prediction {prediction!r} is missing in row {row}")
     both = pd.concat([a, b], ignore_index=True)
-    columns = encode(both, label=label, prediction=prediction, groups=groups, positive=positive, cross=cross)
+    columns = encode(
+        both,
+        label=label,
+        prediction=prediction,
+        groups=groups,
+        positive=positive,
+        weight=weight,
+        cross=cross,
+    )
     settings: Settings = {
         "label": label,
         "prediction": prediction,
         "groups": list(groups),
         "positive": positive,
         "key": key,
+        "weight": weight,
+        "bins": {name: list(cuts) for name, cuts in bins.items()},
         "cross": cross,
         "draws": draws,
         "seed": seed,
@@ -161,7 +177,7 @@ def _document(
     """The comparison; `columns` holds the n rows of one model and then the same rows of the other."""
     n, level = len(columns) // 2, settings["level"]
     warnings = list(columns.notes)
-    remarks = [
+    remarks = weight_remark(settings["weight"]) + [
         f"{side}: {remark}"
         for side, rows in zip(names, (slice(0, n), slice(n, None)), strict=True)
         for remark in constant_columns(columns.classes, columns.label[rows], columns.prediction[rows])
@@ -172,7 +188,7 @@ def _document(
         rng = np.random.default_rng([settings["seed"], zlib.crc32(name.encode())])
         attributes[name], notes = _attribute(pairs, draws=settings["draws"], rng=rng, level=level)
         warnings += notes
-        remarks += fine_groups(name, coded.names, pairs.counts.n)
+        remarks += fine_groups(name, coded.names, pairs.counts.sizes)
     _adjust(attributes)
     everyone = count_pairs(columns, Coded(("all",), np.zeros(n, np.int32)), "all")
     return {
@@ -244,7 +260,7 @@ def _attribute(
     for joint, family in zip(pairs.joints(), sampled, strict=True):
         changes |= infer_changes(joint, family, draws=made, rng=rng, level=level)
     groups: dict[str, GroupChanges] = {
-        group: {"n": int(counts.n[i]), "rates": rate_changes(pairs, i, level)}
+        group: {"n": int(counts.sizes[i]), "rates": rate_changes(pairs, i, level)}
         for i, group in enumerate(counts.groups)
     }
     entry: ChangedAttribute = {

@@ -162,7 +162,7 @@ class Attribute(TypedDict):
 
 
 class Settings(TypedDict):
-    """The options of an audit; a comparison has ``key`` and neither scores, weights, templates nor bins."""
+    """The options of an audit; a comparison has ``key`` and neither scores nor templates."""
 
     label: str | None
     prediction: str | None

@@ -1,7 +1,8 @@
 """Label and group columns of a file, by the rules of `fvlfp.values` and three more.
 
 - The texts nan, <NA> and #N/A are missing, as empty cells are.
-- Two spellings that differ by spaces, capitals or the coding of a letter alone are a mistake to mend.
+- Two spellings that differ by spaces, capitals, a full stop at the end or the coding of a letter alone are a
+  mistake to mend.
 - So is a text such as `03-Sep` among values that are no dates: a spreadsheet made it.
 
 What this module does not do: it decides nothing about a column as a whole; that is `checks` for a table of
@@ -22,9 +23,11 @@ from fvlfp.values import SPACES, rank, value_name
 
 _MISSING = {"", "nan", "NaN", "NAN", "<NA>", "#N/A", "NaT"}
 #: Names that some programs write for missing cells, and that others give to a group.
-_PERHAPS_MISSING = {"NA", "N/A", "n/a", "NULL", "null", "None"}
+_PERHAPS_MISSING = {"NA", "N/A", "n/a", "NULL", "null", "None", "?", "-", "--", "."}
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _SHOWN = 10  # remarks told about one column
+#: How two names may differ that are a mistake, in words.
+ALIKE = "spaces, capitals or a full stop"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def read_values(column: pd.Series) -> Values:
 
 
 def spelt_alike(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of names that differ by spaces, capitals or the coding of a letter alone."""
+    """Pairs of names that differ only in what `_fold` takes away."""
     first: dict[str, str] = {}
     pairs = [(name, first.setdefault(_fold(name), name)) for name in names]
     return [(name, other) for name, other in pairs if name != other]
@@ -104,7 +107,7 @@ def _mistakes(cells: Sequence[Cell]) -> Iterable[tuple[int, str]]:
         elif was and not all(dates):
             yield i, f"{here} looks like {was!r} after a spreadsheet took it for a date: restore it"
         elif name != other_name or (written != other and _strip(written) == _strip(other)):
-            yield i, f"{here} differs from {other!r} by spaces or capitals only: spell them alike"
+            yield i, f"{here} differs from {other!r} by {ALIKE} only: spell them alike"
 
 
 def _notes(cells: Sequence[Cell]) -> list[str]:
@@ -137,4 +140,5 @@ def _strip(text: str) -> str:
 def _fold(name: str) -> str:
     """Equal for two names that a reader of a page would take for one."""
     text = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
-    return " ".join(text.casefold().split(" "))
+    folded = " ".join(text.casefold().split(" "))
+    return folded.rstrip(".") or folded

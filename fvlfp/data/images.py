@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fvlfp.errors import InputError
 
@@ -72,6 +72,8 @@ class Files(Sequence[Image.Image]):
 
 def inside(root: Path, path: str) -> Path:
     """The file `path` under the folder root, links followed. Raises InputError if it lies outside."""
+    if "://" in path:
+        raise InputError(f"{path!r} is an address: only files are read, so download it first")
     try:
         full = (root / path).resolve()
     except (ValueError, OSError, RuntimeError):  # a null byte, a name too long, a loop of links
@@ -93,7 +95,8 @@ def open_image(path: Path | Stored, *, small: bool = False, seen: Counter[str] |
     name = f"image {path}" if isinstance(path, Path) else "the picture stored here"
     if isinstance(path, Path):
         if not path.exists():
-            raise InputError(f"no image at {path}")
+            hint = "; folders are separated by /, not by \\" if "\\" in path.name else ""
+            raise InputError(f"no image at {path}{hint}")
         if not path.is_file():  # a folder, or a pipe that would be waited for
             raise InputError(f"{name} cannot be read (not a regular file)")
     try:
@@ -110,6 +113,8 @@ def open_image(path: Path | Stored, *, small: bool = False, seen: Counter[str] |
                 image = _as_rgb(ImageOps.exif_transpose(opened))
     except InputError:
         raise
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is no picture that can be read: save it as JPEG or PNG") from None
     except Exception as e:  # Pillow's readers raise many kinds on damaged files
         raise InputError(f"{name} cannot be read ({type(e).__name__})") from None
     if seen is not None:
@@ -134,11 +139,18 @@ def _done_to(image: Image.Image) -> list[str]:
         done.append("put on white, as parts are transparent")
     if image.mode in ("CMYK", "LAB"):
         done.append(f"converted from {image.mode} without a colour profile")
+    if _is_wide(image.info.get("icc_profile")):
+        done.append("with a colour profile other than sRGB, which is not applied (nor is it in open_clip)")
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         done.append("the first frame of several")
     if image.getexif().get(0x0112, 1) not in (0, 1):
         done.append("turned upright by their EXIF data")
     return done
+
+
+def _is_wide(profile: bytes | None) -> bool:
+    """Whether a colour profile is another one than sRGB, by its name."""
+    return profile is not None and not any("sRGB".encode(code) in profile for code in ("ascii", "utf-16-be"))
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -78,7 +78,19 @@ def read_columns(
         for name in texts
     }
     value = {name: np.concatenate([np.empty(0), *floats[name]]) for name in numbers}
+    _refuse_second_header(table, text)
     return _without_tail(table, text, value)
+
+
+def _refuse_second_header(table: Opened, texts: dict[str, pd.Categorical]) -> None:
+    """Two files put below each other leave the header of the second one as a row."""
+    if len(texts) < 2 or not all(name in column.categories for name, column in texts.items()):
+        return
+    same = [column.codes == column.categories.get_loc(name) for name, column in texts.items()]
+    rows = np.flatnonzero(np.logical_and.reduce(same))
+    if len(rows):
+        row = int(rows[0]) + table.first_row
+        raise InputError(f"{table.path}: row {row} repeats the names of the columns: delete it")
 
 
 def _without_tail(

@@ -1,6 +1,7 @@
 """Read a table of predictions: only the columns that are needed, by the rules of `fvlfp.values`.
 
-A CSV of a gigabyte (34 million short rows, four columns read) was audited with 1.3 GB at the peak.
+A CSV of 0.97 GB (33.7 million rows of five cells, three of them read) was audited in 37 s of one
+core, with 1.29 GB at the peak.
 What this module does not do: it counts nothing (`audit` does).
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from fvlfp.data.cells import read_values, spelt_alike
+from fvlfp.data.cells import ALIKE, read_values, rows_of, spelt_alike
 from fvlfp.data.opened import read_columns
 from fvlfp.data.source import open_table
 from fvlfp.errors import InputError
@@ -60,14 +61,14 @@ def read_predictions(
     for value, other in spelt_alike(spellings):
         raise InputError(
             f"{path}: {value!r} in column {spellings[value]!r} differs from {other!r} in column "
-            f"{spellings[other]!r} by spaces or capitals only: spell them alike"
+            f"{spellings[other]!r} by {ALIKE} only: spell them alike"
         )
     frame = pd.DataFrame(out | values)
     frame.attrs["first_row"] = table.first_row
     frame.attrs["facts"] = {
         "file": path.name,
         **({} if path.is_dir() else {"sha256": file_sha256(path)}),
-        "read": f"{len(frame):,} rows ({table.how})",
+        "read": f"{rows_of(len(frame))} ({table.how})",
         **({"merged": notes} if notes else {}),
     }
     return frame

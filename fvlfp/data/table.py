@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from fvlfp.data.card import Card
-from fvlfp.data.cells import read_values
+from fvlfp.data.cells import read_values, rows_of
 from fvlfp.data.checks import Problem, checked_columns, find_problems
 from fvlfp.data.images import Files, inside
 from fvlfp.data.source import Source, read_source
@@ -158,7 +158,7 @@ class Looked:
         shown = ", ".join(f"{count:,} {what}" for what, count in self.seen.items())
         return {
             "file": self.path.resolve().name,
-            "read": f"{len(self.source.frame):,} rows ({self.source.how})",
+            "read": f"{rows_of(len(self.source.frame))} ({self.source.how})",
             **({"pictures": shown} if shown else {}),
             **({"merged": notes} if notes else {}),
         }

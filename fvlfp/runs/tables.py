@@ -5,13 +5,14 @@ What this module does not do: it needs no model and loads none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fvlfp.audit import Audit, Comparison, compare, write_audit, write_comparison
 from fvlfp.audit.assess import audited_rows, judge
 from fvlfp.audit.audit_options import AuditOptions
+from fvlfp.audit.stats.bins import bin_words
 from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
 
@@ -23,7 +24,7 @@ def audit_table(table: Path, out: Path, options: AuditOptions) -> Audit:
         InputError: bad input, named with its row.
     """
     o = options
-    if o.prediction != "prediction" and "prediction" in (o.label, *o.groups):
+    if o.prediction != "prediction" and "prediction" in (o.label, *o.groups, o.weight):
         raise InputError("the column 'prediction' has the name of one that this audit writes: rename it")
     classes = tuple(name for name in (o.label, o.prediction) if name is not None)
     floats = [name for name in (o.score, o.weight) if name is not None]
@@ -42,12 +43,14 @@ def compare_tables(
     groups: Sequence[str] | None,
     prediction: str,
     key: str | None,
+    weight: str | None,
+    bins: Mapping[str, Sequence[float]],
     again: Callable[..., str],
     **options: Any,
 ) -> Comparison:
     """Compare two folders of audits, or two tables of predictions, into the folder `out`.
 
-    label, groups: where None, the first audit's. again: options -> the command that does the same.
+    label, groups, weight: where None, the first audit's. again: options -> the command that does the same.
 
     Raises:
         InputError: bad input, named with its row.
@@ -55,18 +58,21 @@ def compare_tables(
     if before.is_dir():
         first = Audit.read(before).document["settings"]
         label, groups = label or first["label"], groups or first["groups"]
+        weight = weight or first.get("weight")
         options["positive"] = options["positive"] or first["positive"]
         options["cross"] = options["cross"] or first["cross"]
     if not label or not groups:
         raise InputError(f"{before} is no folder of an audit: name the columns with --label and --group")
     paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]
     columns = [label, prediction, *groups, *([key] if key else [])]
-    a, b = (read_predictions(path, columns, alike=(label, prediction)) for path in paths)
-    options = {"label": label, "prediction": prediction, "key": key, **options}
+    numbers = [weight] if weight else []
+    a, b = (read_predictions(path, columns, numbers=numbers, alike=(label, prediction)) for path in paths)
+    options = {"label": label, "prediction": prediction, "key": key, "weight": weight, **options}
     facts = {
-        "command": again(group=list(groups), **options),
+        "command": again(group=list(groups), bin=bin_words(bins), **options),
         "tables": {"before": a.attrs["facts"], "after": b.attrs["facts"]},
     }
-    result = compare(a, b, groups=groups, names=(before.name, after.name), provenance=facts, **options)
+    names = (before.name, after.name)
+    result = compare(a, b, groups=groups, names=names, bins=bins, provenance=facts, **options)
     write_comparison(result, out, notebook=True)
     return result

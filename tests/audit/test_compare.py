@@ -1,16 +1,21 @@
 """Paired comparison: values by hand, pairing, coverage, and tables that do not match."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
 from fvlfp.audit import compare
+from fvlfp.audit.report import write
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
 from fvlfp.audit.stats.paired import infer_changes, mean_change, rate_change
+from fvlfp.cli import app
 from fvlfp.errors import InputError
 
 KW = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes", "draws": 300}
@@ -161,3 +166,90 @@ def test_overview_shows_accuracy_above_the_gaps(table):
     several = compare(three, three, **{**KW, "positive": None})
     largest = several.changes.set_index("gap").loc["equalized_odds_difference_worst_class_max"]
     assert several.overview("shape").loc["odds gap (worst)", "a"] == largest["a"]
+
+
+# weights and bands
+
+
+def test_whole_weights_give_the_rates_of_repeated_rows(table):
+    times = np.random.default_rng(3).integers(1, 4, 600)
+    better = table.assign(prediction=np.where(np.arange(600) % 3, table.smiling, table.prediction))
+    repeated = [frame.loc[frame.index.repeat(times)].reset_index(drop=True) for frame in (table, better)]
+    wanted = compare(*repeated, **KW)
+    got = compare(table.assign(w=times), better.assign(w=times), weight="w", **KW)
+    for name in ("groups", "changes"):
+        a, b = (getattr(found, name)[["a", "b", "change"]].astype(float) for found in (got, wanted))
+        assert np.allclose(a, b, equal_nan=True), name
+    width = [(c.groups["high"] - c.groups["low"]).astype(float).mean() for c in (got, wanted)]
+    assert width[0] > width[1], "a repeated row is no new example"
+    assert got.document["attributes"]["shape"]["groups"]["round"]["n"] == (table["shape"] == "round").sum()
+    assert got.document["settings"]["weight"] == "w" and "weighted by 'w'" in got.remarks[0]
+
+
+def test_equal_weights_change_nothing(table):
+    better = table.assign(prediction=np.where(np.arange(600) % 3, table.smiling, table.prediction))
+    same = compare(table.assign(w=2.5), better.assign(w=2.5), weight="w", **KW)
+    plain = compare(table, better, **KW)
+    for name in ("groups", "changes"):
+        a, b = (getattr(found, name).select_dtypes(float) for found in (same, plain))
+        assert np.allclose(a, b, equal_nan=True, atol=1e-9), name
+
+
+def test_weights_of_many_classes_and_weights_that_differ(table):
+    rng = np.random.default_rng(0)
+    names = np.array([f"c{i:02d}" for i in range(20)])
+    many = table.assign(smiling=rng.choice(names, 600), prediction=rng.choice(names, 600), w=2.0)
+    options = {**KW, "positive": None, "weight": "w"}
+    right = many.assign(prediction=many.smiling)
+    part = compare(many, right, **options).document["attributes"]["shape"]
+    plain = compare(many, right, **{**options, "weight": None}).document["attributes"]["shape"]
+    for gap, entry in plain["changes"].items():
+        assert part["changes"][gap]["change"] == pytest.approx(entry["change"], nan_ok=True), gap
+    with pytest.raises(InputError, match="'w' differs between the tables in row 5"):
+        compare(many, right.assign(w=right.w.mask(right.index == 3, 1.0)), **options)
+
+
+def test_bands_in_a_comparison(table):
+    aged = table.assign(age=np.where(table["shape"] == "square", 30, 50))
+    mended = aged.assign(prediction=aged.smiling)
+    options = {**KW, "groups": ["age"], "bins": {"age": [40]}}
+    banded = compare(aged, mended, **options).document["attributes"]["age"]
+    plain = compare(table, mended, **KW).document["attributes"]["shape"]
+    assert list(banded["groups"]) == ["under 40", "40 or more"]
+    gap = "equal_opportunity_difference"
+    assert banded["changes"][gap]["change"] == pytest.approx(plain["changes"][gap]["change"])
+
+
+def test_weights_and_bands_on_the_command_line_and_from_a_weighted_audit(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "execute", write.in_process)
+    weight = np.random.default_rng(1).integers(1, 5, 600)
+    aged = table.assign(age=np.where(table["shape"] == "square", 30, 50), w=weight)
+    aged.to_csv(tmp_path / "a.csv", index=False)
+    aged.assign(prediction=aged.smiling).to_csv(tmp_path / "b.csv", index=False)
+    words = ["--label", "smiling", "--group", "age", "--weight", "w", "--bin", "age:40", "--draws", "100"]
+
+    def run(*more):
+        result = CliRunner().invoke(app, list(map(str, more)))
+        assert result.exit_code == 0, result.output
+
+    for side in "ab":
+        columns = ["--prediction", "prediction", "--positive", "yes"]
+        run("audit", "predictions", tmp_path / f"{side}.csv", *words, *columns, "--out", tmp_path / side)
+    run(
+        "compare",
+        tmp_path / "a.csv",
+        tmp_path / "b.csv",
+        *words,
+        "--positive",
+        "yes",
+        "--out",
+        tmp_path / "c",
+    )
+    run("compare", tmp_path / "a", tmp_path / "b", "--draws", 100, "--out", tmp_path / "d")
+    tables, audits = (json.loads((tmp_path / x / "audit.json").read_text()) for x in "cd")
+    a, b = (found["attributes"]["age"]["groups"]["under 40"]["rates"] for found in (tables, audits))
+    assert a == b, "a weighted audit is compared with its weights"
+    rate = a["accuracy"]["a"]
+    young = aged[aged.age < 40]
+    assert rate == pytest.approx(np.average(young.prediction == young.smiling, weights=young.w))
+    assert "--bin age:40" in tables["provenance"]["command"]

@@ -75,6 +75,55 @@ def test_frames_colours_and_exif(save):
         assert seen == {words: 1}
 
 
+def test_other_colours_than_srgb_are_told(save):
+    from PIL import ImageCms
+
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    seen = Counter()
+    other = srgb.replace("sRGB".encode("utf-16-be"), "P3!!".encode("utf-16-be")).replace(b"sRGB", b"P3!!")
+    for profile in (srgb, other):
+        open_image(save(Image.new("RGB", (9, 9), (1, 2, 3)), "x.png", icc_profile=profile), seen=seen)
+    assert seen["taken as they are"] == 1 and len(seen) == 2
+    assert any("colour profile other than sRGB, which is not applied" in words for words in seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("https://example.org/x.jpg", "is an address: only files are read, so download it first"),
+        ("sub\\x.png", "no image at .*folders are separated by /"),
+        ("x.heic", "x.heic is no picture that can be read: save it as JPEG or PNG"),
+        ("cut.jpg", r"cut.jpg cannot be read \(OSError\)"),
+    ],
+)
+def test_names_and_files_that_are_no_pictures_say_what_to_do(faces, tmp_path, name, words):
+    table = faces()
+    frame = pd.read_csv(table, dtype=str)
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(90))
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (99, 99), np.uint8)).save(tmp_path / "cut.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:-900])
+    frame.loc[3, "path"] = name
+    frame.to_csv(table, index=False)
+    result = fvlfp("check", table)
+    assert result.exit_code == 2 and "row 5, column path" in result.output
+    assert pd.Series([result.output]).str.contains(words).all(), result.output
+
+
+def test_capital_suffixes_and_one_name_in_two_folders_are_two_pictures(tmp_path):
+    for i in range(8):
+        file = tmp_path / "faces" / ("yes" if i % 2 else "no") / f"{i // 2}.JPG"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (9, 9), np.uint8)).save(file, "JPEG")
+    found = read_table(tmp_path / "faces", prompts=_card(tmp_path), label="label")
+    assert len(found) == 8 and found.frame["path"].nunique() == 8
+
+
+def _card(folder):
+    card = toyfaces.CARD.to_toml().replace('classes."smiling"', 'classes."label"')
+    (folder / "c.toml").write_text(card)
+    return folder / "c.toml"
+
+
 def test_strips_pipes_and_folders_are_refused_at_once(save, tmp_path):  # M8
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()

@@ -100,6 +100,7 @@ def test_every_kind_of_parquet_gives_the_same_rows(tmp_path):
         ("PK\x03\x04", "Excel workbook"),
         ("\n\n", "names no column|is empty"),
         ("id,sex,y,p\n1,F,0,0\n\n2,M,1,1\n", "missing in row 3|row 3 has 0 cells"),
+        (TEXT + TEXT, "row 6 repeats the names of the columns"),  # two files put below each other
     ],
 )
 def test_a_table_that_is_wrong_is_refused_with_its_row(tmp_path, text, message):
@@ -193,3 +194,58 @@ def test_a_column_of_lists_is_no_group(tmp_path):
 def test_large_whole_numbers_keep_every_digit(tmp_path):
     pd.DataFrame({"k": pd.array([2**60 + 1, None], "Int64")}).to_parquet(tmp_path / "t.parquet")
     assert read_predictions(tmp_path / "t.parquet", ["k"])["k"].tolist()[0] == str(2**60 + 1)
+
+
+def test_signs_for_nothing_known_are_told(tmp_path):  # Adult writes ? for what nobody knows
+    said, document = audited(tmp_path, "y,p,g\n" + "1,1,a\n0,1,b\n1,0,?\n0,0,a\n" * 3)
+    assert "g: '?' (3 rows) is read as a name; leave such cells empty if it is none" in said
+    assert set(document["attributes"]["g"]["groups"]) == {"?", "a", "b"}
+
+
+def test_a_full_stop_at_the_end_makes_no_other_class(tmp_path):  # Adult's test file
+    rows = "<=50K,<=50K,a\n>50K,<=50K,b\n<=50K,>50K,a\n>50K,>50K,b\n" * 3
+    said, document = audited(tmp_path, "y,p,g\n" + rows + ">50K.,>50K,b\n")
+    assert document is None and "row 14" in said and "capitals or a full stop only" in said
+    said, document = audited(tmp_path, "y,p,g\n" + rows.replace("K,a", "K.,a").replace("K,b", "K.,b"))
+    assert document is None and "in column 'p' differs from" in said
+
+
+def test_a_row_of_totals_is_remarked_on_with_its_row(tmp_path):
+    rows = "1,1,a\n0,1,b\n1,0,a\n0,0,b\n" * 3
+    said, document = audited(tmp_path, "y,p,g\n" + rows + "6,6,Total\n")
+    assert "remark: Only row 14 has the label '6': is it a misspelling, or a row of totals?" in said
+    assert document["remarks"] and not audited(tmp_path, "y,p,g\n" + rows)[1]["remarks"]
+
+
+@pytest.mark.parametrize(
+    ("label", "group", "message"), [("p", "g", "label and as prediction"), ("y", "y", "label and as group")]
+)
+def test_a_column_named_for_two_things_is_refused(tmp_path, label, group, message):
+    (tmp_path / "t.csv").write_text("y,p,g\n" + "1,1,a\n0,1,b\n1,0,a\n0,0,b\n" * 3)
+    words = ["--label", label, "--prediction", "p", "--group", group, "--out", tmp_path / "out"]
+    result = fvlfp("audit", "predictions", tmp_path / "t.csv", *words)
+    assert result.exit_code == 2 and f"is named as {message}" in result.output
+
+
+def test_a_group_called_like_a_column_of_the_output_is_refused(tmp_path):  # F5
+    (tmp_path / "t.csv").write_text("y,p,prediction\n" + "1,1,a\n0,1,b\n1,0,a\n0,0,b\n" * 3)
+    words = ["--label", "y", "--prediction", "p", "--group", "prediction", "--out", tmp_path / "out"]
+    result = fvlfp("audit", "predictions", tmp_path / "t.csv", *words)
+    assert (
+        result.exit_code == 2 and "'prediction' has the name of one that this audit writes" in result.output
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_old_mac_line_ends_numbers_with_separators_and_unsupported_rates(tmp_path):
+    rows = "y,p,g\n" + "1,1,a\n0,1,b\n1,0,a\n0,0,b\n0,1,a\n" * 3
+    _, document = audited(tmp_path, rows)
+    assert document["attributes"]["g"]["gaps"]["equal_opportunity_difference"]["value"] is None, (
+        "no positive in b"
+    )
+    (tmp_path / "mac").mkdir()
+    _, same = audited(tmp_path / "mac", rows.replace("\n", "\r"))
+    assert same["attributes"] == document["attributes"]
+    weighted = rows.replace("y,p,g", "y,p,g,w").replace(",a\n", ',a,"1,000"\n').replace(",b\n", ",b,2\n")
+    said, document = audited(tmp_path, weighted, "--weight", "w")
+    assert document is None and "column 'w', row 2: '1,000' is no number" in said

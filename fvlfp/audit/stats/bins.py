@@ -36,6 +36,11 @@ def parse_bins(words: Sequence[str]) -> dict[str, list[float]]:
     return bins
 
 
+def bin_words(bins: Mapping[str, Sequence[float]]) -> list[str]:
+    """What ``parse_bins`` reads as `bins`."""
+    return [f"{name}:{','.join(f'{cut:g}' for cut in cuts)}" for name, cuts in bins.items()]
+
+
 def bin_groups(
     frame: pd.DataFrame, bins: Mapping[str, Sequence[float]], groups: Sequence[str]
 ) -> pd.DataFrame:

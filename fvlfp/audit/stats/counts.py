@@ -106,10 +106,9 @@ class Columns:
         if self.weight is None:
             table = np.bincount(cell, minlength=size).reshape(shape)
             return Counts(attribute, names, self.classes, table, missing, self.truth)
-        weight, rows = self.weight[codes >= 0], codes[codes >= 0]
-        total, squares = (np.bincount(rows, weights=w, minlength=len(names)) for w in (weight, weight**2))
-        scale = metrics.divide(total, squares)  # Kish: effective size total^2 / squares, over the total
-        table = np.bincount(cell, weights=weight * np.nan_to_num(scale)[rows], minlength=size).reshape(shape)
+        rows = codes[codes >= 0]
+        scaled = effective(self.weight[codes >= 0], rows, len(names))
+        table = np.bincount(cell, weights=scaled, minlength=size).reshape(shape)
         sizes = np.bincount(rows, minlength=len(names))
         return Counts(attribute, names, self.classes, table, missing, self.truth, sizes)
 
@@ -117,6 +116,12 @@ class Columns:
         """Counts of all rows as one group."""
         whole = Coded(("all",), np.zeros(len(self), np.int32))
         return replace(self, groups={"all": whole}).count("all")
+
+
+def effective(weight: np.ndarray, codes: np.ndarray, groups: int) -> np.ndarray:
+    """Weights (n,) scaled so that those of a group sum to its effective sample size (Kish); codes (n,)."""
+    total, squares = (np.bincount(codes, weights=w, minlength=groups) for w in (weight, weight**2))
+    return weight * np.nan_to_num(metrics.divide(total, squares))[codes]
 
 
 def require_column(frame: pd.DataFrame, name: str, what: str) -> None:
@@ -194,9 +199,13 @@ def _check_columns(frame: pd.DataFrame, named: Mapping[str, str | None], groups:
     repeated = sorted({g for g in groups if list(groups).count(g) > 1})
     if repeated:
         raise InputError(f"group column {repeated[0]!r} is named twice")
+    known: dict[str, str] = {}
     for what, name in [*named.items(), *(("group", g) for g in groups)]:
-        if name is not None:
-            require_column(frame, name, what)
+        if name is None:
+            continue
+        require_column(frame, name, what)
+        if known.setdefault(name, what) != what:
+            raise InputError(f"column {name!r} is named as {known[name]} and as {what}")
     if not len(frame):
         raise InputError("the table has no rows: nothing to audit")
 

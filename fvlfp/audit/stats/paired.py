@@ -91,8 +91,9 @@ def residuals(joint: np.ndarray, draws: int, rng: np.random.Generator) -> tuple[
     share = ((pooled + apart) / 2).reshape(s, c * c)
     smooth = (flat + share) / (n[..., None] + 1)
     smooth /= smooth.sum(-1, keepdims=True)
-    drawn = rng.multinomial(n, smooth, size=(draws, g, s)).reshape(draws, g, s, c, c)
-    size = np.where(n > 0, n, np.nan)[..., None]
+    whole = np.maximum(np.rint(n), n > 0).astype(np.int64)  # weighted rows have effective sizes
+    drawn = rng.multinomial(whole, smooth, size=(draws, g, s)).reshape(draws, g, s, c, c)
+    size = np.where(n > 0, whole, np.nan)[..., None]
     centre = smooth.reshape(g, s, c, c)
     return drawn.sum(-1) / size - centre.sum(-1), drawn.sum(-2) / size - centre.sum(-2)
 
@@ -102,10 +103,10 @@ def rate_change(joint: np.ndarray, level: float = 0.95) -> tuple[float, float, f
 
     Bonett and Price (2012): the adjusted Wald interval of a difference of paired proportions.
     """
-    n = int(joint.sum())
+    n = float(joint.sum())
     if not n:
         return np.nan, np.nan, np.nan
-    gained, lost = int(joint[0, 1]), int(joint[1, 0])
+    gained, lost = float(joint[0, 1]), float(joint[1, 0])
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = z_score(level) * np.sqrt((up + down - (up - down) ** 2) / (n + 2))
     return (gained - lost) / n, max(-1.0, up - down - half), min(1.0, up - down + half)

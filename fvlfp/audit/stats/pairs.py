@@ -14,7 +14,7 @@ import numpy as np
 
 from fvlfp.audit.schema import RateChange
 from fvlfp.audit.stats import metrics
-from fvlfp.audit.stats.counts import Columns, Counts
+from fvlfp.audit.stats.counts import Columns, Counts, effective
 from fvlfp.audit.stats.families import FEW, joints, joints_by_class
 from fvlfp.audit.stats.paired import mean_change, rate_change, residuals
 from fvlfp.audit.stats.rates import number
@@ -40,28 +40,45 @@ def count_pairs(columns: Columns, groups: Coded, attribute: str) -> Pairs:
     groups: of the rows of model a, (n,).
     """
     n, g, c = len(groups), len(groups.names), len(columns.classes)
+    known = groups.codes >= 0
+    codes = groups.codes[known].astype(np.int64)
     first = replace(
         columns, label=columns.label[:n], prediction=columns.prediction[:n], groups={attribute: groups}
     )
-    known = groups.codes >= 0
-    codes = groups.codes[known].astype(np.int64)
+    weight = None
+    if columns.weight is not None:
+        first = replace(first, weight=columns.weight[:n])
+        weight = effective(columns.weight[:n][known], codes, g)
     y, a, b = (x[:n][known] for x in (columns.label, columns.prediction, columns.prediction[n:]))
     full = None
     if c <= FEW:
         cell = ((codes * c + y) * c + a) * c + b
-        full = np.bincount(cell, minlength=g * c**3).reshape(g, c, c, c)
-    return Pairs(first.count(attribute), _by_class(codes, y, a, b, g, c), full)
+        full = np.bincount(cell, weights=weight, minlength=g * c**3).reshape(g, c, c, c)
+    by_class = _by_class(codes, (y, a, b), weight, (g, c))
+    return Pairs(first.count(attribute), by_class, full)
 
 
-def _by_class(codes: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, g: int, c: int) -> np.ndarray:
-    """(G, C, 2, 2, 2): a row counts once for each class that it names, and as (0, 0, 0) for all others."""
+def _by_class(
+    codes: np.ndarray,
+    classes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    weight: np.ndarray | None,
+    shape: tuple[int, int],
+) -> np.ndarray:
+    """(G, C, 2, 2, 2): a row counts once for each class that it names, and as (0, 0, 0) for all others.
+
+    classes: label, prediction of a, prediction of b, each (n,) like `codes` and `weight`.
+    """
+    (y, a, b), (g, c) = classes, shape
+    apart, new = a != y, (b != y) & (b != a)
     cells = [
         ((codes * c + y) * 8 + 4 + 2 * (a == y) + (b == y)),
-        ((codes * c + a) * 8 + 2 + (b == a))[a != y],
-        ((codes * c + b) * 8 + 1)[(b != y) & (b != a)],
+        ((codes * c + a) * 8 + 2 + (b == a))[apart],
+        ((codes * c + b) * 8 + 1)[new],
     ]
-    out = np.bincount(np.concatenate(cells), minlength=g * c * 8).reshape(g, c, 8)
-    out[..., 0] = np.bincount(codes, minlength=g)[:, None] - out.sum(-1)
+    weights = None if weight is None else np.concatenate([weight, weight[apart], weight[new]])
+    out = np.bincount(np.concatenate(cells), weights=weights, minlength=g * c * 8).reshape(g, c, 8)
+    rest = np.bincount(codes, weights=weight, minlength=g)[:, None] - out.sum(-1)
+    out[..., 0] = np.maximum(rest, 0)  # weights leave a rounding error below 0
     return out.reshape(g, c, 2, 2, 2)
 
 
@@ -86,7 +103,7 @@ def rate_changes(pairs: Pairs, group: int, level: float) -> dict[str, RateChange
 
 def _rate_change(hits: np.ndarray, level: float) -> RateChange:
     """From counts [[neither, only b], [only a, both]]."""
-    n = int(hits.sum())
+    n = hits.sum()
     a, b = (hits[1].sum() / n, hits[:, 1].sum() / n) if n else (np.nan, np.nan)
     return _change(a, b, *rate_change(hits, level))
 

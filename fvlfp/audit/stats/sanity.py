@@ -31,6 +31,29 @@ def constant_columns(classes: Sequence[str], label: np.ndarray | None, predictio
     return out
 
 
+def weight_remark(weight: str | None) -> list[str]:
+    """What weighted numbers mean; `weight` is the column of weights, if there is one."""
+    if weight is None:
+        return []
+    return [
+        f"Rates are weighted by {weight!r}; intervals and tests use each group's effective sample size "
+        "(Kish), and counts are of that size."
+    ]
+
+
+def lone_labels(classes: Sequence[str], label: np.ndarray, first_row: int) -> list[str]:
+    """A remark on classes beyond the second that one row alone has as its label, (n,): a row of totals?"""
+    counts = np.bincount(label, minlength=len(classes))
+    lone = np.flatnonzero(counts == 1).tolist()
+    if len(classes) < 3 or len(lone) > 3:
+        return []
+    rows = [int((label == k).argmax()) + first_row for k in lone]
+    return [
+        f"Only row {row} has the label {classes[k]!r}: is it a misspelling, or a row of totals?"
+        for k, row in zip(lone, rows, strict=True)
+    ]
+
+
 def too_fine(sizes: np.ndarray) -> bool:
     """Whether most examples are in groups of fewer than ``SMALL``; sizes (G,)."""
     return len(sizes) > 2 and 2 * sizes[sizes < SMALL].sum() > sizes.sum()
