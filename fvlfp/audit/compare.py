@@ -141,10 +141,7 @@ def compare(
     for column in (label, *groups, *weights):
         _same(a[column], b[column], column, first_row(a))
     for frame, side in zip((a, b), names, strict=True):
-        blank = names_of(frame[prediction]).isna()
-        if blank.any():
-            row = int(blank.argmax()) + first_row(frame)
-            raise InputError(f"{side}: prediction {prediction!r} is missing in row {row}")
+        _refuse_blank(frame, prediction, side)
     both = pd.concat([a, b], ignore_index=True)
     columns = encode(
         both,
@@ -230,6 +227,13 @@ def _matched(
         raise InputError(f"{key!r} {value!r} of the first table is not in the second")
     b = b.iloc[order.astype(int)]
     return a[list(needed)].reset_index(drop=True), b[list(needed)].reset_index(drop=True)
+
+
+def _refuse_blank(frame: pd.DataFrame, prediction: str, side: str) -> None:
+    blank = names_of(frame[prediction]).isna()
+    if blank.any():
+        row = int(blank.argmax()) + first_row(frame)
+        raise InputError(f"{side}: prediction {prediction!r} is missing in row {row}")
 
 
 def _same(left: pd.Series, right: pd.Series, column: str, first: int) -> None:

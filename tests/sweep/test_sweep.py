@@ -342,6 +342,7 @@ def test_a_sweep_of_training_over_two_tasks_of_which_one_is_killed(tmp_path):
     out = tmp_path / "out"
     wait_for(lambda: len(list((out / "cells").glob("*/run/method/checkpoints/*"))) >= 2)
     os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
     _, complained = second.communicate(timeout=300)
     assert second.returncode == 0, complained
     table = pd.read_csv(out / "cells.csv")
