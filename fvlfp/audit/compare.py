@@ -134,24 +134,16 @@ def compare(
         InputError: as ``audit``; also different rows, or a label or group that differs (row named).
     """
     check_numbers(draws, seed, level)
-    bins = dict(bins or {})
+    bins, same = dict(bins or {}), [label, *groups, *([weight] if weight else [])]
     a, b = (bin_groups(frame, bins, groups) for frame in (a, b))
-    weights = [] if weight is None else [weight]
-    a, b = _matched(a, b, key, [label, prediction, *groups, *weights])
-    for column in (label, *groups, *weights):
+    a, b = _matched(a, b, key, [prediction, *same])
+    for column in same:
         _same(a[column], b[column], column, first_row(a))
     for frame, side in zip((a, b), names, strict=True):
         _refuse_blank(frame, prediction, side)
     both = pd.concat([a, b], ignore_index=True)
-    columns = encode(
-        both,
-        label=label,
-        prediction=prediction,
-        groups=groups,
-        positive=positive,
-        weight=weight,
-        cross=cross,
-    )
+    classes = {"label": label, "prediction": prediction, "positive": positive, "weight": weight}
+    columns = encode(both, groups=groups, cross=cross, **classes)  # type: ignore[arg-type]
     settings: Settings = {
         "label": label,
         "prediction": prediction,
