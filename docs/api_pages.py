@@ -36,16 +36,20 @@ def write_api(out: Path, templates: Path) -> None:
     # Keys of a TypedDict have no place of their own; pdoc says so for each, and shows them all the same.
     warnings.filterwarnings("ignore", message="Cannot determine where fvlfp.audit.schema")
     pdoc.pdoc("fvlfp", output_directory=out)
+    here = f"{Path(fvlfp.__path__[0]).resolve().parent}/"  # in the values of constants that are paths
+    for page in out.rglob("*.html"):
+        page.write_text(page.read_text(encoding="utf-8").replace(here, ""), encoding="utf-8")
 
 
-def api_entries() -> Iterator[dict[str, str]]:
-    """The reference's entries of the search index: modules, functions and classes with a docstring."""
+def api_entries(out: Path) -> Iterator[dict[str, str]]:
+    """The search index's entries for the pages in `out`: modules, and the functions and classes they show."""
     for info in pkgutil.walk_packages(fvlfp.__path__, "fvlfp."):
         module = importlib.import_module(info.name)
-        href = f"api/{info.name.replace('.', '/')}.html"
+        place = f"{info.name.replace('.', '/')}.html"
+        href, page = f"api/{place}", (out / place).read_text(encoding="utf-8")
         yield {"title": info.name, "where": "module", "href": href, "text": inspect.getdoc(module) or ""}
         for name, value in vars(module).items():
             own = (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == info.name
-            if own and not name.startswith("_") and value.__doc__:
+            if own and value.__doc__ and f'id="{name}"' in page:
                 text = inspect.getdoc(value) or ""
                 yield {"title": name, "where": info.name, "href": f"{href}#{name}", "text": text}

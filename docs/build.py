@@ -171,7 +171,7 @@ def build(out: Path, run: Path, repository: str | None = None) -> Path:
         site.write(here, title_of(lesson), body, f"notebooks/{lesson.name}")
     write_texts(site)
     write_api(out / "api", THEME / "pdoc")
-    site.index += api_entries()
+    site.index += api_entries(out / "api")
     site.finish()
     copy_linked_files(out)
     return out / "index.html"
