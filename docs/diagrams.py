@@ -518,6 +518,54 @@ def dealt_anew() -> Drawing:
     return d
 
 
+def peers_judging() -> Drawing:
+    """FPF judged by peers: class texts go to the other clients, counts come back."""
+    d = Drawing(700, 270)
+    for k in range(3):
+        y = 24 + 76 * k
+        d.box(20, y, 110, 50, f"client {k + 1}\nsends P", ORANGE)
+        d.arrow(130, y + 25, 186, 120 + 10 * k, ORANGE)
+    d.box(190, 86, 130, 90, "server:\nclass texts\nof every prompt")
+    for k in range(3):
+        y = 24 + 76 * k
+        d.arrow(320, 120 + 10 * k, 396, y + 25, BLUE)
+        others = " and ".join(str(j + 1) for j in range(3) if j != k)
+        d.box(400, y, 130, 50, f"client {k + 1}\njudges {others}", GREEN)
+        d.arrow(530, y + 25, 586, 120 + 10 * k, GREEN)
+    d.box(590, 86, 96, 90, "recall of\neach cell,\nthen w")
+    d.text(
+        350,
+        260,
+        "Nobody judges itself. Judges send back counts of right answers.",
+        size=12,
+    )
+    return d
+
+
+def opposite_errors() -> Drawing:
+    """Gaps of opposite sign cancel in a sum of prompts."""
+    d = Drawing(700, 220)
+    for x, name, colour, side in ((40, "client A", BLUE, -1), (40, "client B", ORANGE, 1)):
+        y = 60 if side < 0 else 130
+        d.text(x, y + 5, name, "start")
+        d.line(120, y, 340, y)
+        d.arrow(230, y, 230 + 70 * side, y, colour)
+    d.text(150, 34, "better for round", size=12, colour=GREY)
+    d.text(310, 34, "better for square", size=12, colour=GREY)
+    d.arrow(370, 95, 430, 95)
+    d.text(400, 84, "fused")
+    d.line(460, 95, 660, 95)
+    d.dot(560, 95, GREEN)
+    d.text(560, 125, "no side preferred", colour=GREEN)
+    d.text(
+        350,
+        195,
+        "Each alone has a large gap. A rule without the sign would drop both.",
+        size=12,
+    )
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "gap": gap,
     "two_towers": two_towers,
@@ -540,6 +588,8 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "masks": masks,
     "your_folder": your_folder,
     "dealt_anew": dealt_anew,
+    "peers_judging": peers_judging,
+    "opposite_errors": opposite_errors,
 }
 
 
