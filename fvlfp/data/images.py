@@ -114,7 +114,7 @@ def open_image(path: Path | Stored, *, small: bool = False, seen: Counter[str] |
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{name} is no picture that can be read: save it as JPEG or PNG") from None
+        raise InputError(f"{name} cannot be read as a picture: save it as JPEG or PNG") from None
     except Exception as e:  # Pillow's readers raise many kinds on damaged files
         raise InputError(f"{name} cannot be read ({type(e).__name__})") from None
     if seen is not None:

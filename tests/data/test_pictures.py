@@ -92,7 +92,7 @@ def test_other_colours_than_srgb_are_told(save):
     [
         ("https://example.org/x.jpg", "is an address: only files are read, so download it first"),
         ("sub\\x.png", "no image at .*folders are separated by /"),
-        ("x.heic", "x.heic is no picture that can be read: save it as JPEG or PNG"),
+        ("x.heic", "x.heic cannot be read as a picture: save it as JPEG or PNG"),
         ("cut.jpg", r"cut.jpg cannot be read \(OSError\)"),
     ],
 )
