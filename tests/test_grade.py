@@ -1,6 +1,7 @@
 """Grading: what saved outputs say about each exercise."""
 
 import json
+import sys
 
 import nbformat
 import pandas as pd
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from fvlfp.cli import app
 from fvlfp.course.grade import by_student, grades, write_grades
+from fvlfp.course.rerun import rerun
 from fvlfp.course.student import student_copy, write_student_copies
 from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError
@@ -254,3 +256,15 @@ def test_the_command_says_that_it_executes_students_code(course, monkeypatch):
     assert run.exit_code == 0, run.output
     assert "executes the students' code" in run.output and "ann      1/1  1/1" in run.output
     assert (folder / "g_rerun" / "ann" / "00_a.ipynb").is_file()
+
+
+def test_another_environments_kernel_is_not_used(tmp_path, monkeypatch):
+    spec = tmp_path / "other" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    kernel = {"argv": ["/bin/false", "{connection_file}"], "display_name": "other", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(kernel))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "other"))
+    cells = [new_code_cell("import sys; print(sys.executable)")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "00_a.ipynb")
+    done = rerun(tmp_path / "00_a.ipynb", tmp_path / "done.ipynb", limit=60)
+    assert nbformat.read(done, 4).cells[0].outputs[0].text.strip() == sys.executable

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "peers": {"robust"},
     "suppression": set(),
     "files": set(),
+    "kernel": set(),
     "baselines": {"dsop"},
     "data": {"values", "files"},
     "clip": {"config", "files"},
@@ -34,13 +35,13 @@ MAY_IMPORT = {
         *("config", "options", "data", "clip", "cdfp", "dsop", "fpf", "peers", "suppression", "baselines"),
     },
     "federation": {"config", "options", "files", "training", "dsop", "fpf", "peers", "robust", "baselines"},
-    "audit": {"values"},
+    "audit": {"values", "kernel"},
     "runs": {
         *("config", "files", "output_folder", "data", "clip", "dsop", "fpf", "baselines", "training"),
         *("federation", "audit"),
     },
     "course": {
-        *("clip", "config", "files", "output_folder", "runs"),
+        *("clip", "config", "files", "kernel", "output_folder", "runs"),
         *(
             "cdfp",
             "dsop",

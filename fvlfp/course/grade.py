@@ -9,7 +9,6 @@ is asked for (`fvlfp.course.rerun`). What this module does not do: it detects no
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import nbformat
 import pandas as pd
 
-from fvlfp.course.rerun import rerun
+from fvlfp.course.rerun import read_quietly, rerun
 from fvlfp.course.student import SOLUTION
 from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError
@@ -143,10 +142,7 @@ def student_of(path: Path, lesson: str) -> str | None:
 def _results(path: Path, wanted: list[Any], outputs_of: Callable[[Path], Path]) -> list[str]:
     """The result of each exercise in one notebook."""
     try:
-        path = outputs_of(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an older format, of missing ids
-            cells = nbformat.read(path, as_version=4).cells
+        cells = read_quietly(outputs_of(path)).cells
         known = {name: cell for cell in cells for name in (cell.metadata.get("id"), cell.get("id")) if name}
         return [_result(cell.source, known.get(cell.id) or _by_check(cell.source, cells)) for cell in wanted]
     except Exception:  # damaged notebooks break their readers in many ways; the class's others count

@@ -14,11 +14,20 @@ from typing import Any
 
 import nbformat
 
+from fvlfp.kernel import this_python
+
 #: Said before anything runs.
 WARNING = (
     "--rerun executes the students' code with your rights: do it in a container, or as a user "
     "who owns nothing"
 )
+
+
+def read_quietly(path: Path) -> nbformat.NotebookNode:
+    """A submitted notebook, without warnings about an older format or missing ids."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nbformat.read(path, as_version=4)
 
 
 def rerun(path: Path, copy: Path, *, limit: float) -> Path:
@@ -31,9 +40,7 @@ def rerun(path: Path, copy: Path, *, limit: float) -> Path:
     """
     from nbconvert.preprocessors import ExecutePreprocessor
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an older format, of missing ids
-        notebook = nbformat.read(path, as_version=4)
+    notebook = read_quietly(path)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
@@ -43,13 +50,13 @@ def rerun(path: Path, copy: Path, *, limit: float) -> Path:
         cells_began.append(time.monotonic())
         return max(1, round(limit - (cells_began[-1] - cells_began[0])))
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, this_python() as kernel:
         work = Path(folder, "notebooks")  # lessons write into ../runs
         work.mkdir()
         runner = ExecutePreprocessor(
             timeout_func=left,
             allow_errors=True,
-            kernel_name="python3",
+            kernel_name=kernel,
             extra_arguments=["--log-level=50"],  # the kernel's own chatter
         )
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fvlfp.errors import InputError
+from fvlfp.kernel import this_python
 from fvlfp.output_folder import claimed
 
 _INSTALLED = Path(__file__).resolve().parent / "lessons"  # setup.py puts them there
@@ -55,15 +56,16 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, object]) -> P
     executed, part = folder / notebook.name, folder / f".part-{notebook.name}"
     part.unlink(missing_ok=True)  # of a run that was killed
     try:
-        papermill.execute_notebook(
-            str(notebook.resolve()),
-            str(part),
-            parameters={**parameters, "out": str(folder)},
-            kernel_name="python3",
-            cwd=str(folder),
-            progress_bar=False,
-            extra_arguments=["--log-level=50"],  # the kernel's own chatter; errors of cells are in the copy
-        )
+        with this_python() as kernel:
+            papermill.execute_notebook(
+                str(notebook.resolve()),
+                str(part),
+                parameters={**parameters, "out": str(folder)},
+                kernel_name=kernel,
+                cwd=str(folder),
+                progress_bar=False,
+                extra_arguments=["--log-level=50"],  # its own chatter; errors of cells are in the copy
+            )
         part.replace(executed)
     except Exception:  # a cell's, or the kernel died: what ran until then is worth a look
         if part.is_file():

@@ -29,6 +29,7 @@ from fvlfp.audit.report import page
 from fvlfp.audit.report.markup import render
 from fvlfp.audit.schema import AuditDocument, ComparisonDocument
 from fvlfp.errors import InputError
+from fvlfp.kernel import this_python
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")  # harmless as it is, and a key that other tables are joined by
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
@@ -110,16 +111,16 @@ def execute(document: Path, title: str) -> str:
     import nbformat
     import papermill
 
-    with tempfile.TemporaryDirectory() as scratch, _quiet(), _this_python(Path(scratch)):
+    with tempfile.TemporaryDirectory() as scratch, _quiet(), this_python() as kernel:
         done = Path(scratch) / "report.ipynb"
         with as_file(files("fvlfp.audit.report").joinpath("report.ipynb")) as template:
             papermill.execute_notebook(
                 template,
                 done,
                 parameters={"document": str(document.resolve())},
-                kernel_name="python3",
+                kernel_name=kernel,
                 progress_bar=False,
-                extra_arguments=["--log-level=50"],  # the kernel's own chatter
+                extra_arguments=["--log-level=50"],  # its own chatter
             )
         return export(nbformat.read(done, as_version=4), title)
 
@@ -146,25 +147,6 @@ def join(title: str, body: str) -> str:
     """One HTML page without any reference to another file or host; `body` is markup already."""
     css = files("fvlfp.audit.report").joinpath("report.css").read_text(encoding="utf-8")
     return render("page.html.j2", title=title, body=Markup(body), style=Markup(css))
-
-
-@contextmanager
-def _this_python(folder: Path) -> Iterator[None]:
-    """`python3` is the kernel of this interpreter, whatever other environments have installed."""
-    spec = folder / "kernels" / "python3"
-    spec.mkdir(parents=True)
-    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    kernel = {"argv": argv, "display_name": "Python 3", "language": "python"}
-    (spec / "kernel.json").write_text(json.dumps(kernel), encoding="utf-8")
-    before = os.environ.get("JUPYTER_PATH")
-    os.environ["JUPYTER_PATH"] = os.pathsep.join([str(folder), *([before] if before else [])])
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["JUPYTER_PATH"]
-        else:
-            os.environ["JUPYTER_PATH"] = before
 
 
 @contextmanager
