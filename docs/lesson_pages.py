@@ -15,7 +15,7 @@ import nbformat
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 
-from fvlfp.course.student import SOLUTION, without_solution
+from fvlfp.course.student import SOLUTION, folded, without_solution
 
 MATH = re.compile(r"\$\$(.+?)\$\$|(?<![\\$\w])\$([^$\n]+?)\$", re.DOTALL)
 PICTURE = re.compile(r"\*Pictures?: (.+?)\*(?=\s|$)", re.DOTALL)
@@ -108,10 +108,7 @@ def with_folded_solutions(notebook: Any) -> Any:
     for cell in notebook.cells:
         cells.append(cell)
         if cell.cell_type == "code" and SOLUTION.search(cell.source):
-            lines = [line for line in cell.source.splitlines() if not line.strip().startswith("### ")]
-            code = "\n".join(lines)
-            fold = f"<details><summary>Solution</summary>\n\n```python\n{code}\n```\n\n</details>"
-            cells.append(nbformat.v4.new_markdown_cell(fold))
+            cells.append(nbformat.v4.new_markdown_cell(folded(cell.source, "Solution")))
             cell.source = without_solution(cell.source)
     notebook.cells = cells
     return notebook

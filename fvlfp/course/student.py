@@ -46,6 +46,12 @@ def without_solution(source: str) -> str:
     return SOLUTION.sub(stub, source)
 
 
+def folded(source: str, summary: str) -> str:
+    """The code of a cell, without its marks, behind a fold, as markdown."""
+    code = "\n".join(line for line in source.splitlines() if not line.strip().startswith("### "))
+    return f"<details><summary>{summary}</summary>\n\n```python\n{code}\n```\n\n</details>"
+
+
 def student_copy(lesson: Path) -> nbformat.NotebookNode:
     """The notebook of one lesson, with a stub in place of each solution.
 
@@ -66,10 +72,7 @@ def solutions(lesson: Path) -> nbformat.NotebookNode:
     texts = [f"{title}\n\nSolutions of [{lesson.stem}](../{lesson.name}). Try it yourself first."]
     for cell in notebook.cells:
         if cell.cell_type == "code" and SOLUTION.search(cell.source):
-            lines = [line for line in cell.source.splitlines() if not line.strip().startswith("### ")]
-            code = "\n".join(lines)
-            summary = f"<details><summary>Step {len(texts)}</summary>"
-            texts.append(f"{summary}\n\n```python\n{code}\n```\n\n</details>")
+            texts.append(folded(cell.source, f"Step {len(texts)}"))
     cells = [nbformat.v4.new_markdown_cell(text, id=f"s{i:02d}") for i, text in enumerate(texts)]
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
 
