@@ -49,6 +49,10 @@ class Drawing:
             f"{escape(text)}</text>"
         )
 
+    def caption(self, y: float, text: str) -> None:
+        """One small line in the middle of the sheet."""
+        self.text(self.size[0] // 2, y, text, size=12)
+
     def arrow(
         self, x: float, y: float, to_x: float, to_y: float, colour: str = "#444", dashed: bool = False
     ) -> None:
@@ -140,12 +144,7 @@ def prompt_in_the_tower() -> Drawing:
     d.text(580, 256, "layer 0", "start", ORANGE)
     d.text(580, 134, "u: learned,", "start", ORANGE)
     d.text(580, 150, "layer 1 (deep)", "start", ORANGE)
-    d.text(
-        350,
-        278,
-        "orange: the prompt, the only numbers that are trained or sent; blue: words; grey: frozen",
-        size=12,
-    )
+    d.caption(278, "orange: the prompt, the only numbers that are trained or sent; blue: words; grey: frozen")
     return d
 
 
@@ -252,7 +251,7 @@ def two_towers() -> Drawing:
     d.box(604, 96, 80, 50, "0.2\n0.8", GREEN)
     d.arrow(562, 121, 602, 121)
     d.text(583, 88, "softmax, scale s", size=11)
-    d.text(350, 238, "Nothing is trained here: a class is a sentence.", size=12)
+    d.caption(238, "Nothing is trained here: a class is a sentence.")
     return d
 
 
@@ -354,7 +353,7 @@ def words_and_vectors() -> Drawing:
             d.box(30 + 80 * i, 30 + 70 * row, 72, 36, word, ORANGE if word.startswith("v") else BLUE)
     for i in range(1, 5):
         d.arrow(66 + 80 * i, 66, 66 + 80 * i, 98, ORANGE)
-    d.text(350, 158, "blue: vectors of words, frozen; orange: the prompt, learned", size=12)
+    d.caption(158, "blue: vectors of words, frozen; orange: the prompt, learned")
     return d
 
 
@@ -533,12 +532,7 @@ def peers_judging() -> Drawing:
         d.box(400, y, 130, 50, f"client {k + 1}\njudges {others}", GREEN)
         d.arrow(530, y + 25, 586, 120 + 10 * k, GREEN)
     d.box(590, 86, 96, 90, "recall of\neach cell,\nthen w")
-    d.text(
-        350,
-        260,
-        "Nobody judges itself. Judges send back counts of right answers.",
-        size=12,
-    )
+    d.caption(260, "Nobody judges itself. Judges send back counts of right answers.")
     return d
 
 
@@ -557,12 +551,7 @@ def opposite_errors() -> Drawing:
     d.line(460, 95, 660, 95)
     d.dot(560, 95, GREEN)
     d.text(560, 125, "no side preferred", colour=GREEN)
-    d.text(
-        350,
-        195,
-        "Each alone has a large gap. A rule without the sign would drop both.",
-        size=12,
-    )
+    d.caption(195, "Each alone has a large gap. A rule without the sign would drop both.")
     return d
 
 
