@@ -19,13 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.peers import Judgement
+
+if TYPE_CHECKING:  # it imports scipy, which only peers need
+    from fvlfp.peers import Judgement
 
 
 @dataclass(frozen=True)
