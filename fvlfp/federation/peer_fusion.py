@@ -67,17 +67,21 @@ class PeerFusion(FairFusion):
         sizes = np.array([float(report.n) for report in reports])
         authors = [reply.metadata.src_node_id for reply in good]
         judged = self._judge(server_round, prompts, authors)
-        weights = [
-            peer_weights(sizes, judged, share=share, tolerance=self.cfg.tolerance)
-            for share in (self.cfg.peers_share, 1.0)
-        ]
-        if self.parts.peer_weights is not None:
-            own = np.array(checked_weights(self.parts.peer_weights(sizes, judged), len(sizes)))
-            weights[0] = own / own.sum()
+        weights = [self._weigh(sizes, judged), self._by_programme(sizes, judged, 1.0)]
         fused = self._alternatives(prompts, weights)
         taken = choose(self._judge(server_round, fused, []), tolerance=self.cfg.tolerance)
         self._fused = fused[taken]
         return [float(w) for w in weights[taken % len(weights)]]
+
+    def _weigh(self, sizes: np.ndarray, judged: Judgement) -> np.ndarray:
+        """w (K,), summing to 1: by somebody's own function, else by the programme."""
+        if self.parts.peer_weights is None:
+            return self._by_programme(sizes, judged, self.cfg.peers_share)
+        own = np.array(checked_weights(self.parts.peer_weights(sizes, judged), len(sizes)))
+        return np.asarray(own / own.sum())
+
+    def _by_programme(self, sizes: np.ndarray, judged: Judgement, share: float) -> np.ndarray:
+        return peer_weights(sizes, judged, share=share, tolerance=self.cfg.tolerance)
 
     def _alternatives(self, prompts: Tensor, weights: list[np.ndarray]) -> Tensor:
         """(A, L, n_ctx, width): prompts (K, L, n_ctx, width) fused by each w, and as robust as asked for."""

@@ -46,12 +46,13 @@ def serve(
         RunStopped: fewer than `min_available` clients gave a usable answer.
         InputError: the checkpoints are of another config, or of more rounds.
     """
+    roll = roll or Roll()
     state = checkpoints.load() if checkpoints and resume else None
-    fresh = state is None
-    if state is None:
-        state = ServerState(initial_model(task, cfg), no_projection(task.frozen_texts.shape[1]))
-    state.roll = roll or state.roll
-    if fresh:
+    if state is not None:
+        state.roll = roll
+    else:
+        none = no_projection(task.frozen_texts.shape[1])
+        state = ServerState(initial_model(task, cfg), none, roll=roll)
         ask_subspace(grid, task, cfg, state)
         if cfg.dsop_at == "training":
             choose_projection(grid, task, cfg, state)
