@@ -24,25 +24,7 @@ TRANSFER = RESULTS / "transfer.json"
 
 def summary(grid: Grid) -> str:
     """One line a main task: FedAvg, two forms of the full method without group labels, LEACE, the limit."""
-    lines = [
-        "## Summary",
-        "",
-        "Excess: odds gap above chance, mean over seeds; in brackets the change against FedAvg. Both forms "
-        "of the full method read no group label: in the first, FPF is judged by peers; in the second it "
-        "rests on clients' own reports. LEACE reads labels in training. Limit: the excess of a linear head "
-        "that is told the group, on held-out training rows ([how far could anything "
-        "go](#how-far-could-anything-go-here)).",
-        "",
-        *table(
-            [
-                *("task", "seeds", "FedAvg: balanced accuracy", "excess"),
-                *("judged by peers: change of balanced accuracy", "of worst cell", "excess"),
-                *("own reports: change of balanced accuracy", "excess", "LEACE: excess", "limit"),
-            ],
-            [],
-        ),
-    ]
-    limits = _limits()
+    limits, rows = _limits(), []
     for task in (t for t in TASKS if TASKS[t].kind == "main"):
         methods = grid.get(task, {})
         fedavg, judged, own, leace = (methods.get(m, []) for m in ("fedavg", JUDGED, OWN, "leace"))
@@ -53,7 +35,23 @@ def summary(grid: Grid) -> str:
         told += [_excess(judged, fedavg), _change(own, "balanced_accuracy"), _excess(own, fedavg)]
         told.append(_excess(leace, fedavg))
         told.append(f"{limits[task]:.3f}" if task in limits else "not measured")
-        lines.append(f"| {' | '.join(told)} |")
+        rows.append(told)
+    heads = [
+        *("task", "seeds", "FedAvg: balanced accuracy", "excess"),
+        *("judged by peers: change of balanced accuracy", "of worst cell", "excess"),
+        *("own reports: change of balanced accuracy", "excess", "LEACE: excess", "limit"),
+    ]
+    lines = [
+        "## Summary",
+        "",
+        "Excess: odds gap above chance, mean over seeds; in brackets the change against FedAvg. Both forms "
+        "of the full method read no group label: in the first, FPF is judged by peers; in the second it "
+        "rests on clients' own reports. LEACE reads labels in training. Limit: the excess of a linear head "
+        "that is told the group, on held-out training rows ([how far could anything "
+        "go](#how-far-could-anything-go-here)).",
+        "",
+        *table(heads, rows),
+    ]
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -169,29 +170,24 @@ def audit_pair(
     frames = {name: table.assign(prediction=table[name]) for name in runs}
     names = {"baseline": cfg.baseline, "method": cfg.method}
     classes = provenance["prompts"]["classes"]
-    options = AuditOptions(
-        label=cfg.label,
-        prediction="prediction",
-        groups=list(cfg.groups),
-        positive=list(classes)[1] if len(classes) == 2 else None,
-        draws=cfg.draws,
-        seed=cfg.seed,
-    )
+    common: dict[str, Any] = {
+        "label": cfg.label,
+        "prediction": "prediction",
+        "groups": list(cfg.groups),
+        "positive": list(classes)[1] if len(classes) == 2 else None,
+        "draws": cfg.draws,
+        "seed": cfg.seed,
+    }
     for name, frame in frames.items():
         facts = {**provenance, **training_facts(names[name], runs[name])}
-        result = judge(frame, options, facts)
+        result = judge(frame, AuditOptions(**common), facts)
         result.document["remarks"] += provenance.get("remarks", [])
         rows = frame[[cfg.label, *cfg.groups, "prediction"]]
         write_audit(result, out / name, title=f"Audit of {names[name]}", rows=rows)
     change = compare(
         frames["baseline"],
         frames["method"],
-        label=cfg.label,
-        prediction="prediction",
-        groups=options.groups,
-        positive=options.positive,
-        draws=cfg.draws,
-        seed=cfg.seed,
+        **common,
         names=(names["baseline"], names["method"]),
         provenance={**provenance, **training_facts(cfg.method, runs["method"])},
     )
