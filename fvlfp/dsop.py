@@ -17,7 +17,7 @@ and a task that needs the direction loses accuracy. It trains nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -56,12 +56,12 @@ class Projection:
     def to_rank(self, rank: int, lam: float) -> Projection:
         """The same subspace, its first `rank` directions only, with another lambda."""
         write = None if self.write is None else self.write[:, :rank]
-        return Projection(self.basis[:, :rank], self.mu, lam, write)
+        return replace(self, basis=self.basis[:, :rank], lam=lam, write=write)
 
     def to(self, device: torch.device) -> Projection:
         """The same projection on another device."""
         write = None if self.write is None else self.write.to(device)
-        return Projection(self.basis.to(device), self.mu.to(device), self.lam, write)
+        return replace(self, basis=self.basis.to(device), mu=self.mu.to(device), write=write)
 
 
 def no_projection(d: int) -> Projection:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fvlfp import Config, Parts, cdfp, train
-from fvlfp.errors import InputError
+from fvlfp import Config, Parts, cdfp, predict, train
+from fvlfp.errors import InputError, RunStopped
 from fvlfp.fpf import Fusion, fusion_weights
 from fvlfp.peers import peer_weights
 
@@ -27,6 +27,10 @@ def by_peers(n, judged):
     return peer_weights(n, judged, share=0.5, tolerance=0.01)
 
 
+def project(z, basis, mu, lam):
+    return z - lam * ((z - mu) @ basis) @ basis.T
+
+
 def config(planted, method, **changes):
     keep = {k: getattr(planted.cfg, k) for k in ("groups", "clients", "batch", "device")}
     return Config.make("smoke", method, **(keep | {"rounds": 2} | changes))
@@ -36,10 +40,17 @@ CASES = {
     "fuse": ("fedavg", {}, Parts(fuse=mean_of)),
     "cf_loss": ("cdfp", {}, Parts(cf_loss=cf_loss)),
     "weights": ("fedavg", {}, Parts(weights=by_fpf)),
+    "project": ("dsop", {"rank": 1, "lambda_dsop": 0.5}, Parts(project=project)),
+    "a chosen projection": ("dsop", {}, Parts(project=project)),
     "peer_weights": (
         "fpf-peers",
         {"peers_share": 0.5, "tolerance": 0.01},
         Parts(peer_weights=by_peers),
+    ),
+    "all at once": (
+        "fvlfp-peers",
+        {"peers_share": 0.5, "tolerance": 0.01, "rank": 1, "lambda_dsop": 1.0},
+        Parts(cf_loss=cf_loss, project=project, peer_weights=by_peers, fuse=mean_of),
     ),
 }
 
@@ -52,6 +63,7 @@ def test_the_same_function_gives_the_same_prompts(planted, part, stacked):
     theirs = train(cfg, planted, progress=None, stacked=stacked)
     mine = train(cfg, planted, progress=None, stacked=stacked, parts=parts)
     assert torch.allclose(mine.prompts, theirs.prompts, atol=1e-5)
+    assert np.allclose(predict(planted, mine)["score"], predict(planted, theirs)["score"], atol=1e-4)
 
 
 def test_another_function_changes_the_prompts(planted):
@@ -62,6 +74,12 @@ def test_another_function_changes_the_prompts(planted):
     for parts in (first_only, largest):
         other = train(config(planted, "fedavg"), planted, progress=None, parts=parts)
         assert not torch.allclose(other.prompts, fedavg, atol=1e-3)
+    kept = Parts(project=lambda z, basis, mu, lam: z)
+    cfg = config(planted, "dsop", rank=1, lambda_dsop=1.0)
+    off = train(cfg, planted, progress=None, parts=kept)
+    assert torch.allclose(off.prompts, fedavg, atol=1e-5)
+    plain = predict(planted, train(config(planted, "fedavg"), planted, progress=None))
+    assert np.allclose(predict(planted, off)["score"], plain["score"], atol=1e-4), "it predicts, too"
     without = train(config(planted, "cdfp"), planted, progress=None, parts=nothing)
     assert torch.allclose(without.prompts, fedavg, atol=1e-5)
 
@@ -81,7 +99,9 @@ def test_a_function_that_looks_at_values_trains_clients_one_by_one(planted):
     [
         ("fedavg", Parts(cf_loss=cf_loss), "never call cf_loss; it needs lambda_cf > 0"),
         ("fedavg", Parts(peer_weights=by_peers), "never call peer_weights; it needs fusion = 'peers'"),
-        ("fpf-peers", Parts(fuse=mean_of), "never call fuse"),
+        ("fedclip", Parts(fuse=mean_of), "never call fuse"),
+        ("fedavg", Parts(project=project), "never call project; it needs lambda_dsop"),
+        ("dsop", Parts(project=lambda z, *rest: z[:, :2]), "project must return"),
         ("qfedavg", Parts(weights=by_fpf), "never call weights"),
         ("fedavg", Parts(fuse=lambda prompts, weights: prompts), r"fuse must return prompts \(2, 4, 32\)"),
         ("fedavg", Parts(fuse=lambda prompts, weights: None), "got NoneType"),
@@ -91,7 +111,7 @@ def test_a_function_that_looks_at_values_trains_clients_one_by_one(planted):
     ],
 )
 def test_what_cannot_work_is_refused(planted, method, parts, said):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises((InputError, RunStopped), match=said):  # RunStopped: every client failed at it
         train(config(planted, method), planted, progress=None, parts=parts)
 
 

@@ -92,7 +92,7 @@ def one_by_one(task: Task, cfg: Config) -> Trainer:
 def job_for(question: TrainQuestion, data: ClientData, task: Task) -> Job:
     """What a train message asks of one client."""
     device = task.initial.device
-    projection = question.projection and question.projection.to(device)
+    projection = question.projection and task.parts.applied(question.projection.to(device))
     return Job(
         on_device(question.model, device),
         data.train if projection is None else data.train.project(projection),
@@ -162,7 +162,8 @@ def right_answers(
 ) -> dict[str, Tensor]:
     """A judge's counts: `total/<attribute>` (C, G), and `right/<attribute>` (A, C, G) for each candidate."""
     val, c = told(data.val, options.min_cell), len(task.classes)
-    z = val.z if question.projection is None else question.projection.to(val.z.device)(val.z)
+    sent = question.projection
+    z = val.z if sent is None else task.parts.applied(sent.to(val.z.device))(val.z)
     texts = question.texts.to(z.device)  # (A, C, d)
     scores = (z @ texts.flatten(0, 1).T).unflatten(1, texts.shape[:2])  # (n, A, C): one product for all
     # Counted on the CPU: not every device has float64.

@@ -36,7 +36,7 @@ from fvlfp.federation.protocol import (
     read_arrays,
 )
 from fvlfp.federation.replies import check_judgement
-from fvlfp.federation.strategy import FairFusion
+from fvlfp.federation.strategy import FairFusion, fused_by
 from fvlfp.federation.trust import accept, answers
 from fvlfp.peers import Judgement, choose, peer_weights, recalls
 from fvlfp.robust import trimmed_mean
@@ -85,6 +85,8 @@ class PeerFusion(FairFusion):
 
     def _alternatives(self, prompts: Tensor, weights: list[np.ndarray]) -> Tensor:
         """(A, L, n_ctx, width): prompts (K, L, n_ctx, width) fused by each w, and as robust as asked for."""
+        if (fuse := self.parts.fuse) is not None:
+            return torch.stack([fused_by(fuse, prompts, w) for w in weights])
         each = prompts.double().numpy()
         trims = [self.liars, 0] if self.liars else [0]
         fused = [trimmed_mean(each, w[:, None, None, None], trim) for trim in trims for w in weights]

@@ -9,7 +9,7 @@ passes, see there and `fvlfp.fpf`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -215,7 +215,8 @@ class FairFusion(FedAvg):
         """By weight, or by the robust rule; with noise under differential privacy."""
         if self.parts.fuse is not None:
             weights = [self.previous[report.client] for report in reports]
-            return fused_by(self.parts.fuse, good, weights)
+            prompts = torch.stack([read_arrays(reply.content, "arrays")["prompts"] for reply in good])
+            return arrays_of({"prompts": fused_by(self.parts.fuse, prompts, weights)})
         rule = robust_rule(self.cfg, len(good))
         if rule is not None:
             return rule.aggregate_train(server_round, good)[0]
@@ -230,17 +231,16 @@ class FairFusion(FedAvg):
 
 
 def fused_by(
-    fuse: Callable[[Tensor, Tensor], Tensor], good: list[Message], weights: list[float]
-) -> ArrayRecord:
-    """The clients' prompts, fused by somebody's own function; it gets weights that sum to 1.
+    fuse: Callable[[Tensor, Tensor], Tensor], prompts: Tensor, weights: Sequence[float] | np.ndarray
+) -> Tensor:
+    """Prompts (K, L, n_ctx, width), fused by somebody's own function; it gets weights that sum to 1.
 
     Raises:
         InputError: it returns something other than one set of prompts.
     """
-    prompts = torch.stack([read_arrays(reply.content, "arrays")["prompts"] for reply in good])
-    share = torch.tensor(weights) / sum(weights)
+    share = torch.as_tensor(weights, dtype=prompts.dtype) / float(sum(weights))
     fused = fuse(prompts, share)
     if not isinstance(fused, Tensor) or fused.shape != prompts.shape[1:]:
         found = tuple(fused.shape) if isinstance(fused, Tensor) else type(fused).__name__
         raise InputError(f"parts: fuse must return prompts {tuple(prompts.shape[1:])}, got {found}")
-    return arrays_of({"prompts": fused.to(prompts.dtype)})
+    return fused.to(prompts.dtype)

@@ -226,6 +226,7 @@ def train(
         return _train_alone(cfg, prepared, stacked, watch)
     checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
     state = _train_together(cfg, prepared, stacked, watch, checkpoints, resume)
+    state.projection = prepared.task.parts.applied(state.projection)
     trained = trained_of(cfg, state, watch.seconds())
     return trained if cfg.posthoc == "none" else with_posthoc(cfg, prepared, trained)
 

@@ -56,7 +56,7 @@ class Readout:
         texts: the model's class texts (C, d), where they are known already.
         """
         device = task.frozen_texts.device
-        projection = projection and projection.to(device)
+        projection = projection and task.parts.applied(projection.to(device))
         if isinstance(model, Adapter):
             return cls(task, task.frozen_texts, None, projection, model.weights.to(device), posthoc)
         if texts is None:
