@@ -40,14 +40,17 @@ def train_stacked(jobs: list[Job], task: Task, cfg: Config) -> list[LocalResult]
     all hold the same `directions`.
     """
     cfg = cfg.at_round(jobs[0].round) if jobs else cfg
-    # Most steps first: the clients still at work are then always the first ones of a stack.
-    order = sorted(range(len(jobs)), key=lambda k: (-n_steps(jobs[k], cfg), jobs[k].seed_name))
-    size = clients_at_once(task, cfg)
     out: dict[int, LocalResult] = {}
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
+    for chosen in stacks(jobs, cfg, clients_at_once(task, cfg)):
         out |= zip(chosen, _train_stack([jobs[k] for k in chosen], task, cfg), strict=True)
     return [out[k] for k in range(len(jobs))]
+
+
+def stacks(jobs: list[Job], cfg: Config, size: int) -> list[list[int]]:
+    """The jobs' places in stacks of at most `size`, in the order that `optimise_stack` needs."""
+    # Most steps first: the clients still at work are then always the first ones of a stack.
+    order = sorted(range(len(jobs)), key=lambda k: (-n_steps(jobs[k], cfg), jobs[k].seed_name))
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def n_steps(job: Job, cfg: Config) -> int:
@@ -73,35 +76,55 @@ def clients_at_once(task: Task, cfg: Config) -> int:
 
 def _train_stack(jobs: list[Job], task: Task, cfg: Config) -> list[LocalResult]:
     start = torch.stack([_text_prompts(job) for job in jobs]).detach()  # (K, L, n_ctx, width)
-    params = start.clone().requires_grad_()
-    optimiser = adam([params], cfg.lr)
-    batch_at = _stack_batches(jobs, task, cfg)
     loss_of_each = torch.func.vmap(partial(batch_loss, task=task, options=cfg, directions=jobs[0].directions))
+
+    def losses_of(params: list[Tensor], batch: Batch) -> Tensor:
+        (prompts,) = params
+        texts = task.encode_texts(prompts, pairs=cfg.uses_texts_of_pairs, group_words=cfg.uses_group_words)
+        losses: Tensor = loss_of_each(texts, batch)
+        if cfg.lambda_prox > 0:
+            losses = losses + cfg.lambda_prox * proximal(prompts, start[: len(prompts)])
+        return losses
+
+    (prompts,), means = optimise_stack([start], jobs, task, cfg, losses_of=losses_of)
+    with torch.no_grad():
+        class_texts = task.class_texts(prompts)  # (K, C, d)
+    return [LocalResult(Prompts(p), t, loss) for p, t, loss in zip(prompts, class_texts, means, strict=True)]
+
+
+def optimise_stack(
+    start: list[Tensor],
+    jobs: list[Job],
+    task: Task,
+    cfg: Config,
+    *,
+    losses_of: Callable[[list[Tensor], Batch], Tensor],
+) -> tuple[list[Tensor], list[float]]:
+    """`fvlfp.training.local.optimise` for K clients at once: new parameters (K, ...), and K mean losses.
+
+    start: parameters, each (K, ...). jobs: most steps first. losses_of: the parameters (n, ...) of the first
+    n clients and their batches -> the losses (n,).
+    """
+    params = [t.detach().clone().requires_grad_() for t in start]
+    optimiser = adam(params, cfg.lr)
+    batch_at = _stack_batches(jobs, task, cfg)
     left = [n_steps(job, cfg) for job in jobs]
-    totals = torch.zeros(len(jobs), device=params.device)
-    finished: list[Tensor] = []  # the last client first
+    totals = torch.zeros(len(jobs), device=start[0].device)
+    finished: list[list[Tensor]] = []  # the last client first
     for t in range(left[0]):
         at_work = len(jobs) - len(finished)
         batch = batch_at(t, at_work)
-        texts = task.encode_texts(
-            params[:at_work], pairs=cfg.uses_texts_of_pairs, group_words=cfg.uses_group_words
-        )
-        losses = loss_of_each(texts, batch)  # (K,)
-        if cfg.lambda_prox > 0:
-            losses = losses + cfg.lambda_prox * proximal(params[:at_work], start[:at_work])
+        losses = losses_of([p[:at_work] for p in params], batch)  # (n,)
         optimiser.zero_grad()
         losses.sum().backward()
         optimiser.step()
         totals[:at_work] += losses.detach() * batch.real.sum(1)
         # A finished client drifts on in the stack by its momentum; what counts is taken here.
         while len(finished) < len(jobs) and left[at_work - 1] == t + 1:
-            finished.append(params[at_work - 1].detach().clone())
+            finished.append([p[at_work - 1].detach().clone() for p in params])
             at_work -= 1
     means = [float(x) / (len(job.data) * cfg.local_epochs) for x, job in zip(totals, jobs, strict=True)]
-    prompts = torch.stack(finished[::-1])
-    with torch.no_grad():
-        class_texts = task.class_texts(prompts)  # (K, C, d)
-    return [LocalResult(Prompts(p), t, loss) for p, t, loss in zip(prompts, class_texts, means, strict=True)]
+    return [torch.stack(parts) for parts in zip(*finished[::-1], strict=True)], means
 
 
 def _text_prompts(job: Job) -> Tensor:
