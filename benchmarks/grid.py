@@ -195,6 +195,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 POSTHOC = tuple(name for name, keys in METHODS.items() if "posthoc" in keys)
 #: projections among them: what the full method is asked to beat
 PROJECTIONS = tuple(name for name in POSTHOC if name != "thresholds")
+#: newer published methods, in a part of their own: the main one does not wait for them
+RIVALS = ("f3", "f3-acc")
 #: the full method without any group label (FPF judged by peers; from own reports), with labels for choices on
 #: validation data, with labels throughout
 OURS = ("fvlfp-peers-label-free", "fvlfp-label-free", "fvlfp", "fvlfp-labels")
@@ -212,7 +214,8 @@ _MAIN = tuple(name for name, task in TASKS.items() if task.kind == "main")
 _FUSED = ("age-gender", "clients-40", "opposed", *(n for n, task in TASKS.items() if task.kind == "fusion"))
 _VARIANTS = tuple(name for name, task in TASKS.items() if task.kind == "variant")
 PARTS: dict[str, Part] = {
-    "main": Part(_MAIN, (*(m for m in METHODS if m not in CORNERS or m == "fedavg"), "fvlfp")),
+    "main": Part(_MAIN, (*(m for m in METHODS if m == "fedavg" or m not in (*CORNERS, *RIVALS)), "fvlfp")),
+    "rivals": Part(_MAIN, RIVALS),
     "ablation": Part(_MAIN, tuple(CORNERS)),
     "variants": Part(_VARIANTS, ("fedavg", "cdfp", "dsop", "fpf", *OURS), 3),
     "options": Part(("age-gender", "gender-race"), tuple(OPTIONS), 3),

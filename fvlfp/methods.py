@@ -41,6 +41,8 @@ METHODS: dict[str, Settings] = {
     "fedclip": _FEDAVG | {"tune": "adapter"},
     # federated training that mitigates
     "fairfed": _FEDAVG | {"fusion": "fairfed"},
+    "f3": _FEDAVG | {"fusion": "f3", "peers_share": 0.5},
+    "f3-acc": _FEDAVG | {"fusion": "f3-acc", "peers_share": 0.5},
     "gaploss": _FEDAVG | {"lambda_gap": 1.0},
     "ffdvp": _FEDAVG | {"lambda_uniform": 1.0},
     "reweight": _FEDAVG | {"cell_balanced": True},
@@ -76,6 +78,8 @@ class Trait:
 _PLAIN = {"lambda_dsop": 0.0, "tune": "prompts", "pooling": "federated"}
 _SUMS = "feature sums and second moments by class and group, once"
 _NO_FPF = {"beta": 0.0, "gamma": 0.0}
+_JUDGED = "validation rows, and right ones for every candidate, by class and group"
+_JUDGES = _NO_FPF | {"tune": "prompts", "pooling": "federated", "dp_noise": 0.0}
 
 TRAITS: dict[tuple[str, Any], Trait] = {
     ("cell_balanced", True): Trait(reads=("training",)),
@@ -103,11 +107,9 @@ TRAITS: dict[tuple[str, Any], Trait] = {
     ("fusion", "fairfed"): Trait(
         ("validation",), "validation counts by class, prediction and group in each round", _NO_FPF
     ),
-    ("fusion", "peers"): Trait(
-        ("validation",),
-        "validation rows, and right ones for every candidate, by class and group, twice in each round",
-        _NO_FPF | {"tune": "prompts", "pooling": "federated", "dp_noise": 0.0},
-    ),
+    ("fusion", "peers"): Trait(("validation",), f"{_JUDGED}, twice in each round", _JUDGES),
+    ("fusion", "f3"): Trait(("validation",), f"{_JUDGED}, in each round", _JUDGES | {"robust": "none"}),
+    ("fusion", "f3-acc"): Trait(("validation",), f"{_JUDGED}, in each round", _JUDGES | {"robust": "none"}),
     ("posthoc", "text"): Trait(needs=_PLAIN),
     ("posthoc", "text-calibrated"): Trait(needs=_PLAIN),
     ("posthoc", "difference"): Trait(sends=_SUMS, needs=_PLAIN),

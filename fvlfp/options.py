@@ -163,8 +163,9 @@ class FusionOptions:
     fpf_margin: float = number(0.02, 0.0, 1.0)
     fpf_momentum: float = number(0.0, 0.0, 0.999)
     fpf_by: str = word("client", "server")
-    fusion: str = word("fpf", "peers", "qfedavg", "fairfed")
-    peers_share: float = number(0.7, 0.05, 1.0)  # how much of the clients must still count, exp(-KL(w | n))
+    fusion: str = word("fpf", "peers", "qfedavg", "fairfed", "f3", "f3-acc")
+    peers_share: float = number(0.7, 0.05, 1.0)  # how much of the clients must still count, exp(-KL(w | n));
+    #                                              under F3 the share of them that is kept, its α
     judges: int = number(0, 0, 100_000)  # clients that judge in a round, drawn by the seed; 0: all
     q: float = number(0.1, 0.0, 10.0)
     lipschitz: float = number(1.0, 1e-6, 1e6)  # q-FedAvg's L

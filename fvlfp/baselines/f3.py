@@ -1,9 +1,9 @@
 """F3 (Kanaparthy et al., arXiv 2109.02351): the server keeps the clients that are fairest on validation data.
 
-Three rules, as weights of the clients: FairBest takes the fairest model alone, α-FairAvg averages the
-fairest share α, α-FairAccAvg the share α with the best ratio of accuracy to unfairness. What this module
-does not do: it measures nothing. Both lists must come from data that the server trusts; a client that reports
-its own can take over the model.
+Its rules, as weights of the clients: α-FairAvg averages the fairest share α, α-FairAccAvg the share α with
+the best ratio of accuracy to unfairness; FairBest, the fairest model alone, is α = 1/K. What this module does
+not do: it measures nothing. Both lists must come from data that the server trusts; a client that reports its
+own can take over the model.
 """
 
 from __future__ import annotations
@@ -14,17 +14,10 @@ from collections.abc import Sequence
 from fvlfp.errors import InputError
 
 
-def fair_best(unfairness: Sequence[float]) -> list[float]:
-    """Weight 1 for the client with the smallest gap; the first of several.
+def fair_avg(unfairness: Sequence[float], *, share: float) -> list[float]:
+    """Equal weights for the fairest ⌈share · K⌉ clients, 0 for the others; of equal ones, for the first.
 
     unfairness: K gaps, at least 0, of the clients' models on one validation set.
-    """
-    best = min(range(len(unfairness)), key=lambda k: unfairness[k])
-    return [float(k == best) for k in range(len(unfairness))]
-
-
-def fair_avg(unfairness: Sequence[float], *, share: float) -> list[float]:
-    """Equal weights for the fairest ⌈share · K⌉ clients, 0 for the others.
 
     Raises:
         InputError: a share outside (0, 1].

@@ -44,14 +44,13 @@ from fvlfp.training.parts import checked_weights
 from fvlfp.training.task import Task
 
 
-class PeerFusion(FairFusion):
-    """Weights from other clients' judgement; what is fused is judged before it is accepted."""
+class JudgedFusion(FairFusion):
+    """A fusion rule that asks clients how prompts do on their validation rows; how it weighs is left open."""
 
     def __init__(self, cfg: Config, task: Task, state: ServerState) -> None:
         super().__init__(cfg, len(task.classes), state, parts=task.parts)
         self.task = task
         self.grid: Grid | None = None
-        self._fused = torch.empty(0)
         self.liars = cfg.liars if cfg.robust == "trimmed-mean" else 0
 
     def configure_train(
@@ -60,6 +59,61 @@ class PeerFusion(FairFusion):
         """The same message to every node; the grid is kept for the judges' questions."""
         self.grid = grid
         return super().configure_train(server_round, arrays, config, grid)
+
+    def _judge(self, server_round: int, prompts: Tensor, authors: list[int]) -> Judgement:
+        """What judges say of prompts (A, L, n_ctx, width). authors: node ids that must not judge theirs.
+
+        Unknown throughout where no judge gives a usable answer; weights are then sizes, capped.
+        """
+        assert self.grid is not None
+        cfg, nodes = self.cfg, self._judges(server_round)
+        texts = self.task.class_texts(prompts.to(self.task.initial.device)).detach()
+        content = JudgeQuestion(texts, self.projection).content()
+        messages = [Message(content, dst_node_id=node, message_type=JUDGE) for node in nodes]
+        replies = self.grid.send_and_receive(messages, timeout=cfg.deadline)
+        mine, late = answers(nodes, replies, cfg.deadline)
+        shapes = judge_shapes(self.task, len(prompts))
+        check = check_judgement(shapes, min_cell=cfg.min_cell, most=cfg.max_examples)
+        good, refused = accept(mine, check, self.roll)
+        self.remarks += [f"node {n} as judge {reason}" for n, reason in sorted((late | refused).items())]
+        self.more_bytes += sum(payload_bytes(reply.content) for reply in good)
+        if not good:
+            unknown = [
+                np.full((len(prompts), self.n_classes, g), np.nan) for g in self.task.n_groups.values()
+            ]
+            return Judgement(unknown)
+        judges = [reply.metadata.src_node_id for reply in good]
+        nobody = np.array([[author == judge for author in authors or [0] * len(prompts)] for judge in judges])
+        arrays = [read_arrays(reply.content, "arrays") for reply in good]
+        return Judgement(
+            [
+                self._recalls(
+                    np.stack([part[f"right/{name}"].numpy() for part in arrays]),
+                    np.stack([part[f"total/{name}"].numpy() for part in arrays]),
+                    nobody,
+                )
+                for name in self.task.n_groups
+            ]
+        )
+
+    def _judges(self, server_round: int) -> list[int]:
+        """The node ids that judge in this round: all, or `judges` of them drawn by the run's seed."""
+        if not 0 < self.cfg.judges < len(self.asked):
+            return self.asked
+        rng = np.random.default_rng(self.cfg.seed_for(f"judges/round/{self.first_round + server_round}"))
+        return sorted(int(node) for node in rng.choice(self.asked, self.cfg.judges, replace=False))
+
+    def _recalls(self, right: np.ndarray, total: np.ndarray, nobody: np.ndarray) -> np.ndarray:
+        """R (A, C, G) from right (J, A, C, G), total (J, C, G) and nobody (J, A); no judge rules it alone."""
+        return recalls(right, total, nobody=nobody, liars=self.liars)
+
+
+class PeerFusion(JudgedFusion):
+    """Weights from other clients' judgement; what is fused is judged before it is accepted."""
+
+    def __init__(self, cfg: Config, task: Task, state: ServerState) -> None:
+        super().__init__(cfg, task, state)
+        self._fused = torch.empty(0)
 
     def _weights(self, server_round: int, good: list[Message], reports: list[ClientReport]) -> list[float]:
         """w_k by the judges; the fused prompts that were taken are kept for `_fuse`."""
@@ -97,47 +151,3 @@ class PeerFusion(FairFusion):
     ) -> ArrayRecord | None:
         """What the judges took."""
         return arrays_of({"prompts": self._fused})
-
-    def _judge(self, server_round: int, prompts: Tensor, authors: list[int]) -> Judgement:
-        """What judges say of prompts (A, L, n_ctx, width). authors: node ids that must not judge theirs.
-
-        Unknown throughout where no judge gives a usable answer; weights are then sizes, capped.
-        """
-        assert self.grid is not None
-        cfg, nodes = self.cfg, self._judges(server_round)
-        texts = self.task.class_texts(prompts.to(self.task.initial.device)).detach()
-        content = JudgeQuestion(texts, self.projection).content()
-        messages = [Message(content, dst_node_id=node, message_type=JUDGE) for node in nodes]
-        replies = self.grid.send_and_receive(messages, timeout=cfg.deadline)
-        mine, late = answers(nodes, replies, cfg.deadline)
-        shapes = judge_shapes(self.task, len(prompts))
-        check = check_judgement(shapes, min_cell=cfg.min_cell, most=cfg.max_examples)
-        good, refused = accept(mine, check, self.roll)
-        self.remarks += [f"node {n} as judge {reason}" for n, reason in sorted((late | refused).items())]
-        self.more_bytes += sum(payload_bytes(reply.content) for reply in good)
-        if not good:
-            unknown = [
-                np.full((len(prompts), self.n_classes, g), np.nan) for g in self.task.n_groups.values()
-            ]
-            return Judgement(unknown)
-        judges = [reply.metadata.src_node_id for reply in good]
-        nobody = np.array([[author == judge for author in authors or [0] * len(prompts)] for judge in judges])
-        arrays = [read_arrays(reply.content, "arrays") for reply in good]
-        return Judgement(
-            [
-                recalls(
-                    np.stack([part[f"right/{name}"].numpy() for part in arrays]),
-                    np.stack([part[f"total/{name}"].numpy() for part in arrays]),
-                    nobody=nobody,
-                    liars=self.liars,
-                )
-                for name in self.task.n_groups
-            ]
-        )
-
-    def _judges(self, server_round: int) -> list[int]:
-        """The node ids that judge in this round: all, or `judges` of them drawn by the run's seed."""
-        if not 0 < self.cfg.judges < len(self.asked):
-            return self.asked
-        rng = np.random.default_rng(self.cfg.seed_for(f"judges/round/{self.first_round + server_round}"))
-        return sorted(int(node) for node in rng.choice(self.asked, self.cfg.judges, replace=False))

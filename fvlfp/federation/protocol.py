@@ -4,7 +4,7 @@
 |---|---|---|
 | `query.moments` | `MomentsQuestion` | class-by-group feature sums and counts, no image embedding |
 | `evaluate` | `CandidatesQuestion` | validation counts for each candidate (rank, lambda) of DSOP |
-| `query.judge`, with `fusion = "peers"` | `JudgeQuestion` | right answers by class and group |
+| `query.judge`, under `peers` and F3 | `JudgeQuestion` | right answers by class and group |
 | `train`, each round | `TrainQuestion` | the trained model, and a `ClientReport` |
 
 Every reply holds a record of arrays and a record of numbers, the client's own number among them.

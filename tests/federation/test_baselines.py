@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
+from fvlfp.baselines.f3 import fair_acc_avg, fair_avg
 from fvlfp.baselines.fedclip import adapt
 from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation.local_grid import in_this_process
 from fvlfp.federation.protocol import ClientReport
+from fvlfp.fpf import cell_recalls, recall_gap
 from fvlfp.methods import METHODS
 from fvlfp.runs.predict import predict, readout_of
 from fvlfp.runs.train import train, with_posthoc
@@ -21,6 +23,7 @@ from fvlfp.training.examples import ClientData, Split
 from fvlfp.training.fit_posthoc import crossed_groups
 from fvlfp.training.model import initial_model
 from fvlfp.training.readout import Readout
+from fvlfp.training.reports import told
 
 LABEL_FREE = [m for m in METHODS if not Config.make("smoke", m).labels_read()]
 
@@ -76,7 +79,7 @@ def test_what_reads_labels_says_so():
     assert said["gaploss"] == said["reweight"] == ["training"]
     assert said["leace"] == said["probe-projection"] == ["training", "validation"]
     assert said["thresholds"] == ["validation", "inference"]
-    assert said["fairfed"] == ["validation"]
+    assert said["fairfed"] == said["f3"] == said["f3-acc"] == ["validation"]
 
 
 def test_zero_shot_is_the_hand_written_prompt(planted):
@@ -178,7 +181,6 @@ def test_qfedavg_with_q_0_is_the_plain_mean_of_clients(planted):
 def test_fairfed_follows_its_rule_over_rounds(planted):
     """The weights of every round, recomputed from the prompts each round started from."""
     from fvlfp.baselines.fairfed import fairfed_distance, fairfed_weights
-    from fvlfp.training.reports import told
 
     seen = []
     n = np.array([len(c.train) for c in planted.clients], float)
@@ -198,6 +200,32 @@ def test_fairfed_follows_its_rule_over_rounds(planted):
         seen.append(trained.history[-1].largest_weight)
         assert seen[-1] == pytest.approx(max(weights))
     assert seen[0] != seen[1]
+
+
+@pytest.mark.parametrize(("method", "share"), [("f3", 0.5), ("f3", 0.05), ("f3-acc", 0.5)])
+def test_f3_keeps_the_clients_that_are_fairest_on_all_validation_rows(planted, method, share):
+    """A round, recomputed from what each client trains and one table of everybody's countable rows."""
+    cfg = config(planted, method, rounds=1, peers_share=share)
+    each = run(planted, "local", rounds=1).model.text
+    gaps, accuracies = [], []
+    for prompts in each:
+        readout = Readout(planted.task, planted.task.class_texts(prompts))
+        tables = [readout.confusion(told(c.val, cfg.min_cell)) for c in planted.clients]
+        pooled = [sum(table[name] for table in tables) for name in planted.task.groups]
+        gaps.append(max(recall_gap(table) for table in pooled))
+        accuracies.append(np.concatenate([cell_recalls(table) for table in pooled]).mean())
+    w = fair_avg(gaps, share=share) if method == "f3" else fair_acc_avg(gaps, accuracies, share=share)
+    fused = train(cfg, planted, progress=None)
+    assert torch.allclose(fused.prompts, torch.einsum("k,klnw->lnw", torch.tensor(w), each), atol=1e-5)
+    assert fused.history[0].largest_weight == pytest.approx(max(w))
+
+
+def test_f3_goes_by_size_where_no_gap_is_known(planted):
+    one_group = [ClientData(c.client, c.train, scrambled(c.val)) for c in planted.clients]
+    blind = dataclasses.replace(planted, clients=one_group)
+    assert torch.equal(run(blind, "f3", rounds=1).prompts, run(blind, "fedavg", rounds=1).prompts)
+    with pytest.raises(InputError, match="fusion = 'f3' needs robust = 'none'"):
+        config(planted, "f3", robust="krum")
 
 
 def test_the_adapter_starts_as_zero_shot_and_is_fedclips(planted):
