@@ -13,8 +13,10 @@ import argparse
 import json
 import resource
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import fairlearn.metrics as fl
 import numpy as np
@@ -105,7 +107,7 @@ def main() -> None:
     print(page(found))
 
 
-def page(f: dict) -> str:
+def page(f: Mapping[str, Any]) -> str:
     both = f"{f['both_rows']:,} rows, one attribute of 7 groups, {f['both_draws']} draws"
     return f"""# How fast the audit is
 

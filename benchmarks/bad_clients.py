@@ -79,7 +79,7 @@ class Bad(ClientApp):
             prompts = torch.randn(prompts.shape, generator=noise)
         else:
             prompts = sent - (prompts - sent)
-            n = int(report["num-examples"]) * (100 if self.kind == "inflated" else 1)
+            n = int(number(report, "num-examples")) * (100 if self.kind == "inflated" else 1)
             cap = self.cfg.fpf_cap if self.cfg.beta or self.cfg.gamma else 1.0
             lie = {"num-examples": n, "perf": 1.0, "disp": 0.0, "weight": float(n) * cap}
             report.update(lie)

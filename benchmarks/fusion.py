@@ -31,6 +31,7 @@ from fvlfp.data import toyfaces
 from fvlfp.data.table import Dataset
 from fvlfp.fpf import balanced_accuracy, recall_gap
 from fvlfp.runs.train import Prepared, prepare, train
+from fvlfp.training.model import ClientPrompts
 from fvlfp.training.readout import Readout
 
 _ALONE = {"lambda_cf": 0.0, "lambda_dsop": 0.0}
@@ -65,6 +66,7 @@ def development(sources: Sources, task: str, cfg: Config) -> Dataset:
 def run_once(prepared: Prepared, cfg: Config) -> dict[str, Any]:
     """Train; balanced accuracy and odds gap on the development rows, largest weight, bytes a round."""
     trained = train(cfg, prepared, progress=None)
+    assert not isinstance(trained.model, ClientPrompts)  # no method here keeps prompts at the clients
     readout = Readout.of(prepared.task, trained.model)
     counts = next(iter(readout.confusion(prepared.test).values()))
     return {

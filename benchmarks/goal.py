@@ -80,7 +80,8 @@ def _judge(cells: list[Cell], methods: dict[str, list[Cell]]) -> dict[str, tuple
 def over_tasks(grid: Grid, method: str) -> list[Verdict]:
     """What is judged over all main tasks together; [] where the method has no cells."""
     shares: dict[str, float] = {}
-    ahead, behind = [], []
+    ahead: list[str] = []
+    behind: list[str] = []
     for task, methods in grid.items():
         cells, fedavg, leace = (methods.get(name) for name in (method, "fedavg", "leace"))
         if TASKS[task].kind != "main" or not cells or not fedavg:

@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def steps(plan: Plan) -> dict[str, Any]:
             jobs, task, cfg = speed._world(encoder, classes=2, groups=2, clients=clients)
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            took = seconds(lambda w=(jobs, task, cfg): train_stacked(*w), repeat=1 if plan.small else 3)
+            took = seconds(partial(train_stacked, jobs, task, cfg), repeat=1 if plan.small else 3)
             step, tokens = took / n_steps(jobs[0], cfg), clients * task.class_tokens.ids.numel()
             rows[clients] = {"seconds": step, "tokens_a_second": tokens / step}
             if torch.cuda.is_available():
@@ -132,11 +133,11 @@ def encoding(plan: Plan) -> dict[str, Any]:
         size = encoder.model.visual.image_size
         size = size[0] if isinstance(size, tuple) else size
         pixels = torch.zeros(encoder.batch, 3, size, size, dtype=torch.uint8, device=encoder.device)
-        one_pass = seconds(lambda e=encoder, x=pixels: e._encode(x), repeat=1 if plan.small else 5)
+        one_pass = seconds(partial(encoder._encode, pixels), repeat=1 if plan.small else 5)
         bare = encoder.batch / one_pass
         with tempfile.TemporaryDirectory() as folder:
             files = speed.jpegs(64 if plan.small else 2048, 256, Path(folder)).images
-            files_s = seconds(lambda e=encoder, f=files: e.encode_images(f), repeat=1)
+            files_s = seconds(partial(encoder.encode_images, files), repeat=1)
         rate = len(files) / files_s
         row = {"dtype": encoder.provenance["dtype"], "workers": encoder.workers, "batch": encoder.batch}
         out[encoder.provenance["model"]] = {**row, "bare": bare, "files": rate, "share": rate / bare}
@@ -171,7 +172,8 @@ def measure(plan: Plan, out: Path, *, budget: float = 460.0) -> dict[str, Any]:
         raise Late
 
     signal.signal(signal.SIGALRM, late)
-    end, found = time.monotonic() + budget, {"machine": _machine(), "small": plan.small}
+    end = time.monotonic() + budget
+    found: dict[str, Any] = {"machine": _machine(), "small": plan.small}
     for name, (work, limit) in PARTS.items():
         left = int(min(limit, end - time.monotonic()))
         started = time.monotonic()

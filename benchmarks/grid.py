@@ -8,7 +8,7 @@ What this module does not do: it draws no page (`benchmarks.results`) and decide
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -330,7 +330,7 @@ def _common(task: str, seed: int) -> dict[str, Any]:
     }
 
 
-def _kept(rates: dict[str, Any], worst: dict[str, Any], gaps: dict[str, Any]) -> dict[str, Any]:
+def _kept(rates: Mapping[str, Any], worst: Any, gaps: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: gaps[name] for name in GAPS if name in gaps},
         "balanced_accuracy": rates["balanced_accuracy"],

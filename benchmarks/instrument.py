@@ -32,13 +32,14 @@ from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import families, joints
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
-from fvlfp.audit.stats.paired import infer_changes
+from fvlfp.audit.stats.inversion import GapInference
+from fvlfp.audit.stats.paired import Change, infer_changes
 from fvlfp.audit.stats.resampling import Family, infer
 
 DRAWS = 200
 STEP = 100
 SHARES = {2: [0.6, 0.4], 7: [0.30, 0.20, 0.15, 0.12, 0.10, 0.08, 0.05]}
-PATTERNS = {
+PATTERNS: dict[int, dict[str, list[float]]] = {
     2: {"two": [0, 1]},
     7: {
         "one apart": [0, 0, 0, 0, 0, 0, 1],
@@ -93,7 +94,7 @@ def one_audit(cell: dict[str, Any], rng: np.random.Generator) -> dict[str, float
     table = rng.multinomial(sizes(k, cell["n"], rng), p.reshape(k, 4)).reshape(k, 2, 2)
     true = metrics.gaps(p)
     counts = Counts("", tuple(map(str, range(k))), ("0", "1"), table)
-    found = {}
+    found: dict[str, GapInference] = {}
     for family in map(judged_only, families(counts)):
         found |= infer(family, draws=DRAWS, rng=rng)
     out: dict[str, float] = {}
@@ -140,7 +141,7 @@ def one_change(cell: dict[str, Any], rng: np.random.Generator) -> dict[str, floa
             -1, 2, 2
         )
     counts = Counts("", tuple(map(str, range(k))), ("0", "1"), joint.sum(-1))
-    found = {}
+    found: dict[str, Change] = {}
     for pairs, family in zip(joints(joint), families(counts), strict=True):
         found |= infer_changes(pairs, judged_only(family), draws=DRAWS, rng=rng)
     true = cell["gap_b"] - cell["gap_a"]
@@ -236,7 +237,9 @@ def page(rows: list[dict[str, Any]]) -> str:
     ]
     out += ["## Coverage, pooled", "", "Target: 95 ± 1.5 %. Each line pools data sets over all else.", ""]
     out += ["| pool | data sets | mean | lowest line | highest line |", "|---|--:|--:|--:|--:|"]
-    pools = [(f"{k} groups, n = {n:,}", {"groups": k, "n": n}) for k, n in itertools.product(SHARES, SIZES)]
+    pools: list[tuple[str, dict[str, Any]]] = [
+        (f"{k} groups, n = {n:,}", {"groups": k, "n": n}) for k, n in itertools.product(SHARES, SIZES)
+    ]
     pools += [(f"gap {g}", {"gap": g}) for g in GAPS]
     pools += [(f"{p}, 7 groups", {"pattern": p, "groups": 7}) for p in PATTERNS[7]]
     pools += [(name, {"measure": name}) for name in JUDGED]

@@ -14,13 +14,15 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.machine import machine
-from fvlfp.audit import audit, compare
+from fvlfp.audit import Audit, Comparison, audit, compare
 
 CLASSES = (10, 50, 100)
 ROWS, GROUPS, DRAWS = 10_000, 5, 2_000
@@ -40,7 +42,8 @@ def predictions(classes: int, seed: int = 0) -> pd.DataFrame:
 def cell(what: str, classes: int) -> dict[str, object]:
     """Time and peak memory of one audit or comparison, in this process."""
     frame = predictions(classes)
-    columns = {"label": "label", "prediction": "p", "groups": ["group"], "draws": DRAWS}
+    columns: dict[str, Any] = {"label": "label", "prediction": "p", "groups": ["group"], "draws": DRAWS}
+    result: Audit | Comparison
     start = time.process_time()
     if what == "audit":
         result = audit(frame, **columns)
@@ -52,7 +55,7 @@ def cell(what: str, classes: int) -> dict[str, object]:
     return {"what": what, "classes": classes, "cpu_s": seconds, "peak_mib": peak, "fewer_draws": fewer}
 
 
-def page(found: dict) -> str:
+def page(found: Mapping[str, Any]) -> str:
     rows = "".join(
         f"| {c['what']} | {c['classes']} | {c['cpu_s']:.1f} s | {c['peak_mib']:,.0f} MiB "
         f"| {'; '.join(c['fewer_draws']) or 'all draws'} |\n"

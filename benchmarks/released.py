@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from benchmarks.machine import machine
 from benchmarks.released_page import page
 from benchmarks.shared import command, shared_folder
 from fvlfp.audit import audit, compare
+from fvlfp.audit.schema import Attribute, AuditDocument
 from fvlfp.audit.stats.intervals import holm
 from fvlfp.course.released import COUNTS
 
@@ -91,14 +92,14 @@ def read_answers(folder: Path) -> pd.DataFrame:
     return frame
 
 
-def one_audit(frame: pd.DataFrame, c: Checkpoint, draws: int) -> dict[str, Any]:
+def one_audit(frame: pd.DataFrame, c: Checkpoint, draws: int) -> AuditDocument:
     """The document of one checkpoint's gender answers, by race and by age."""
     return audit(
         frame, label="gender", prediction=c.column, groups=["race", "age"], positive="Male", draws=draws
     ).document
 
 
-def told(document: dict[str, Any]) -> dict[str, Any]:
+def condensed(document: AuditDocument) -> dict[str, Any]:
     """What the page shows of one audit; counts stay out."""
     return {
         "overall": _rates(document["overall"], "accuracy", "balanced_accuracy"),
@@ -107,14 +108,10 @@ def told(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _attribute(part: dict[str, Any]) -> dict[str, Any]:
+def _attribute(part: Attribute) -> dict[str, Any]:
     kept = ("value", "low", "high", "expected_null", "p_value", "p_across", "pair")
     return {
-        "gaps": {
-            gap: {k: e[k] for k in kept if k in e}
-            for gap, e in part["gaps"].items()
-            if gap.startswith(TESTED)
-        },
+        "gaps": {gap: _picked(e, *kept) for gap, e in part["gaps"].items() if gap.startswith(TESTED)},
         "worst_cell_recall": part["worst_cell_recall"],
         "groups": {
             g: {
@@ -128,18 +125,23 @@ def _attribute(part: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rates(entry: dict[str, Any], *names: str) -> dict[str, Any]:
-    found = {name: entry["rates"][name] for name in names if name in entry["rates"]}
-    return {name: {k: e[k] for k in ("value", "low", "high", "denominator")} for name, e in found.items()}
+def _rates(entry: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    rates = _picked(entry["rates"], *names)
+    return {name: _picked(e, "value", "low", "high", "denominator") for name, e in rates.items()}
 
 
-def across(audits: Sequence[dict[str, Any]], gaps: Sequence[str]) -> None:
+def _picked(entry: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: entry[key] for key in keys if key in entry}
+
+
+def across(audits: Sequence[AuditDocument], gaps: Sequence[str]) -> None:
     """Holm's correction over all checkpoints, attributes and these gaps together, as `p_across`."""
     tests = {
-        (i, name, gap): part["gaps"][gap]["p_value"]
+        (i, name, gap): p
         for i, document in enumerate(audits)
         for name, part in document["attributes"].items()
         for gap in gaps
+        if (p := part["gaps"][gap]["p_value"]) is not None
     }
     for (i, name, gap), p in holm(tests).items():
         audits[i]["attributes"][name]["gaps"][gap]["p_across"] = p
@@ -233,8 +235,8 @@ def main() -> None:
         "draws": DRAWS,
         "machine": machine(),
         "source": SOURCE,
-        "gender": [vars(c) | told(d) for c, d in zip(GENDER, gender, strict=True)],
-        "race": [vars(c) | told(d) for c, d in zip(RACE, race, strict=True)],
+        "gender": [vars(c) | condensed(d) for c, d in zip(GENDER, gender, strict=True)],
+        "race": [vars(c) | condensed(d) for c, d in zip(RACE, race, strict=True)],
         **compared(frame, DRAWS),
     }
     counts(frame).to_csv(COUNTS, index=False, lineterminator="\n")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -240,7 +241,9 @@ def _changes(methods: dict[str, list[Cell]]) -> list[str]:
 def _ablation(grid: Grid) -> str:
     rows, said = [], []
     for component, name in COMPONENTS.items():
-        helped, harmed, unclear = [], [], []
+        helped: list[str] = []
+        harmed: list[str] = []
+        unclear: list[str] = []
         for task in TASKS:
             effects = {m: main_effect(grid.get(task, {}), component, m) for m in COLUMNS}
             gap = effects[ODDS]
@@ -320,19 +323,20 @@ def _loses(grid: Grid) -> str:
             cells = methods.get(ours)
             if not cells or not fedavg:
                 continue
-            mine = {m: over_seeds(cells, m) for m in COLUMNS}
+            odds = over_seeds(cells, ODDS)
             floor = over_seeds(fedavg, "balanced_accuracy")
             better = []
             for name, theirs in methods.items():
                 gap, accuracy = over_seeds(theirs, ODDS), over_seeds(theirs, "balanced_accuracy")
-                known = name not in (*OURS, *CORNERS) and gap and accuracy and mine[ODDS] and floor
-                if known and gap.value < mine[ODDS].value and accuracy.value >= floor.value - 0.01:
+                if name in (*OURS, *CORNERS) or not (gap and accuracy and odds and floor):
+                    continue
+                if gap.value < odds.value and accuracy.value >= floor.value - 0.01:
                     better.append((gap.value, name))
-            if better:
+            if better and odds:
                 told = _list(f"`{name}` ({value:.3f})" for value, name in sorted(better)[:5])
                 more = f" and {len(better) - 5} more" if len(better) > 5 else ""
                 lines.append(
-                    f"- `{task}`, {_name(ours)}: odds gap {mine[ODDS].value:.3f}; lower, within a point of "
+                    f"- `{task}`, {_name(ours)}: odds gap {odds.value:.3f}; lower, within a point of "
                     "FedAvg's "
                     f"balanced accuracy: {told}{more}."
                 )
@@ -424,8 +428,8 @@ def _chosen(cells: list[Cell]) -> str:
     return "; ".join(found) + (f"; off in {off}" if off else "")
 
 
-def _list(words: object) -> str:
-    return ", ".join(words)  # type: ignore[call-overload, no-any-return]
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(words)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def _loop(encoder: Encoder, data: Dataset, clients: int, each: int, rounds: int 
     started = now(device.type)
     z = torch.from_numpy(features(encoder, data.images)).to(device)
     encoding = now(device.type) - started
-    y = torch.from_numpy(pd.Index(task.classes).get_indexer(data.frame[cfg.label])).to(device)
+    y = torch.from_numpy(pd.Index(task.classes).get_indexer(pd.Index(data.frame[cfg.label]))).to(device)
     g = {"shape": torch.zeros_like(y)}
     everything = Split(z, y, g)
     rows = np.arange(len(data)).reshape(clients, each)
@@ -193,7 +194,7 @@ class Matmuls(TorchDispatchMode):
     """Writes down every matrix product with the shapes and strides of its operands."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[tuple[Any, list[tuple[Any, Any]]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -285,7 +286,8 @@ def images(device: str) -> dict[str, Any]:
 
 def _by_batch(encoder: Encoder, device: str) -> dict[str, dict[int, float]]:
     """Images a second of the bare tower, by number format or memory layout, and by batch size."""
-    size, rates = encoder.model.visual.image_size, {}
+    size = encoder.model.visual.image_size
+    rates: dict[str, dict[int, float]] = {}
     size = size[0] if isinstance(size, tuple) else size
     for name in ("float32", "bfloat16", "channels_last"):
         rates[name] = {}
@@ -394,11 +396,9 @@ def growth(device: str) -> dict[str, Any]:
         out[what] = {"stacked": {}, "sequential": {}}
         for value in values:
             world = _world(encoder, **(base | {what: value}))
-            out[what]["stacked"][value] = timed(lambda w=world: train_stacked(*w), device=device)
+            out[what]["stacked"][value] = timed(partial(train_stacked, *world), device=device)
             if what != "clients" or value <= 100:
-                out[what]["sequential"][value] = timed(
-                    lambda w=world: _one_by_one(*w), device=device, repeat=1
-                )
+                out[what]["sequential"][value] = timed(partial(_one_by_one, *world), device=device, repeat=1)
     for curve in ("stacked", "sequential"):
         points = {k: s for k, s in out["clients"][curve].items() if k >= 10}
         out[f"{curve}_seconds_a_client"] = float(np.polyfit(list(points), list(points.values()), 1)[0])
@@ -418,10 +418,8 @@ def start(device: str) -> dict[str, Any]:
         "fvlfp --help": [sys.executable, "-c", "from fvlfp.cli import app; app()", "--help"],
         "first imports of lesson 00": [sys.executable, "-c", imports],
     }
-    quiet = {"stdout": subprocess.DEVNULL, "check": True}
-    return {
-        name: timed(lambda w=words: subprocess.run(w, **quiet), repeat=5) for name, words in commands.items()
-    }
+    quiet = partial(subprocess.run, stdout=subprocess.DEVNULL, check=True)
+    return {name: timed(partial(quiet, words), repeat=5) for name, words in commands.items()}
 
 
 def bytes_up(device: str) -> dict[str, Any]:
@@ -450,7 +448,7 @@ def payload_bytes_of(prompts: Tensor) -> int:
     return payload_bytes(RecordDict({"arrays": arrays_of({"prompts": prompts})}))
 
 
-def memory(device: str) -> dict[str, Any]:
+def memory(device: str) -> dict[int, float]:
     """(g) Peak resident memory of a fresh process that trains one round, above the same without training."""
     out = {}
     for clients in (0, 10, 100, 400):

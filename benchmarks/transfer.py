@@ -74,7 +74,7 @@ def metrics(frame: pd.DataFrame, task: str, group: str, seed: int) -> dict[str, 
         seed=seed, draws=DRAWS,
     ).document  # fmt: skip
     part = document["attributes"][group]
-    entries = {
+    entries: dict[str, Any] = {
         "balanced_accuracy": document["overall"]["rates"]["balanced_accuracy"],
         "worst_cell_recall": part["worst_cell_recall"],
         **{gap: part["gaps"][gap] for gap in GAPS},

@@ -63,7 +63,9 @@ def read_attributes(content: bytes, name: str = ATTRIBUTES) -> dict[str, Row]:
     lines = _lines(content, name)
     if len(lines) < 3 or not lines[0][0].isdigit():
         raise InputError(f"{name}: line 1 must be the number of images, line 2 the attributes' names")
-    header, found, seen = lines[1], {}, {}
+    header = lines[1]
+    found: dict[str, Row] = {}
+    seen: dict[str, int] = {}
     for attribute, _, _ in USED.values():
         if attribute not in header:
             raise InputError(f"{name}, row 2: no attribute {attribute!r}; it has: {', '.join(header)}")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -47,7 +48,7 @@ class Checkpoint:
         """Whether it is time to write again."""
         return time.time() - self._last >= self.every
 
-    def write(self, state: dict[str, object]) -> None:
+    def write(self, state: dict[str, Any]) -> None:
         """Replace the file."""
         part = self.path.with_suffix(f".{os.getpid()}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -55,14 +56,14 @@ class Checkpoint:
         part.replace(self.path)
         self._last = time.time()
 
-    def read(self) -> dict[str, object] | None:
+    def read(self) -> dict[str, Any] | None:
         """What was written, or None where nothing was. The file can hold no code."""
         if not self.path.is_file():
             return None
         return torch.load(io.BytesIO(self.path.read_bytes()), weights_only=True)
 
 
-def encode_text(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+def encode_text(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
     """As the model's own encode_text, without the padding behind the longest text (causal mask)."""
     length = int(tokens.argmax(dim=-1).max()) + 1
     x = model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]
@@ -91,7 +92,7 @@ def true_pairs(facts: torch.Tensor, stated: torch.Tensor) -> torch.Tensor:
 
 
 def fit(
-    model: torch.nn.Module,
+    model: open_clip.CLIP,
     rows: np.ndarray,
     make_batch: MakeBatch,
     schedule: Schedule,
@@ -104,7 +105,8 @@ def fit(
     rows: (n,) what an epoch goes through; a row may stand there several times. rng: draws the order, and
         whatever `make_batch` draws from the same generator; its state is part of a checkpoint.
     """
-    tokenizer, known = open_clip.SimpleTokenizer(context_length=77), {}
+    tokenizer = open_clip.SimpleTokenizer(context_length=77)
+    known: dict[str, torch.Tensor] = {}
     optimizer = _optimizer(model, schedule)
     steps = int(schedule.epochs * len(rows) / schedule.batch)
     slope = torch.optim.lr_scheduler.LambdaLR(
@@ -151,7 +153,14 @@ def _optimizer(model: torch.nn.Module, schedule: Schedule) -> torch.optim.AdamW:
     )  # fmt: skip
 
 
-def _state(step, order, model, optimizer, slope, rng):  # type: ignore[no-untyped-def]
+def _state(
+    step: int,
+    order: np.ndarray,
+    model: open_clip.CLIP,
+    optimizer: torch.optim.Optimizer,
+    slope: torch.optim.lr_scheduler.LRScheduler,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
     return {
         "step": step,
         "order": torch.from_numpy(order.astype(np.int64)),
@@ -163,7 +172,13 @@ def _state(step, order, model, optimizer, slope, rng):  # type: ignore[no-untype
     }
 
 
-def _restore(saved, model, optimizer, slope, rng):  # type: ignore[no-untyped-def]
+def _restore(
+    saved: dict[str, Any],
+    model: open_clip.CLIP,
+    optimizer: torch.optim.Optimizer,
+    slope: torch.optim.lr_scheduler.LRScheduler,
+    rng: np.random.Generator,
+) -> tuple[int, np.ndarray]:
     for part, name in ((model, "model"), (optimizer, "optimizer"), (slope, "slope")):
         part.load_state_dict(saved[name])
     rng.bit_generator.state = json.loads(saved["rng"])

@@ -18,6 +18,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from fvlfp.data.card import Card
@@ -77,13 +78,13 @@ class Download:
         for name in [name for name in left if name in self._files]:
             target = left.pop(name)
             if _is_image(self._files[name]):
-                _put(target, lambda part, name=name: shutil.copyfile(self._files[name], part))
+                _put(target, partial(shutil.copyfile, self._files[name]))
         for archive in self._archives:
             here = {name for name in left if self._members.get(name) == archive}
             for name, content in _members(archive, self._known, here) if here else ():
                 body = content() if name in left else None
                 if body is not None and body.startswith(_MAGIC):
-                    _put(left.pop(name), lambda part, body=body: part.write_bytes(body))
+                    _put(left.pop(name), partial(_write, body))
         return [name for name, target in wanted.items() if not _is_there(target)]
 
     def _known(self, path: str) -> str | None:
@@ -226,15 +227,24 @@ def _members(
                 for info in opened.infolist():
                     name = known(info.filename)
                     if name and (wanted is None or name in wanted) and info.file_size <= MAX_IMAGE:
-                        yield name, lambda info=info: _unzip(opened, info)
+                        yield name, partial(_unzip, opened, info)
         else:
             with tarfile.open(archive) as packed:
                 for member in packed:
                     name = known(member.name) if member.isfile() else None
                     if name and (wanted is None or name in wanted) and member.size <= MAX_IMAGE:
-                        yield name, lambda member=member: packed.extractfile(member).read()
+                        yield name, partial(_untar, packed, member)
     except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError) as e:
         raise InputError(f"{archive} is no readable archive ({e}): download it again") from None
+
+
+def _write(content: bytes, file: Path) -> None:
+    file.write_bytes(content)
+
+
+def _untar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    opened = archive.extractfile(member)
+    return opened.read() if opened else None
 
 
 def _unzip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | None:

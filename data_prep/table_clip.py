@@ -15,9 +15,10 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -34,7 +35,7 @@ from fvlfp.files import file_sha256
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2}
 #: image towers for 64 pixels; each is 128 wide where it meets the text tower
-TOWERS: dict[str, dict[str, object]] = {
+TOWERS: dict[str, dict[str, Any]] = {
     "resnet": {"layers": [1, 1, 2, 1], "width": 24, "image_size": 64, "head_width": 32},
     "vit": {"layers": 4, "width": 128, "head_width": 32, "image_size": 64, "patch_size": 16},
 }
@@ -156,7 +157,10 @@ def train(
         start_from(model, start)
     rows = data.frame.to_dict("records")
     columns = [c for c in (*data.card.classes, *data.card.groups) if c in data.frame]
-    words = {**data.card.classes, **{a: at.words for a, at in data.card.groups.items()}}
+    words: dict[str, Iterable[str]] = {
+        **data.card.classes,
+        **{a: at.words for a, at in data.card.groups.items()},
+    }
     place = {c: {value: i for i, value in enumerate(words[c])} for c in columns}
     facts = torch.tensor([[place[c][r[c]] for c in columns] for r in rows])
     pixels = pixels_of(data.images, TOWERS[recipe.tower]["image_size"])

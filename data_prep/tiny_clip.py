@@ -16,6 +16,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -56,23 +57,25 @@ def caption(row: dict[str, str], rng: np.random.Generator) -> tuple[str, dict[st
     first = "smiling" if rng.random() < 0.4 else str(rng.choice(FACTS))
     others = [f for f in rng.permutation(FACTS) if f != first]
     facts = {str(f): row[f] for f in [first, *others][:number]}
-    said = {f: WORDS[f, value] for f, value in facts.items()}
+    words = {f: WORDS[f, value] for f, value in facts.items()}
     # the first word of a list is the card's own; say it as often as all the others together
-    said = {f: w[0] if len(w) == 1 or rng.random() < 0.5 else str(rng.choice(w[1:])) for f, w in said.items()}
+    said = {
+        f: w[0] if len(w) == 1 or rng.random() < 0.5 else str(rng.choice(w[1:])) for f, w in words.items()
+    }
     before = [said[f] for f in rng.permutation(["smiling", "shape", "tint"]) if f in said]
     after = " and ".join(said[f] for f in ("glasses", "hat") if f in said)
     template = TEMPLATES[int(rng.integers(len(TEMPLATES)))]
     return say(template, " ".join([*before, "face", after]).strip()), facts
 
 
-def train(
-    n: int, epochs: float, batch: int, rate: float, config: dict[str, object] = CONFIG
-) -> torch.nn.Module:
+def train(n: int, epochs: float, batch: int, rate: float, config: dict[str, Any] = CONFIG) -> torch.nn.Module:
     """Draw, caption, train a model of `config`; returns the float32 model in eval mode."""
     torch.manual_seed(SEED)
     model = open_clip.CLIP(**config)
     model.visual.to(memory_format=torch.channels_last)  # a third faster on a CPU
     data = toyfaces.make(n, seed=SEED, correlation=BIAS, test_correlation=BIAS, difficulty=DIFFICULTY)
+    drawn = data.images
+    assert isinstance(drawn, toyfaces.Pictures)
     rows = data.frame.to_dict("records")
     # every fact as a number, so that "is caption j true of face i" is one comparison
     codes = {f: sorted(set(data.frame[f])) for f in FACTS}
@@ -82,7 +85,7 @@ def train(
     def make_batch(pick: np.ndarray) -> tuple[torch.Tensor, list[str], torch.Tensor]:
         said = [caption(rows[i], rng) for i in pick]
         stated = torch.tensor([[codes[f].index(s[f]) if f in s else -1 for f in FACTS] for _, s in said])
-        pixels = normalise(data.images.array[pick])
+        pixels = normalise(drawn.array[pick])
         return pixels, [text for text, _ in said], true_pairs(faces[pick], stated)
 
     return fit(model, np.arange(n), make_batch, Schedule(epochs, batch, rate), rng)

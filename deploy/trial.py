@@ -39,7 +39,13 @@ from fvlfp.runs.deployment import check_deployable
 
 APP = Path(__file__).parent / "app"
 #: What the trial trains: the smoke profile, three clients, a free baseline.
-SETTINGS = {"profile": "smoke", "clients": 3, "baseline": "zero-shot", "device": "cpu", "deadline": 120.0}
+SETTINGS: dict[str, Any] = {
+    "profile": "smoke",
+    "clients": 3,
+    "baseline": "zero-shot",
+    "device": "cpu",
+    "deadline": 120.0,
+}
 
 
 class Trial:

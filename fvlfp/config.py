@@ -190,7 +190,7 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
         sums = ["feature sums by class and group, once"] if asked else []
         return sums + [trait.sends for trait in self._traits().values() if trait.sends]
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> dict[str, Any]:
         """Every key, as JSON types."""
         return {**dataclasses.asdict(self), "groups": list(self.groups)}
 

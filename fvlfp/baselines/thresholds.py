@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 BINS = 100
 
 
-class ScoreAsPrediction(BaseEstimator):
+class ScoreAsPrediction(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The fitted estimator that fairlearn asks for: the score is the prediction."""
 
     def fit(self, x: np.ndarray, y: np.ndarray) -> ScoreAsPrediction:

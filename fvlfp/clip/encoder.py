@@ -24,7 +24,6 @@ from fvlfp.clip.device import is_cuda, pick_device, tower_dtype
 from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.lookup import look_up
 from fvlfp.clip.preprocess import NOBODY
-from fvlfp.clip.stated import config_sha256
 from fvlfp.clip.text_tower import TextTower
 from fvlfp.clip.towers import open_text_tower
 from fvlfp.clip.weights import has_quick_gelu, load_weights
@@ -132,28 +131,17 @@ class Encoder:
             ImageTower(made, transform)
         weights = source.fetch()
         done = load_weights(made, source.name, weights)
-        provenance = {
-            "model": source.name,
-            "pretrained": source.pretrained,
+        provenance = source.provenance() | {
             "weights_sha256": file_sha256(weights),
             "weights_read": "; ".join(done) or "as they are",
-            "config_sha256": config_sha256(source.config),
             "activation": "quick_gelu" if has_quick_gelu(made) else "gelu",
-            "activation_origin": source.activation_origin,
             "transform": " ".join(str(transform).split()),
             "transform_origin": steps.origin,
             "device": str(where),
             "versions": versions(),
         }
-        return cls(
-            made.to(where),
-            transform,
-            tokenizer,
-            provenance,
-            precision=precision,
-            workers=workers,
-            batch=batch,
-        )
+        tower = made.to(where)
+        return cls(tower, transform, tokenizer, provenance, precision=precision, workers=workers, batch=batch)
 
     def encode_images(self, images: Sequence[Any], *, batch: int | None = None) -> np.ndarray:
         """Unit image embeddings `z = f(x)/|f(x)|` (n, d) float32 of a sequence of PIL images."""

@@ -19,6 +19,7 @@ from fvlfp.clip.stated import (
     Beside,
     ModelConfig,
     check_agreement,
+    config_sha256,
     read_beside,
     read_json,
     read_open_clip_config,
@@ -56,6 +57,15 @@ class Source:
     preprocess: Preprocess
     activation_origin: str
     tokenizer_files: Path | None = None
+
+    def provenance(self) -> dict[str, str]:
+        """What is known of the model before its weights are read."""
+        return {
+            "model": self.name,
+            "pretrained": self.pretrained,
+            "config_sha256": config_sha256(self.config),
+            "activation_origin": self.activation_origin,
+        }
 
 
 def look_up(model: str, pretrained: str = "", model_config: str | Path = "") -> Source:

@@ -116,7 +116,7 @@ def trend(change: float, low: float, high: float) -> str:
 
 def environment(device: str = "auto") -> pd.DataFrame:
     """Python, package versions and the device: the first thing to compare when numbers differ."""
-    from fvlfp.clip.encoder import pick_device
+    from fvlfp.clip.device import pick_device
 
     packages = ("fvlfp", "torch", "open_clip_torch", "flwr", "fairlearn", "papermill")
     rows: Mapping[str, str] = {

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from fvlfp.data import arrow, folders
 from fvlfp.data.delimited import open_delimited
@@ -94,7 +95,7 @@ def _read_folder(path: Path) -> Source:
     raise InputError(_no_saved(path) + (f": give {path / tables[0]} itself" if tables else ""))
 
 
-def _from_arrow(table: arrow.pa.Table, path: Path) -> Source:
+def _from_arrow(table: pa.Table, path: Path) -> Source:
     opened = arrow.open_arrow(table, path)
     name = arrow.picture_column(table.schema, path)
     frame = _frame(opened)

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fvlfp.audit.stats import metrics
@@ -62,26 +62,15 @@ def leakage(
     y, uniques = pd.factorize(pd.Series(groups).astype("str"), sort=True)
     if len(uniques) < 2:
         raise InputError("only one group: there is nothing to leak")
-    if clients is None:
-        if np.bincount(y).min() < 5:
-            raise InputError("every group needs at least five examples for five folds")
-        splits = list(StratifiedKFold(5, shuffle=True, random_state=seed).split(x, y))
-    else:
-        who = pd.factorize(pd.Series(clients).astype("str"))[0]
-        if who.max() == 0:
-            raise InputError("one client only: no probe could be trained on another one")
-        splits = [(np.flatnonzero(who != c), np.flatnonzero(who == c)) for c in range(who.max() + 1)]
+    splits = _splits(y, clients, seed)
     rows = []
     for name in ("linear", "non-linear"):
         predicted = np.full(len(y), -1)
         for train, test in splits:
             if len(np.unique(y[train])) < 2:
                 continue
-            steps: list[Any] = [StandardScaler()]
-            if name == "non-linear":
-                steps.append(Nystroem(n_components=min(components, len(train)), random_state=seed))
-            probe = make_pipeline(*steps, LogisticRegression(class_weight="balanced", max_iter=2000))
-            predicted[test] = probe.fit(x[train], y[train]).predict(x[test])
+            kernel = min(components, len(train)) if name == "non-linear" else 0
+            predicted[test] = _probe(kernel, seed).fit(x[train], y[train]).predict(x[test])
         judged = predicted >= 0
         hits = np.bincount(y[judged], weights=predicted[judged] == y[judged], minlength=len(uniques))
         value, low, high = mean_of_rates(hits, np.bincount(y[judged], minlength=len(uniques)), level)
@@ -99,6 +88,26 @@ def leakage(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _splits(y: np.ndarray, clients: Sequence[Any] | None, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(train, test) rows: each client against the others, or five stratified folds."""
+    if clients is None:
+        if np.bincount(y).min() < 5:
+            raise InputError("every group needs at least five examples for five folds")
+        return list(StratifiedKFold(5, shuffle=True, random_state=seed).split(y, y))
+    who = pd.factorize(pd.Series(clients).astype("str"))[0]
+    if who.max() == 0:
+        raise InputError("one client only: no probe could be trained on another one")
+    return [(np.flatnonzero(who != c), np.flatnonzero(who == c)) for c in range(who.max() + 1)]
+
+
+def _probe(kernel_components: int, seed: int) -> Pipeline:
+    """Logistic regression on scaled features, or on that many random features of a kernel."""
+    steps: list[Any] = [StandardScaler()]
+    if kernel_components:
+        steps.append(Nystroem(n_components=kernel_components, random_state=seed))
+    return make_pipeline(*steps, LogisticRegression(class_weight="balanced", max_iter=2000))
 
 
 def associations(

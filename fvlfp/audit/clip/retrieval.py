@@ -92,50 +92,63 @@ def audit_retrieval(
     Raises:
         InputError: shapes that do not fit, missing values, one group only, k = n, a bad target.
     """
-    scores = np.asarray(similarity, float)
-    if scores.shape[-2:] != (len(queries), len(groups)) or scores.ndim not in (2, 3):
-        raise InputError(f"similarity is {scores.shape}, not {len(queries)} queries x {len(groups)} images")
-    banded, scores = scores.ndim == 3, scores.reshape(-1, len(queries), len(groups))
-    if not np.isfinite(scores).all():
-        raise InputError("similarity holds values that are not finite")
-    codes, uniques = pd.factorize(pd.Series(groups).astype("str"), sort=True)
-    names = [str(u) for u in uniques]
-    if pd.Series(groups).isna().any():
-        raise InputError("an image without a perceived group cannot be ranked: leave it out first")
-    if len(names) < 2:
-        raise InputError(f"only one group ({names[0]!r}): no skew can be judged")
+    scores, banded = _checked(similarity, len(queries), len(groups))
+    names, codes = _group_codes(groups)
     shares = target_shares(names, codes, target)
     rng = np.random.default_rng(seed)
     shuffled = np.stack([rng.permutation(codes) for _ in range(draws)])
-    chance = {"max_skew": max_skew(shuffled, shares, k), "ndkl": _in_parts(shuffled, shares)}
-    said = (
-        target
-        if isinstance(target, str)
-        else ", ".join(f"{n} {s:g}" for n, s in zip(names, shares, strict=True))
-    )
+    chance = {f"max_skew@{k}": max_skew(shuffled, shares, k), "ndkl": _in_parts(shuffled, shares)}
+    stated = target if isinstance(target, str) else _listed(names, shares)
     rows = []
     for i, query in enumerate(queries):
         ranked = codes[np.argsort(-scores[:, i], axis=-1, kind="stable")]  # (templates, images)
         top = np.bincount(ranked[0, :k], minlength=len(names)) / k / shares
-        for measure, values in (("max_skew", max_skew(ranked, shares, k)), ("ndkl", ndkl(ranked, shares))):
-            null, value = chance[measure], float(values[0])
-            band = {"band_low": float(values.min()), "band_high": float(values.max())} if banded else {}
+        values = {f"max_skew@{k}": max_skew(ranked, shares, k), "ndkl": ndkl(ranked, shares)}
+        for measure, each in values.items():  # each: (templates,)
+            band = {"band_low": float(each.min()), "band_high": float(each.max())} if banded else {}
             rows.append(
-                {
-                    "query": query,
-                    "measure": f"max_skew@{k}" if measure == "max_skew" else "ndkl",
-                    "target": said,
-                    "value": value,
-                    **band,
-                    "group": names[int(top.argmax())],
-                    "expected_null": float(null.mean()),
-                    "null_95": float(np.quantile(null, 0.95)),
-                    "p_value": (1 + int((null >= value - 1e-12).sum())) / (1 + draws),
-                }
+                {"query": query, "measure": measure, "target": stated, "value": float(each[0])}
+                | band
+                | {"group": names[int(top.argmax())]}
+                | _against(chance[measure], float(each[0]))
             )
     out = pd.DataFrame(rows)
     out["p_adjusted"] = pd.Series(holm(dict(enumerate(out["p_value"]))))
     return out
+
+
+def _checked(similarity: ArrayLike, queries: int, images: int) -> tuple[np.ndarray, bool]:
+    """Scores (templates, queries, images), all finite, and whether there were templates."""
+    scores = np.asarray(similarity, float)
+    if scores.shape[-2:] != (queries, images) or scores.ndim not in (2, 3):
+        raise InputError(f"similarity is {scores.shape}, not {queries} queries x {images} images")
+    if not np.isfinite(scores).all():
+        raise InputError("similarity holds values that are not finite")
+    return scores.reshape(-1, queries, images), scores.ndim == 3
+
+
+def _group_codes(groups: Sequence[Any]) -> tuple[list[str], np.ndarray]:
+    """Names of the groups, and the code (images,) of each image's."""
+    if pd.Series(groups).isna().any():
+        raise InputError("an image without a perceived group cannot be ranked: leave it out first")
+    codes, uniques = pd.factorize(pd.Series(groups).astype("str"), sort=True)
+    names = [str(u) for u in uniques]
+    if len(names) < 2:
+        raise InputError(f"only one group ({names[0]!r}): no skew can be judged")
+    return names, codes
+
+
+def _listed(names: Sequence[str], shares: np.ndarray) -> str:
+    return ", ".join(f"{n} {s:g}" for n, s in zip(names, shares, strict=True))
+
+
+def _against(null: np.ndarray, value: float) -> dict[str, float]:
+    """What shuffled groups give, `null` (draws,), and how often they reach `value`."""
+    return {
+        "expected_null": float(null.mean()),
+        "null_95": float(np.quantile(null, 0.95)),
+        "p_value": (1 + int((null >= value - 1e-12).sum())) / (1 + len(null)),
+    }
 
 
 def _in_parts(ranked: np.ndarray, shares: np.ndarray) -> np.ndarray:

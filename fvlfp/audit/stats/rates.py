@@ -28,7 +28,10 @@ def group_rates(counts: Counts, level: float) -> list[GroupRates]:
     table, n = counts.table, counts.sizes
     out: list[GroupRates]
     if counts.judged == (1,):
-        out = [{"n": int(m), **rates} for m, rates in zip(n, _one_vs_rest(table, level), strict=True)]
+        out = [
+            {"n": int(m), "positives": r["positives"], "negatives": r["negatives"], "rates": r["rates"]}
+            for m, r in zip(n, _one_vs_rest(table, level), strict=True)
+        ]
     else:
         by_class = {counts.classes[k]: _one_vs_rest(counts.binary(k), level) for k in counts.judged}
         out = [
