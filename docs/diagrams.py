@@ -555,6 +555,47 @@ def opposite_errors() -> Drawing:
     return d
 
 
+def twins() -> Drawing:
+    """The two kinds of twins of lesson 06: what differs within a pair."""
+    d = Drawing(700, 230)
+    rows = (
+        (50, "as in the data", "round, clear", "square, worse picture", "outline and picture differ"),
+        (130, "outline only", "round, worse picture", "square, worse picture", "the outline differs"),
+    )
+    for y, name, first, second, differs in rows:
+        d.text(120, y + 25, name, "end")
+        d.box(140, y, 150, 40, first, BLUE)
+        d.box(330, y, 150, 40, second, ORANGE)
+        d.line(290, y + 20, 330, y + 20)
+        d.text(494, y + 25, differs, "start", GREEN)
+    d.text(215, 34, "the round twin", size=12, colour=GREY)
+    d.text(405, 34, "the square twin", size=12, colour=GREY)
+    d.caption(205, "Smile, tint, pose, background and noise are the same within a pair.")
+    return d
+
+
+def leaning_text() -> Drawing:
+    """The toy of lesson 06: a leaning class text changes its answer with the shift, a straight one hardly."""
+    d = Drawing(700, 260)
+    for x, name, tip, colour in (
+        (170, "T leans: it mixes smiling with round", (72, 96), ORANGE),
+        (520, "T is straight: the shift hardly matters", (0, 120), GREEN),
+    ):
+        d.line(x - 130, 180, x + 130, 180)
+        d.line(x, 210, x, 40)
+        d.arrow(x, 180, x + 60, 100, BLUE)
+        d.arrow(x, 180, x - 46, 88, GREY)
+        d.arrow(x, 180, x + tip[0] * 1.3, 180 - tip[1] * 1.05, colour)
+        d.text(x + 66, 118, "z", "start", BLUE)
+        d.text(x - 54, 84, "z_cf", "end", GREY)
+        d.text(x + tip[0] * 1.3 + 8, 180 - tip[1] * 1.05 + 4, "T", "start", colour)
+        d.text(x + 134, 184, "round", "start", GREY, 11)
+        d.text(x - 134, 184, "square", "end", GREY, 11)
+        d.text(x - 6, 36, "smiling", "middle", GREY, 11)
+        d.text(x, 240, name, colour=colour)
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "gap": gap,
     "two_towers": two_towers,
@@ -579,6 +620,8 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "dealt_anew": dealt_anew,
     "peers_judging": peers_judging,
     "opposite_errors": opposite_errors,
+    "twins": twins,
+    "leaning_text": leaning_text,
 }
 
 
