@@ -56,8 +56,8 @@ class Parts:
 
     cf_loss: (z (n, d), texts T (C, d), scale, directions D (G, d), source g (n,), target g' (n,), alpha) ->
         (n,), one value a row. It must not branch on the values of tensors, or clients train one by one.
-    project: (z (n, d), U (d, r), mu (d,), lambda) -> (n, d), before rows are made unit again; not called where
-        lambda or r is 0.
+    project: (z (n, d), U (d, r), mu (d,), lambda) -> (n, d), before rows are made unit again. Not called
+        where lambda or r is 0.
     weights: (n, perf, disp), a list of K entries each, None where undefined -> K weights, up to a factor.
     peer_weights: (n (K,), Judgement of the K clients' prompts) -> K weights, up to a factor.
     fuse: (prompts (K, L, n_ctx, width), weights (K,) that sum to 1) -> (L, n_ctx, width).
