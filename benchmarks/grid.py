@@ -28,6 +28,7 @@ from fvlfp.data.table import Dataset, read_table
 from fvlfp.methods import METHODS
 from fvlfp.runs.train import Prepared, Trained
 from fvlfp.training.model import ClientPrompts
+from fvlfp.training.personal_methods import method_of
 
 GRID = Path(__file__).parent / "results" / "grid"
 #: resampling draws of the audit and of the paired comparison
@@ -196,7 +197,7 @@ POSTHOC = tuple(name for name, keys in METHODS.items() if "posthoc" in keys)
 #: projections among them: what the full method is asked to beat
 PROJECTIONS = tuple(name for name in POSTHOC if name != "thresholds")
 #: newer published methods, in a part of their own: the main one does not wait for them
-RIVALS = ("f3", "f3-acc")
+RIVALS = ("f3", "f3-acc", "pfedfair", "fedpgp", "fedmgp")
 #: the full method without any group label (FPF judged by peers; from own reports), with labels for choices on
 #: validation data, with labels throughout
 OURS = ("fvlfp-peers-label-free", "fvlfp-label-free", "fvlfp", "fvlfp-labels")
@@ -349,12 +350,15 @@ def _rounded(entries: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 def cost_of(trained: Trained, prepared: Prepared) -> dict[str, Any]:
     """Parameters trained, bytes all clients send a round and once, seconds of training."""
     numbers = sum(tensor.numel() for tensor in trained.model.tensors().values())
-    clients = len(trained.model.text) if isinstance(trained.model, ClientPrompts) else 1
+    if trained.cfg.pooling == "personal":
+        numbers = method_of(prepared.task, trained.cfg).trained
+    elif isinstance(trained.model, ClientPrompts):
+        numbers //= len(trained.model.text)
     after = trained.posthoc.uplink_bytes if trained.posthoc else 0
     a_round = [row.uplink_bytes for row in trained.history]
-    federated = trained.cfg.pooling == "federated"
+    federated = trained.cfg.pooling != "central"
     return {
-        "parameters": numbers // clients if trained.cfg.rounds else 0,
+        "parameters": numbers if trained.cfg.rounds else 0,
         "uplink_bytes_a_round": round(sum(a_round) / len(a_round)) if a_round and federated else 0,
         "uplink_bytes_after": after * len(prepared.clients),
         "seconds": round(trained.seconds, 2),

@@ -59,6 +59,7 @@ from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.files import write_atomically
 from fvlfp.fpf import balanced_accuracy, cell_recalls, recall_gap
+from fvlfp.runs.client_table import client_readouts
 from fvlfp.runs.predict import predict
 from fvlfp.runs.train import Prepared, Trained, prepare, train, with_posthoc
 from fvlfp.training.model import ClientPrompts, Prompts
@@ -106,8 +107,11 @@ class Seed:
             found["against"] = {
                 name: changes_of(self._after(name), frame, self.task, self.seed) for name in PROJECTIONS
             }
-        if cfg.pooling == "local":
+        if isinstance(trained.model, ClientPrompts):
             found["mean_client"] = mean_client(self.prepared, trained)
+            found["own_rows"] = {
+                m: own_rows(self.prepared, t) for m, t in (("own", trained), ("fedavg", self.fedavg))
+            }
         elif cfg.tune == "prompts" and cfg.posthoc == "none" and not cfg.vision_ctx:
             found["counterfactual"] = measured(self.prepared, cfg, trained)
         weights = self.prepared.provenance["weights_sha256"]
@@ -152,16 +156,37 @@ class Seed:
 
 @torch.no_grad()
 def mean_client(prepared: Prepared, trained: Trained) -> dict[str, float]:
-    """Local training: mean over clients, by size, of what each client's own model shows on all test rows."""
+    """Mean over clients, by size, of what each client's own model shows on all test rows."""
     task, model = prepared.task, trained.model
     assert isinstance(model, ClientPrompts)
     rows = []
-    for prompts in model.text:
-        counts = next(iter(Readout(task, task.class_texts(prompts)).confusion(prepared.test).values()))
-        rows.append((balanced_accuracy(counts), cell_recalls(counts).min(), recall_gap(counts)))
+    for texts in model.class_texts(task):
+        counts = next(iter(Readout(task, texts).confusion(prepared.test).values()))
+        rows.append(list(_measured(counts).values()))
     mean = np.average(np.array(rows, float), axis=0, weights=model.sizes)
-    names = ("balanced_accuracy", "worst_cell_recall", "equalized_odds_difference_worst")
-    return {name: round(float(x), 6) for name, x in zip(names, mean, strict=True)}
+    return {name: round(float(x), 6) for name, x in zip(_measured(counts), mean, strict=True)}
+
+
+def own_rows(prepared: Prepared, trained: Trained) -> dict[str, float]:
+    """Every client's validation rows, judged by the model it ends with, and counted in one table.
+
+    No method with personal models chooses anything on these rows: they are held out, and they are the only
+    rows that have a client.
+    """
+    tables = [
+        next(iter(readout.confusion(client.val).values()))
+        for client, readout in zip(prepared.clients, client_readouts(prepared, trained), strict=True)
+    ]
+    return {name: round(float(x), 6) for name, x in _measured(np.sum(tables, axis=0)).items()}
+
+
+def _measured(counts: np.ndarray) -> dict[str, Any]:
+    """Of counts (C, C, G)."""
+    return {
+        "balanced_accuracy": balanced_accuracy(counts),
+        "worst_cell_recall": cell_recalls(counts).min(),
+        "equalized_odds_difference_worst": recall_gap(counts),
+    }
 
 
 @cache

@@ -87,7 +87,7 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
             yield "dp_noise needs robust = 'none' and fusion other than 'qfedavg': a weighted sum"
         if self.vision_ctx:
             yield from self._unmet(f"vision_ctx = {self.vision_ctx}", _VISION_NEEDS)
-            if self.pooling == "local":
+            if not self.one_model:
                 yield "vision_ctx needs pooling = 'federated' or 'central'"
         for name, trait in self._traits().items():
             yield from self._unmet(name, trait.needs)

@@ -16,6 +16,9 @@ Settings = dict[str, Any]
 #: every component off: standard federated averaging of deep prompts
 _FEDAVG: Settings = {"lambda_cf": 0.0, "lambda_dsop": 0.0, "beta": 0.0, "gamma": 0.0}
 
+#: federated training that leaves each client a model of its own
+_PERSONAL = _FEDAVG | {"pooling": "personal"}
+
 METHODS: dict[str, Settings] = {
     "fedavg": _FEDAVG,
     # the three components, each alone and together
@@ -39,10 +42,13 @@ METHODS: dict[str, Settings] = {
     "fedprox": _FEDAVG | {"lambda_prox": 0.1},
     "qfedavg": _FEDAVG | {"fusion": "qfedavg"},
     "fedclip": _FEDAVG | {"tune": "adapter"},
+    "fedpgp": _PERSONAL | {"tune": "low-rank", "lambda_anchor": 0.0},
+    "fedmgp": _PERSONAL | {"tune": "groups", "lambda_anchor": 0.0},
     # federated training that mitigates
     "fairfed": _FEDAVG | {"fusion": "fairfed"},
     "f3": _FEDAVG | {"fusion": "f3", "peers_share": 0.5},
     "f3-acc": _FEDAVG | {"fusion": "f3-acc", "peers_share": 0.5},
+    "pfedfair": _PERSONAL | {"lambda_gap": 1.0, "lambda_prox": 0.1},
     "gaploss": _FEDAVG | {"lambda_gap": 1.0},
     "ffdvp": _FEDAVG | {"lambda_uniform": 1.0},
     "reweight": _FEDAVG | {"cell_balanced": True},
@@ -78,6 +84,13 @@ class Trait:
 _PLAIN = {"lambda_dsop": 0.0, "tune": "prompts", "pooling": "federated"}
 _SUMS = "feature sums and second moments by class and group, once"
 _NO_FPF = {"beta": 0.0, "gamma": 0.0}
+#: clients report nothing
+_NO_REPORTS = {
+    **{"lambda_dsop": 0.0, "fusion": "fpf", "robust": "none", "dp_noise": 0.0, "beta": 0.0, "gamma": 0.0},
+    **{"fraction": 1.0, "patience": 0, "best_round": False},
+}
+#: a personal model with a term of its own in place of the proximal one
+_OWN_TERM = {"pooling": "personal", "lambda_prox": 0.0}
 _JUDGED = "validation rows, and right ones for every candidate, by class and group"
 _JUDGES = _NO_FPF | {"tune": "prompts", "pooling": "federated", "dp_noise": 0.0}
 
@@ -89,17 +102,12 @@ TRAITS: dict[tuple[str, Any], Trait] = {
             **{"lambda_uniform": 0.0, "pooling": "federated"},
         },
     ),
-    ("pooling", "local"): Trait(
-        needs={
-            "lambda_dsop": 0.0,
-            "fusion": "fpf",
-            "robust": "none",
-            "dp_noise": 0.0,
-            "beta": 0.0,
-            "gamma": 0.0,
-            **{"fraction": 1.0, "patience": 0, "best_round": False},  # clients report nothing
-        },
+    ("pooling", "local"): Trait(needs=_NO_REPORTS),
+    ("pooling", "personal"): Trait(
+        needs=_NO_REPORTS | {"lambda_cf": 0.0, "lambda_uniform": 0.0, "fpf_a": 1.0}
     ),
+    ("tune", "low-rank"): Trait(needs=_OWN_TERM),
+    ("tune", "groups"): Trait(needs=_OWN_TERM),
     ("personalise", True): Trait(
         needs={"tune": "prompts", "posthoc": "none", "pooling": "federated", "vision_ctx": 0}
     ),

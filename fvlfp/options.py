@@ -176,12 +176,21 @@ class FusionOptions:
 class BaselineOptions:
     """Other ways to train, or to change what was trained; the defaults leave all of them out."""
 
-    pooling: str = word("federated", "central", "local")  # "central": one client has all rows
-    tune: str = word("prompts", "adapter")  # "adapter": FedCLIP's, on the image embedding, instead of prompts
+    #: "central": one client has all rows; "local": nothing is sent; "personal": federated, and each client
+    #: ends with a model of its own
+    pooling: str = word("federated", "central", "local", "personal")
+    #: "adapter": FedCLIP's, on the image embedding, instead of prompts; of personal models: shared prompts
+    #: with each client's correction of "low-rank" (FedPGP), or several "groups" of prompts (FedMGP)
+    tune: str = word("prompts", "adapter", "low-rank", "groups")
     posthoc: str = word(  # what is done to the trained model, without further training
         "none",
         *("text", "text-calibrated", "difference", "probe", "leace", "leace-prompted", "thresholds"),
     )
+
+    @property
+    def one_model(self) -> bool:
+        """Whether the run ends with one model for all, not with one for each client."""
+        return self.pooling in ("federated", "central")
 
 
 @dataclass(frozen=True, kw_only=True)

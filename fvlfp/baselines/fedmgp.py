@@ -24,17 +24,18 @@ def similarity(own: Tensor, shared: Tensor) -> Tensor:
 
 def draw(similarities: Tensor, k: int, *, temperature: float, rng: np.random.Generator) -> list[int]:
     """k different prompts, drawn one after another by `softmax(similarity / temperature)` of those left."""
-    share = (similarities / temperature).softmax(0).double().cpu().numpy()
+    share = (similarities / temperature).softmax(0).cpu().double().numpy()
     k = min(k, len(share))
     return [int(i) for i in rng.choice(len(share), size=k, replace=False, p=share / share.sum())]
 
 
 def alike(texts: Tensor) -> Tensor:
-    """Mean cosine over pairs of prompts and classes (): the diversity term, to be made small.
+    """Mean cosine over pairs of prompts and classes (...,): the diversity term, to be made small.
 
-    texts: (m, C, d), text embeddings of C classes under m >= 2 prompts.
+    texts: (..., m, C, d), text embeddings of C classes under m >= 2 prompts.
     """
     z = F.normalize(texts, dim=-1)
-    cosine = torch.einsum("mcd,ncd->cmn", z, z)
-    m = len(z)
-    return (cosine.sum() - cosine.diagonal(dim1=1, dim2=2).sum()) / (len(cosine) * m * (m - 1))
+    cosine = torch.einsum("...mcd,...ncd->...cmn", z, z)
+    n_classes, m, _ = cosine.shape[-3:]
+    pairs = cosine.sum((-3, -2, -1)) - cosine.diagonal(dim1=-2, dim2=-1).sum((-2, -1))
+    return pairs / (n_classes * m * (m - 1))

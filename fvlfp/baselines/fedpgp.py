@@ -7,7 +7,6 @@ it trains nothing and knows no client.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,12 +20,11 @@ def personal_prompt(shared: Tensor, down: Tensor, up: Tensor) -> Tensor:
 
 
 def contrast(frozen: Tensor, shared: Tensor, personal: Tensor, *, temperature: float) -> Tensor:
-    """`-log e^{a/t} / (e^{a/t} + e^{b/t})`, mean over classes.
+    """`-log e^{a/t} / (e^{a/t} + e^{b/t})` (...,), mean over classes.
 
-    `a = cos(shared, frozen)` is pulled up and `b = cos(shared, personal)` pushed down. All are (C, d): text
-    embeddings of the classes under the hand-written prompt, the shared and the personal one.
+    `a = cos(shared, frozen)` is pulled up and `b = cos(shared, personal)` pushed down. All are (..., C, d):
+    text embeddings of the classes under the hand-written prompt, the shared and the personal one.
     """
     a = F.cosine_similarity(shared, frozen, dim=-1)
     b = F.cosine_similarity(shared, personal, dim=-1)
-    logits = torch.stack([a, b], -1) / temperature
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+    return F.softplus((b - a) / temperature).mean(-1)

@@ -36,19 +36,16 @@ def client_table(cfg: Config, prepared: Prepared, trained: Trained, own: dict[in
     Args:
         own: client number -> its personal model; {} where none were trained.
     """
-    rows = []
-    for k, client in enumerate(clients_of(cfg, prepared)):
-        model = trained.model
-        if isinstance(model, ClientPrompts):
-            model = Prompts(model.text[k])
+    clients, rows = clients_of(cfg, prepared), []
+    for client, readout in zip(clients, client_readouts(prepared, trained), strict=True):
         found = {
             "client": client.name or str(client.client),
             "training_rows": _told(len(client.train), cfg),
             "validation_rows": _told(len(client.val), cfg),
-            **_judged(cfg, prepared, trained, model, client, ""),
+            **_judged(cfg, readout, client, ""),
         }
         if client.client in own:
-            found |= _judged(cfg, prepared, trained, own[client.client], client, "own ")
+            found |= _judged(cfg, _readout(prepared, trained, own[client.client]), client, "own ")
         rows.append(found)
     table = pd.DataFrame(rows).astype({"training_rows": "Int64", "validation_rows": "Int64"})
     return table.sort_values("balanced_accuracy", kind="stable", ignore_index=True)
@@ -108,10 +105,19 @@ def _told(n: int, cfg: Config) -> int | None:
     return n if n >= cfg.min_cell else None
 
 
-def _judged(
-    cfg: Config, prepared: Prepared, trained: Trained, model: Model, client: ClientData, prefix: str
-) -> dict[str, float | None]:
-    readout = Readout.of(prepared.task, model, projection=trained.projection, posthoc=trained.posthoc)
+def client_readouts(prepared: Prepared, trained: Trained) -> list[Readout]:
+    """The classifier that each client ends with: its own, or the common one."""
+    model = trained.model
+    if isinstance(model, ClientPrompts):
+        return [Readout(prepared.task, texts) for texts in model.class_texts(prepared.task)]
+    return [_readout(prepared, trained, model)] * len(prepared.clients)
+
+
+def _readout(prepared: Prepared, trained: Trained, model: Model) -> Readout:
+    return Readout.of(prepared.task, model, projection=trained.projection, posthoc=trained.posthoc)
+
+
+def _judged(cfg: Config, readout: Readout, client: ClientData, prefix: str) -> dict[str, float | None]:
     counts: dict[str, np.ndarray] = readout.confusion(client.val)
     accuracy = balanced_accuracy(next(iter(counts.values())), min_cell=cfg.min_cell)
     gaps = {f"{prefix}odds_gap {name}": recall_gap(c, min_cell=cfg.min_cell) for name, c in counts.items()}

@@ -104,7 +104,7 @@ def check_deployable(cfg: Config) -> None:
     """Refuse, before anything starts, what a deployment would silently do otherwise.
 
     Raises:
-        InputError: the method pools clients' data or leaves them alone, or needs a step after training.
+        InputError: the method pools clients' data, leaves each its own model, or needs a step after training.
     """
     needs = {"pooling": "federated", "posthoc": "none", "personalise": False}
     for key, value in needs.items():

@@ -28,6 +28,7 @@ from fvlfp.runs.predict import predict
 from fvlfp.runs.save import WORDS, write_result
 from fvlfp.runs.train import Prepared, Trained, load_data, prepare, train
 from fvlfp.training.model import initial_model
+from fvlfp.training.personal_methods import method_of
 from fvlfp.training.reports import RoundReport
 
 CONFIG = "config.json"
@@ -199,13 +200,17 @@ def audit_pair(
 def describe_run(prepared: Prepared, cfg: Config) -> str:
     """What is about to happen, in a few lines, before it takes time."""
     sizes = sorted(len(client.train) for client in prepared.clients)
-    numbers = sum(tensor.numel() for tensor in initial_model(prepared.task, cfg).tensors().values())
+    if cfg.pooling == "personal":
+        method = method_of(prepared.task, cfg)
+        numbers, sent = method.trained, method.sent
+    else:
+        numbers = sent = sum(t.numel() for t in initial_model(prepared.task, cfg).tensors().values())
     return (
         f"{len(sizes)} clients with {sizes[0]} to {sizes[-1]} training rows (partition: {cfg.partition}), "
         f"{len(prepared.test)} test rows\n"
         f"frozen model {prepared.provenance['model']} on {prepared.provenance['device']}; images encoded in "
         f"{prepared.seconds:.1f} s\n"
-        f"{numbers} trainable numbers ({4 * numbers / 1024:.1f} KiB for each client and round)"
+        f"{numbers} trainable numbers ({4 * sent / 1024:.1f} KiB for each client and round)"
         + "".join(f"\na client also sends {what}" for what in cfg.sends())
     )
 

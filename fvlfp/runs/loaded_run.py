@@ -60,10 +60,11 @@ class LoadedRun:
         """The classifier: from embeddings to logits.
 
         Raises:
-            InputError: `method = "local"`, which has one classifier for each client.
+            InputError: the run left each client a model of its own.
         """
-        if self.trained.cfg.pooling == "local":
-            raise InputError("method = 'local' has one classifier for each client, and no common one")
+        cfg = self.trained.cfg
+        if not cfg.one_model:
+            raise InputError(f"method = {cfg.method!r} has one classifier for each client, and no common one")
         return readout_of(self._prepared(self._empty(), pd.DataFrame()), self.trained)
 
     def with_classes(self, phrases: Mapping[str, str]) -> LoadedRun:

@@ -25,8 +25,9 @@ def predict(prepared: Prepared, trained: Trained | None = None) -> pd.DataFrame:
     """The test rows with `prediction` and, for two classes, `score` (probability of the second class).
 
     trained: None gives the zero-shot classifier with the card's first template. No perceived group is
-    read: only image embeddings and class words go in. With `pooling = "local"` every row is judged by the
-    model of one client, drawn with probability n_k / sum n: rates are then those of a client drawn by size.
+    read: only image embeddings and class words go in. Where each client has a model of its own (`pooling` is
+    "local" or "personal") every row is judged by one client's, drawn with probability n_k / sum n: rates are
+    then those of a client drawn by size.
     """
     task, test = prepared.task, prepared.test
     readout = readout_of(prepared, trained)
@@ -51,9 +52,7 @@ def readout_of(prepared: Prepared, trained: Trained | None) -> Readout:
     model = trained.model
     if not isinstance(model, ClientPrompts):
         return Readout.of(task, model, projection=trained.projection, posthoc=trained.posthoc)
-    device = task.frozen_texts.device
     rng = np.random.default_rng(trained.cfg.seed_for("local/judge"))
     shares = np.array(model.sizes) / sum(model.sizes)
-    judge = torch.from_numpy(rng.choice(len(shares), size=len(prepared.test), p=shares)).to(device)
-    texts = torch.stack([task.class_texts(prompts.to(device)) for prompts in model.text])  # (K, C, d)
-    return Readout(task, texts[judge])  # (n, C, d)
+    judge = torch.from_numpy(rng.choice(len(shares), size=len(prepared.test), p=shares))
+    return Readout(task, model.class_texts(task)[judge.to(task.frozen_texts.device)])  # (n, C, d)

@@ -46,6 +46,7 @@ from fvlfp.training.examples import (
 from fvlfp.training.fit_posthoc import fit_posthoc
 from fvlfp.training.model import Adapter, ClientPrompts, Prompts
 from fvlfp.training.parts import Parts
+from fvlfp.training.personal import train_personal
 from fvlfp.training.reports import RoundReport
 from fvlfp.training.select import Candidate
 from fvlfp.training.task import Task
@@ -71,10 +72,10 @@ class Prepared:
 class Trained:
     """A finished run.
 
-    model: prompts, FedCLIP's adapter, or with `pooling = "local"` prompts for each client. projection: what
-    to apply at inference. history: one report a round. candidates: the (rank, lambda) pairs tried on
-    validation data. seconds: wall time of training. posthoc: what a post-hoc baseline does on top. clients:
-    how the model does on each client's own validation rows, one line each.
+    model: prompts, FedCLIP's adapter, or prompts for each client (`pooling` is "local" or "personal").
+    projection: what to apply at inference. history: one report a round. candidates: the (rank, lambda) pairs
+    tried on validation data. seconds: wall time of training. posthoc: what a post-hoc baseline does on top.
+    clients: how the model does on each client's own validation rows, one line each.
     """
 
     cfg: Config
@@ -208,7 +209,7 @@ def train(
     or one after another, as vision prompts always are: the same up to float32 sums. progress: gets one line a
     round; on_round: its report, as soon as the round is saved. parts: functions of your own in place of the
     library's (`fvlfp.training.parts`).
-    Clients alone (`pooling = "local"`) keep no checkpoint.
+    A run that leaves each client its own model keeps no checkpoint.
 
     Raises:
         InputError: `out` holds a run with another config, model or data, or `cfg` asks for another task
@@ -222,8 +223,8 @@ def train(
         clients = [merged(clients)]
     prepared = dataclasses.replace(prepared, clients=clients)
     watch = Stopwatch(cfg.rounds, progress, on_round)
-    if cfg.pooling == "local":
-        return _train_alone(cfg, prepared, stacked, watch)
+    if not cfg.one_model:
+        return _train_own_models(cfg, prepared, stacked, watch)
     checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
     state = _train_together(cfg, prepared, stacked, watch, checkpoints, resume)
     state.projection = prepared.task.parts.applied(state.projection)
@@ -311,15 +312,16 @@ def _train_together(
         )
 
 
-def _train_alone(cfg: Config, prepared: Prepared, stacked: bool, watch: Stopwatch) -> Trained:
-    """Every client for itself."""
+def _train_own_models(cfg: Config, prepared: Prepared, stacked: bool, watch: Stopwatch) -> Trained:
+    """A model for every client: alone, or with a shared part."""
     history: list[RoundReport] = []
 
     def on_round(report: RoundReport) -> None:
         history.append(report)
         watch.on_round(report)
 
-    model = train_alone(prepared.clients, prepared.task, cfg, stacked=stacked, on_round=on_round)
+    train_each = train_alone if cfg.pooling == "local" else train_personal
+    model = train_each(prepared.clients, prepared.task, cfg, stacked=stacked, on_round=on_round)
     nothing = no_projection(prepared.task.frozen_texts.shape[1])
     return Trained(cfg, model, nothing, history, seconds=watch.seconds())
 

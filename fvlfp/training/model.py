@@ -39,7 +39,10 @@ class Adapter:
 
 @dataclass(frozen=True)
 class ClientPrompts:
-    """Local training: text prompts (K, L, n_ctx, width), of each of K clients; sizes: training rows."""
+    """Text prompts of each of K clients, (K, L, n_ctx, width) or several a client, (K, m, L, n_ctx, width).
+
+    sizes: training rows.
+    """
 
     text: Tensor
     sizes: tuple[int, ...]
@@ -47,6 +50,12 @@ class ClientPrompts:
     def tensors(self) -> dict[str, Tensor]:
         """Its tensors by name, as they are saved."""
         return {"prompts": self.text}
+
+    def class_texts(self, task: Task) -> Tensor:
+        """T (K, C, d): each client's classifier; of several prompts the mean, which gives mean logits."""
+        with torch.no_grad():
+            each = [task.class_texts(prompts.to(task.frozen_texts.device)) for prompts in self.text]
+        return torch.stack([texts if texts.dim() == 2 else texts.mean(0) for texts in each])
 
 
 #: what one client trains and sends

@@ -88,7 +88,7 @@ class Parts:
         Raises:
             InputError: names the part and what the config would have to say.
         """
-        by_weight = cfg.robust == "none" and cfg.dp_noise == 0 and cfg.pooling != "local"
+        by_weight = cfg.robust == "none" and cfg.dp_noise == 0 and cfg.one_model
         needs = {
             "cf_loss": (cfg.uses_directions, "lambda_cf > 0 and pairing = 'image'"),
             "project": (cfg.uses_dsop, "lambda_dsop other than 0"),

@@ -153,6 +153,17 @@ def test_the_page_says_what_the_cells_say(folder):
     assert not re.search(r"\bnan\b", text)  # "malignant" is a word
 
 
+def test_models_of_clients_own_are_told_beside_fedavg():
+    def table(x):
+        return {"balanced_accuracy": x, "worst_cell_recall": x - 0.1, ODDS: 0.2}
+
+    rows = {"own": table(0.9), "fedavg": table(0.8)}
+    cells = [{"mean_client": table(0.7), "own_rows": rows}, {"mean_client": table(0.6), "own_rows": rows}]
+    *_, local, ours = results._own_models({"local": [{"mean_client": table(0.5)}], "pfedfair": cells})
+    assert local == "| `local` | 0.500 / 0.400 / 0.200 | not run | not run |"
+    assert ours == "| `pfedfair` | 0.650 / 0.550 / 0.200 | 0.900 / 0.800 / 0.200 | 0.800 / 0.700 / 0.200 |"
+
+
 def test_a_worse_grid_is_told_as_worse(folder):
     for seed in (0, 1):
         write_cell(made("age-gender", "fvlfp", seed, 0.30, accuracy=0.75), folder)

@@ -49,6 +49,8 @@ DISTINCT = (
     "fairfed",
     "fedclip",
     "local",
+    "pfedfair",
+    "fedmgp",
     "centralised",
     "leace",
     "thresholds",
