@@ -33,6 +33,7 @@ from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.protocol import arrays_of, number, read_arrays
 from fvlfp.federation.server_app import serve
 from fvlfp.federation.together import TrainTogether
+from fvlfp.federation.trust import Roll
 from fvlfp.runs.predict import predict
 from fvlfp.runs.train import Prepared, prepare, trained_of
 from fvlfp.training.examples import ClientData
@@ -103,11 +104,13 @@ def run_with(
     together = TrainTogether(load, prepared.task, cfg)
     honest = make_client_app(load, prepared.task, cfg, trainer=together.trainer)
     app = spoil(honest, frozenset(who))
+    numbers = {k + 1: str(k) for k in range(len(clients))}  # node ids count from 1
     started = time.perf_counter()
     with in_this_process():
-        state = serve(LocalGrid(app, len(clients), together=together), prepared.task, cfg)
+        grid, roll = LocalGrid(app, len(clients), together=together), Roll(names=numbers)
+        state = serve(grid, prepared.task, cfg, roll=roll)
     frame = predict(prepared, trained_of(cfg, state))
-    refused = [node - 1 for report in state.history for node in report.failed]
+    refused = [int(number) for report in state.history for number in report.failed]
     return {
         **metrics_of(frame, "toy-shape", cfg.seed),
         "refused": sum(k in who for k in refused),

@@ -113,7 +113,10 @@ class Trial:
             old.unlink()  # a new trial, new registrations
         try:
             self.start_superlink()
-            named = {self.register(f"node-{k}"): k for k in range(self.cfg.clients)}
+            named = {
+                self.register(f"node-{k}"): {"client": k, "name": f"node-{k}"}
+                for k in range(self.cfg.clients)
+            }
             (self.folder / "server" / "nodes.json").write_text(json.dumps(named))
             for k in range(self.cfg.clients):
                 self.start_supernode(f"node-{k}", k)

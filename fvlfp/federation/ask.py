@@ -29,7 +29,7 @@ from fvlfp.federation.protocol import (
     read_arrays,
 )
 from fvlfp.federation.replies import Check, check_counts, check_moments
-from fvlfp.federation.trust import Roll, accept, answers, enough
+from fvlfp.federation.trust import Roll, accept, answers, enough, tell
 from fvlfp.options import TrustOptions
 from fvlfp.training.select import Candidate, choose
 from fvlfp.training.task import Task
@@ -59,6 +59,7 @@ def ask(
         nodes, grid.send_and_receive(messages, timeout=options.deadline), options.deadline
     )
     good, refused = accept(replies, check, roll)
+    tell(late | refused, roll)
     enough(good, late | refused, options.min_available)
     return [read_arrays(reply.content, "arrays") for reply in good]
 

@@ -37,7 +37,7 @@ from fvlfp.federation.protocol import (
 )
 from fvlfp.federation.replies import check_judgement
 from fvlfp.federation.strategy import FairFusion, fused_by
-from fvlfp.federation.trust import accept, answers
+from fvlfp.federation.trust import accept, answers, tell
 from fvlfp.peers import Judgement, choose, peer_weights, recalls
 from fvlfp.robust import trimmed_mean
 from fvlfp.training.parts import checked_weights
@@ -75,7 +75,7 @@ class JudgedFusion(FairFusion):
         shapes = judge_shapes(self.task, len(prompts))
         check = check_judgement(shapes, min_cell=cfg.min_cell, most=cfg.max_examples)
         good, refused = accept(mine, check, self.roll)
-        self.remarks += [f"node {n} as judge {reason}" for n, reason in sorted((late | refused).items())]
+        self.remarks += tell(late | refused, self.roll, role="judge")
         self.more_bytes += sum(payload_bytes(reply.content) for reply in good)
         if not good:
             unknown = [

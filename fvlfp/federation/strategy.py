@@ -34,7 +34,7 @@ from fvlfp.federation.protocol import (
     shapes_of,
 )
 from fvlfp.federation.replies import check_report
-from fvlfp.federation.trust import accept, answers, enough, too_long
+from fvlfp.federation.trust import accept, answers, enough, tell, too_long
 from fvlfp.fpf import fusion_weights, mean_known
 from fvlfp.options import TrustOptions
 from fvlfp.training.model import model_of
@@ -103,7 +103,7 @@ class FairFusion(FedAvg):
         self.history: list[RoundReport] = []
         self.sent = ArrayRecord()
         self.asked: list[int] = []
-        #: of the round that is being fused: further lines for its report, and bytes besides training's
+        #: of the round that is being fused: who is left out and why, and bytes besides training's
         self.remarks: list[str] = []
         self.more_bytes = 0
 
@@ -150,7 +150,7 @@ class FairFusion(FedAvg):
         """
         good, refused = self._usable(list(replies))
         reports = [ClientReport.read(reply.content, classes=self.n_classes) for reply in good]
-        self.remarks, self.more_bytes = [], 0
+        self.more_bytes = 0
         weights = self._weights(server_round, good, reports)
         for reply, weight in zip(good, weights, strict=True):  # what Flower's sum reads
             reply.content.metric_records["metrics"]["weight"] = weight
@@ -162,8 +162,8 @@ class FairFusion(FedAvg):
             RoundReport(
                 round=self.first_round + server_round,
                 clients=len(good),
-                failed=sorted(refused),
-                reasons=[f"node {node} {reason}" for node, reason in sorted(refused.items())] + self.remarks,
+                failed=[self.roll.name(node) for node in sorted(refused)],
+                reasons=self.remarks,
                 loss=sum(r.loss * r.n for r in reports) / sum(r.n for r in reports),
                 balanced_accuracy=self.means.perf,
                 odds_gap=self.means.disp,
@@ -191,7 +191,7 @@ class FairFusion(FedAvg):
         )
 
     def _usable(self, replies: list[Message]) -> tuple[list[Message], dict[int, str]]:
-        """The replies this round counts with, and why the others are left out."""
+        """The replies this round counts with, and why the others are left out; told before a run stops."""
         cfg = self.cfg
         check = check_report(
             shapes_of(self.sent),
@@ -206,6 +206,7 @@ class FairFusion(FedAvg):
         sent = {name: array.numpy() for name, array in self.sent.items()}
         good, too_far = too_long(good, sent, bound=cfg.norm_bound, clip=clip)
         refused = late | refused | too_far
+        self.remarks = tell(refused, self.roll)
         enough(good, refused, cfg.min_available)
         return good, refused
 

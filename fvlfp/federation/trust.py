@@ -1,6 +1,7 @@
 """Clients are checked, not trusted: what a reply must be before the server counts with it.
 
-Every refusal has a reason that is logged and stands in the run's history; the round goes on with the others.
+Every refusal has a reason that is logged (`tell`) and stands in the run's history; the round goes on with the
+others.
 
 What this module does not do: it cannot see a plausible lie. A client that reports a perfect accuracy, or
 sends an update of ordinary length in a bad direction, passes; the weight cap and a robust rule bound what it
@@ -31,7 +32,8 @@ MOST_WORDS = 300
 class Roll:
     """Which node speaks for which client, for the time of one run.
 
-    named: node id -> client number, as the operator knows them; nobody else then takes part. Without, a
+    names: node id -> what the client is called in logs and reports. named: node id -> client number, as the
+    operator knows them; nobody else then takes part. Without, a
     number belongs to the first node that gave a usable answer with it (of several in one phase, to the one
     with the smallest id), and a node has one number. A node's id is bound to its key where the SuperLink asks
     for keys.
@@ -42,10 +44,22 @@ class Roll:
     (None, 'client 0 is node 11', 'this node is client 0, not 2')
     >>> Roll({11: 0}).refusal(12, 1)
     'the operator has named no such node'
+    >>> roll = Roll(names={11: "St. Ann"})
+    >>> roll.name(11), roll.name(12)
+    ('St. Ann', 'node 12')
     """
 
-    def __init__(self, named: Mapping[int, int] = MappingProxyType({})) -> None:
-        self._client, self._complete = dict(named), bool(named)
+    def __init__(
+        self,
+        named: Mapping[int, int] = MappingProxyType({}),
+        *,
+        names: Mapping[int, str] = MappingProxyType({}),
+    ) -> None:
+        self._client, self._complete, self._names = dict(named), bool(named), dict(names)
+
+    def name(self, node: int) -> str:
+        """What a node's client is called; its node id where nobody has said."""
+        return self._names.get(node, f"node {node}")
 
     def refusal(self, node: int, client: int) -> str | None:
         """Why this node may not speak for this client, or None."""
@@ -65,7 +79,7 @@ class Roll:
 def accept(
     replies: Iterable[Message], check: Check, roll: Roll | None = None
 ) -> tuple[list[Message], dict[int, str]]:
-    """Good replies by client number, and node id -> why it is left out (each logged).
+    """Good replies by client number, and node id -> why it is left out.
 
     Left out: a client that raised an error, one that `check` refuses or fails on, whatever it sent, and a
     node whose client number is another's on the `roll`.
@@ -87,9 +101,15 @@ def accept(
                 good[client] = reply
                 continue
         refused[node] = f"refused: {shortened(reason)}"
-    for node, reason in refused.items():
-        log.warning("client node %d %s", node, reason)
     return [good[client] for client in sorted(good)], refused
+
+
+def tell(refused: Mapping[int, str], roll: Roll, *, role: str = "client") -> list[str]:
+    """One line, logged too, for each node that is left out: what its client is called, and why."""
+    lines = [f"{role} {roll.name(node)} {reason}" for node, reason in sorted(refused.items())]
+    for line in lines:
+        log.warning("%s", line)
+    return lines
 
 
 def fault(content: RecordDict, check: Check) -> str | None:
@@ -140,15 +160,13 @@ def too_long(
             )
         else:
             good.append(reply)
-    for node, reason in refused.items():
-        log.warning("client node %d %s", node, reason)
     return good, refused
 
 
 def answers(
     asked: Iterable[int], replies: Iterable[Message], deadline: float
 ) -> tuple[list[Message], dict[int, str]]:
-    """The replies of nodes that were asked, and why there is none from the others (each logged).
+    """The replies of nodes that were asked, and node id -> why there is none from the others.
 
     A SuperLink answers in its own name for a node that it has lost: its words are then the reason.
     """
@@ -158,8 +176,6 @@ def answers(
     said = {words_of(reply) for reply in others if reply.has_error()}
     reason = shortened("; ".join(sorted(said))) or f"no answer within {deadline:g} s"
     silent = sorted(asked - {reply.metadata.src_node_id for reply in mine})
-    for node in silent:
-        log.warning("client node %d failed: %s", node, reason)
     return mine, dict.fromkeys(silent, f"failed: {reason}")
 
 

@@ -39,7 +39,7 @@ def client_table(cfg: Config, prepared: Prepared, trained: Trained, own: dict[in
     clients, rows = clients_of(cfg, prepared), []
     for client, readout in zip(clients, client_readouts(prepared, trained), strict=True):
         found = {
-            "client": client.name or str(client.client),
+            "client": client.called,
             "training_rows": _told(len(client.train), cfg),
             "validation_rows": _told(len(client.val), cfg),
             **_judged(cfg, readout, client, ""),

@@ -236,8 +236,8 @@ def run_server(grid: Grid, run_config: Mapping[str, Any]) -> None:
     """The ServerApp's work: wait for the machines, train, write `prompts.safetensors` into its folder.
 
     run_config: `server` names a folder of the server's with `words.toml` (the data card) and, where needed,
-    `server.json` (its own `device`, `pretrained`, `model_config`) and `nodes.json` (client number by node id,
-    as `flwr supernode register` gave it: then no other node counts). Checkpoints, `server.log` and the result
+    `server.json` (its own `device`, `pretrained`, `model_config`) and `nodes.json` (`read_roll`: which
+    node is which client; then no other node counts). Checkpoints, `server.log` and the result
     go there; with `resume` the run goes on from the newest checkpoint.
 
     Raises:
@@ -277,20 +277,28 @@ def _train(grid: Grid, run_config: Mapping[str, Any], folder: Path) -> None:
 
 
 def read_roll(path: Path) -> Roll:
-    """The operator's list of nodes, node id -> client number; without the file, an empty roll.
+    """The operator's list of nodes, `{"node id": {"client": number, "name": text}, ...}`; else an empty roll.
+
+    Node ids are those that `flwr supernode register` gave. A plain number stands for a client of that name.
 
     Raises:
         InputError: it is no such list, or names a client twice.
     """
     if not path.is_file():
         return Roll()
+    clients: dict[int, int] = {}
+    names: dict[int, str] = {}
     try:
-        named = {int(node): int(client) for node, client in json.loads(path.read_text()).items()}
-    except (ValueError, TypeError, AttributeError):
-        raise InputError(f'{path} is no list of nodes: {{"node id": client number, ...}}') from None
-    if len(set(named.values())) < len(named):
-        raise InputError(f"{path} names a client number for two nodes")
-    return Roll(named)
+        for node, entry in json.loads(path.read_text()).items():
+            entry = entry if isinstance(entry, dict) else {"client": entry, "name": entry}
+            clients[int(node)], names[int(node)] = int(entry["client"]), str(entry["name"])
+    except (ValueError, TypeError, AttributeError, KeyError):
+        wanted = '{"node id": {"client": number, "name": "..."}, ...}'
+        raise InputError(f"{path} is no list of nodes: {wanted}") from None
+    for what, found in (("client number", clients), ("name", names)):
+        if len(set(found.values())) < len(found):
+            raise InputError(f"{path} gives one {what} to two nodes")
+    return Roll(clients, names=names)
 
 
 @contextmanager

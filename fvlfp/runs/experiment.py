@@ -223,7 +223,7 @@ def training_facts(method: str, trained: Trained | None) -> Facts:
     if trained.posthoc is not None:
         chosen = f"{trained.cfg.posthoc}: {trained.posthoc.describe()}"
     private = {"privacy": privacy_of(trained)} if trained.cfg.dp_noise > 0 else {}
-    failed = sorted({node for report in trained.history for node in report.failed})
+    failed = sorted({name for report in trained.history for name in report.failed})
     return {
         "training": f"{method}, {len(trained.history)} rounds, {clients_in(trained)} clients",
         "seed": trained.cfg.seed,

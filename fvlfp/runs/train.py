@@ -32,6 +32,7 @@ from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.server_app import serve
 from fvlfp.federation.together import TrainTogether
+from fvlfp.federation.trust import Roll
 from fvlfp.training.alone import merged, train_alone
 from fvlfp.training.examples import (
     ClientData,
@@ -309,6 +310,7 @@ def _train_together(
             checkpoints=checkpoints,
             resume=resume,
             on_round=watch.on_round,
+            roll=Roll(names={node: client.called for node, client in enumerate(clients, 1)}),
         )
 
 

@@ -61,6 +61,11 @@ class ClientData:
     val: Split
     name: str = ""
 
+    @property
+    def called(self) -> str:
+        """The name, or the number of a client that has none."""
+        return self.name or str(self.client)
+
 
 def codes(frame: pd.DataFrame, column: str, values: list[str]) -> np.ndarray:
     """(n,) int64: where each entry of the column stands in `values`.

@@ -27,13 +27,14 @@ class RoundReport:
     """One round, as the server saw it.
 
     loss: mean over clients, by size. balanced_accuracy, odds_gap: means over the clients' own validation
-    data, None where undefined. largest_weight: the largest share of one client in the sum. failed: node ids
-    that were left out; reasons: why, one line each. uplink_bytes: what all clients sent.
+    data, None where undefined. largest_weight: the largest share of one client in the sum. failed: the
+    names of clients that were left out (`Roll.name`); reasons: why, one line each. uplink_bytes: what all
+    clients sent.
     """
 
     round: int
     clients: int
-    failed: list[int] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     loss: float = 0.0
     balanced_accuracy: float | None = None
@@ -51,7 +52,7 @@ class RoundReport:
             f"round {self.round:>3}/{rounds}  loss {self.loss:.4f}  balanced accuracy "
             f"{show(self.balanced_accuracy)}  odds gap {show(self.odds_gap)} (validation)  {seconds:.1f} s"
         )
-        return line + (f"  FAILED clients: {self.failed}" if self.failed else "")
+        return line + (f"  FAILED clients: {', '.join(self.failed)}" if self.failed else "")
 
 
 def fusion_rule(options: FusionOptions, n_classes: int) -> Fusion:

@@ -78,12 +78,21 @@ def test_only_the_nodes_that_the_operator_names_count(trial):
     folder, _, words = trial
     named = folder / "server" / "nodes.json"
     try:
-        named.write_text(json.dumps({"1": 0, "2": 5}))
+        named.write_text(json.dumps({"1": 0, "2": {"client": 5, "name": "St. Ann"}}))
         with in_this_process():
             run_server(LocalGrid(Nodes(words), 2), words)
         history = read_result(folder / "server" / "prompts.safetensors").history
-        assert [row.reasons for row in history] == [["node 2 refused: this node is client 5, not 1"]] * 2
-        for bad, message in (("[1]", "no list of nodes"), ('{"1": 0, "2": 0}', "for two nodes")):
+        assert [row.failed for row in history] == [["St. Ann"]] * 2
+        assert [row.reasons for row in history] == [
+            ["client St. Ann refused: this node is client 5, not 1"]
+        ] * 2
+        same = '{"1": {"client": 0, "name": "a"}, "2": {"client": 1, "name": "a"}}'
+        for bad, message in (
+            ("[1]", "no list of nodes"),
+            ('{"1": {"client": 0}}', "no list of nodes"),
+            ('{"1": 0, "2": 0}', "one client number to two nodes"),
+            (same, "one name to two nodes"),
+        ):
             named.write_text(bad)
             with pytest.raises(InputError, match=message):
                 run_server(LocalGrid(Nodes(words), 2), words)

@@ -193,9 +193,9 @@ def test_a_forged_reply_is_left_out_and_the_round_goes_on(forge, norm_bound):
     forge(body)
     fused, row = a_round(fusion(norm_bound=norm_bound), [*honest, reply(BAD, body)])
     assert np.array_equal(fused, expected)
-    assert (row.clients, row.failed) == (3, [BAD])
+    assert (row.clients, row.failed) == (3, [f"node {BAD}"])
     (reason,) = row.reasons
-    assert reason.startswith(f"node {BAD} refused: ")
+    assert reason.startswith(f"client node {BAD} refused: ")
     assert len(reason) < MOST_WORDS + 80
     assert reason.isprintable()
 
@@ -208,10 +208,10 @@ def test_a_client_number_stays_with_the_node_that_had_it_first():
     strategy.asked = [1, 2, 3, 4]
     later = [reply(1, content(1, client=4)), *(reply(node, content(node, client=node)) for node in (2, 3))]
     strategy.aggregate_train(2, [*later, reply(4, content(4, client=2))])
-    assert strategy.history[-1].failed == [1, 4]
+    assert strategy.history[-1].failed == ["node 1", "node 4"]
     assert strategy.history[-1].reasons == [
-        "node 1 refused: client 4 is node 4",
-        "node 4 refused: this node is client 4, not 2",
+        "client node 1 refused: client 4 is node 4",
+        "client node 4 refused: this node is client 4, not 2",
     ]
 
 
@@ -253,7 +253,7 @@ def test_numbers_of_other_rules_are_checked_too(kind, more, lie):
     else:
         body["metrics"]._data[key] = lie
     fused, row = a_round(strategy(), [*honest(), reply(BAD, body)])
-    assert row.failed == [BAD]
+    assert row.failed == [f"node {BAD}"]
     assert np.array_equal(fused, expected)
 
 
@@ -349,7 +349,7 @@ def test_none_of_two_thousand_replies_ends_a_round(replies):
     fused, row = a_round(FairFusion(CFG, 2, state()), [*honest, *forged], asked=[1, 2, 4, *FORGERS])
     assert np.isfinite(fused).all()
     assert row.clients == 3 + len(FORGERS) - len(row.failed)
-    assert set(row.failed) <= set(FORGERS)
+    assert set(row.failed) <= {f"node {node}" for node in FORGERS}
 
 
 def spoilt(node, report, data, gone):

@@ -141,7 +141,7 @@ def test_an_impossible_judge_is_left_out_with_its_reason(planted, spoil, reason)
     row = state.history[0]
     assert row.failed == []
     assert len(row.reasons) == 2
-    assert all(reason in line and line.startswith("node 3 as judge refused") for line in row.reasons)
+    assert all(reason in line and line.startswith("judge node 3 refused") for line in row.reasons)
 
 
 def test_without_any_judge_sizes_count(planted):

@@ -7,6 +7,7 @@ import torch
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
+from fvlfp.runs.experiment import training_facts
 from fvlfp.runs.predict import predict
 from fvlfp.runs.train import Prepared, train
 
@@ -153,13 +154,16 @@ def test_label_free_training_reads_no_group_label(planted, method):
 
 
 def test_a_failing_client_is_reported_and_the_round_goes_on(planted, caplog):
-    broken = dataclasses.replace(planted.clients[1], train=None)
+    broken = dataclasses.replace(planted.clients[1], train=None, name="St. Ann")
     clients = [planted.clients[0], broken, *planted.clients[2:]]
     with caplog.at_level("WARNING", "fvlfp"):
         trained = run(dataclasses.replace(planted, clients=clients), "fedavg")
-    assert [row.failed for row in trained.history] == [[2]] * 3
+    assert [row.failed for row in trained.history] == [["St. Ann"]] * 3
     assert [row.clients for row in trained.history] == [3] * 3
-    assert "client node 2 failed" in caplog.text
+    assert "client St. Ann failed: AttributeError" in caplog.text
+    assert training_facts("fedavg", trained)["failed_clients"] == ["St. Ann"]
+    assert "FAILED clients: St. Ann" in trained.history[0].describe(3, 1.0)
+    assert all("node" not in line for row in trained.history for line in row.reasons)
 
 
 def test_no_client_left_stops_the_run_with_the_first_reason(planted):
