@@ -189,6 +189,25 @@ def for_a_class(path: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=by_name)
+def test_lesson_keeps_the_files_of_each_profile_and_seed_apart(path):
+    """A lesson run again with another seed must not meet what the first run saved."""
+    code = "\n".join(
+        cell.source for cell in cells(path, "code") if "parameters" not in cell.metadata.get("tags", ())
+    )
+    places = re.findall(r"Path\(out\)(.{0,40})|f\"\{out\}(.{0,40})|out=(out\b.{0,20})", code)
+    for place in map("".join, places):
+        assert re.match(r'(\.resolve\(\))?( / f")?/?\{profile\}-seed\{seed\}"', place), place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [p for p in LESSONS if by_name(p)[:2] in ("07", "10", "11")], ids=by_name)
+def test_lesson_runs_again_with_another_seed_in_the_same_folder(path, kernel, tmp_path):
+    for seed in (0, 1):
+        executed = run_lesson(path, tmp_path, profile="smoke", seed=seed, device="cpu")
+    assert json.loads((executed.parent / "record.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=by_name)
 def test_lesson_runs_offline_to_its_golden_numbers(path, kernel, tmp_path):
     copy = for_a_class(path, tmp_path)
     with pytest.raises(PapermillExecutionError) as stopped:

@@ -100,6 +100,6 @@ def tour(
             began = time.perf_counter()
             run_lesson(notebook, out, profile=profile, seed=seed, device=device)
             say(f"{notebook.stem:<32} {time.perf_counter() - began:6.1f} s")
-    (report,) = sorted(out.glob("10_*/**/report.html"))[:1] or [out]
+    (report,) = sorted(out.glob(f"10_*/{profile}-seed{seed}/report/report.html"))[:1] or [out]
     say(f"{'all lessons':<32} {time.perf_counter() - started:6.1f} s")
     return report
