@@ -66,14 +66,22 @@ class ImageTower:
         each block keeps its input only and is computed again in the backward pass. The tower runs in the
         encoder's `dtype`; the norm is always taken in float32.
         """
-        device, half = self._visual.class_embedding.device, self._dtype != torch.float32
+        with torch.no_grad():
+            normal = self._normalise(send(pixels, self._visual.class_embedding.device).float() / 255)
+        return self.encode_normal(normal, prompts, recompute=recompute)
+
+    def encode_normal(
+        self, pixels: Tensor, prompts: Tensor | None = None, *, recompute: bool = False
+    ) -> Tensor:
+        """`encode` of pixels (n, 3, H, W) float32 on the tower's device that are normalised already."""
+        device, half = pixels.device, self._dtype != torch.float32
         with torch.autocast(device.type, self._dtype if half else None, enabled=half):
-            x = self._tokens(send(pixels, device))
+            x = self._tokens(pixels)
             n_own = x.shape[1]
             save = recompute and torch.is_grad_enabled() and prompts is not None and prompts.requires_grad
             for layer, block in enumerate(self.blocks):
                 if prompts is not None and layer < len(prompts):
-                    x = torch.cat([x[:, :n_own], prompts[layer].to(x.dtype).expand(len(x), -1, -1)], 1)
+                    x = torch.cat([x[:, :n_own], prompts[layer].to(x.dtype).expand(x.shape[0], -1, -1)], 1)
                 read = 1 if layer + 1 == len(self.blocks) else x.shape[1]
                 if save:
                     x = checkpoint(_through, block, x, read, use_reentrant=False, preserve_rng_state=False)
@@ -88,8 +96,8 @@ class ImageTower:
     def _tokens(self, pixels: Tensor) -> Tensor:
         """Class token and patches (n, 1 + N, width_v) at the input of the first block."""
         visual = self._visual
-        patches = visual.conv1(self._normalise(pixels.float() / 255)).flatten(2).transpose(1, 2)
-        start = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        patches = visual.conv1(pixels).flatten(2).transpose(1, 2)
+        start = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         return visual.ln_pre(torch.cat([start, patches], 1) + visual.positional_embedding.to(patches.dtype))
 
     def initial_prompts(self, *, n_ctx: int, depth: int, generator: torch.Generator) -> Tensor:

@@ -188,7 +188,7 @@ class ImageToClass(nn.Module):
             z = F.normalize(self.model.encode_image(pixels), dim=-1)
         else:
             assert self.readout.task.image is not None  # a run with vision prompts has its tower
-            z = self.readout.task.image.encode(pixels, vision)
+            z = self.readout.task.image.encode_normal(pixels, vision)
         return self.readout.logits(z).softmax(-1)
 
 

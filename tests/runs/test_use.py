@@ -1,5 +1,6 @@
 """What was trained can be used: predict, audit elsewhere, export, and load without fvlfp."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -61,15 +62,38 @@ def elsewhere(tmp_path_factory):
     return home
 
 
-def test_a_loaded_run_predicts_what_training_predicted(folder, run):
+#: A run of every kind that is saved: what each keeps beside prompts.
+KINDS = ("dsop", "fedclip", "local", "leace", "thresholds", "vision")
+
+
+@pytest.fixture(scope="module")
+def run_of(folder, tiny_files, tmp_path_factory):
+    """Kind -> the folder of such a run."""
+    home, (config, weights) = tmp_path_factory.mktemp("kinds"), tiny_files
+    model = {"model": "tiny-test-clip", "model_config": str(config), "pretrained": str(weights)}
+
+    def made(kind):
+        out = folder if kind == "dsop" else home / kind
+        if not out.exists():
+            method, more = ("fedavg", model | {"vision_ctx": 2}) if kind == "vision" else (kind, {})
+            run_and_audit(Config.make("smoke", method, **SETTINGS, **more), out, say=lambda line: None)
+        return out
+
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loaded_run_predicts_the_bits_that_training_predicted(run_of, kind):
+    run = load_run(run_of(kind))
     cfg = run.trained.cfg
     faces = toyfaces.make(cfg.n, seed=cfg.seed, label=cfg.label)
-    test = (faces.frame["split"] == "test").to_numpy()
-    found = run.predict(faces.take(test).images)
-    saved = pd.read_csv(folder / "predictions.csv", dtype=str)
+    faces = faces.take((faces.frame["split"] == "test").to_numpy())
+    found = run.predict(faces.images, groups=faces.frame if kind == "thresholds" else None)
+    saved = pd.read_csv(run_of(kind) / "predictions.csv")
     assert found["prediction"].tolist() == saved["method"].tolist()
-    frozen = run.predict(faces.take(test).images, zero_shot=True)
-    assert frozen["prediction"].tolist() == saved["baseline"].tolist()
+    assert found["score"].tolist() == saved["method score"].tolist()
+    frozen = run.predict(faces.images, zero_shot=True)
+    assert frozen["score"].tolist() == saved["baseline score"].tolist()
     assert fvlfp.load_run is load_run
 
 
@@ -153,7 +177,9 @@ def test_a_run_is_audited_on_another_table(folder, elsewhere, tmp_path):
     result = good("audit", "run", folder, elsewhere / "b.csv", "--draws", 100, "--out", tmp_path / "o")
     assert "judged: all 90 rows" in result.stdout
     table = pd.read_csv(tmp_path / "o" / "predictions.csv")
-    assert list(table) == ["smiling", "shape", "baseline", "method", "path"] and len(table) == 90
+    told = ["smiling", "shape", "baseline", "method", "baseline score", "method score", "row", "path"]
+    assert list(table) == told and len(table) == 90
+    assert list(table["row"][:2]) == [2, 3] and table["path"][0] == "images/000.png"
     change = json.loads((tmp_path / "o" / "audit" / "comparison" / "audit.json").read_text())
     assert change["names"] == ["zero-shot", "dsop"] and change["n"] == 90
     assert change["provenance"]["trained_on"]["data"]
@@ -196,7 +222,19 @@ def test_the_exported_matrix_is_the_run_in_a_plain_open_clip_script(folder, run,
         "README.md",
     }
     example = (out / "example.py").read_text()
-    assert "fvlfp" not in example
+    tree = ast.parse(example)
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [node.module]
+            if isinstance(node, ast.ImportFrom)
+            else [a.name for a in getattr(node, "names", [])]
+        )
+    }
+    assert imported == {"sys", "pathlib", "open_clip", "torch", "PIL", "safetensors"}
+    steps = [node for node in ast.walk(tree) if isinstance(node, ast.Assign | ast.For | ast.Expr)]
+    assert len(steps) - 1 <= 11, "ten steps and the docstring"
     from fvlfp.clip.lookup import TOYCLIP
 
     pictures = [elsewhere / "images" / f"{i:03d}.png" for i in range(8)]
@@ -236,10 +274,11 @@ def test_the_model_card_has_the_verdict_and_the_licence_of_the_data(folder, tmp_
     assert "**The class words are not those" in card
 
 
-def test_onnx_is_the_run_from_pixels_to_probabilities(folder, run, elsewhere, tmp_path):
+@pytest.mark.parametrize("kind", ["dsop", "fedclip", "leace", "vision"])
+def test_onnx_is_the_run_from_pixels_to_probabilities(run_of, elsewhere, tmp_path, kind):
     pytest.importorskip("onnx", reason="the export needs onnx")
     pytest.importorskip("onnxruntime", reason="the export is checked with onnxruntime")
-    good("export", folder, "--to", "onnx", "--out", tmp_path / "o")
+    good("export", run_of(kind), "--to", "onnx", "--out", tmp_path / "o")
     assert "random inputs: " in (tmp_path / "o" / "README.md").read_text()
     pictures = [str(elsewhere / "images" / f"{i:03d}.png") for i in range(8)]
     done = subprocess.run(
@@ -247,12 +286,12 @@ def test_onnx_is_the_run_from_pixels_to_probabilities(folder, run, elsewhere, tm
     )
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in done.stdout.splitlines()]
-    wanted = run.predict(toyfaces.make(90, seed=77).images)[:8]
+    wanted = load_run(run_of(kind)).predict(toyfaces.make(90, seed=77).images)[:8]
     assert [row[1] for row in rows] == wanted["prediction"].tolist()
     assert np.allclose([float(row[3]) for row in rows], wanted["score"], atol=1e-4)
 
 
-def test_what_cannot_be_exported_says_so(folder, tmp_path, monkeypatch):
+def test_what_cannot_be_exported_says_so(folder, run_of, tmp_path, monkeypatch):
     assert "is not one of open_clip, onnx" in command("export", folder, "--to", "tflite").stderr
     for method, to, message in [
         ("fedclip", "open_clip", "not linear in the embedding: export it with --to onnx"),
@@ -260,11 +299,9 @@ def test_what_cannot_be_exported_says_so(folder, tmp_path, monkeypatch):
         ("local", "onnx", "one classifier for each client"),
         ("thresholds", "open_clip", "need the perceived group of every picture"),
         ("thresholds", "onnx", "need the perceived group of every picture"),
+        ("vision", "open_clip", "vision prompts change the image tower"),
     ]:
-        out = tmp_path / method
-        if not out.exists():
-            run_and_audit(Config.make("smoke", method, **SETTINGS), out, say=lambda line: None)
-        result = command("export", out, "--to", to, "--out", tmp_path / "e")
+        result = command("export", run_of(method), "--to", to, "--out", tmp_path / "e")
         assert result.exit_code == 2 and message in result.stderr, result.output
         assert not (tmp_path / "e").exists()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
