@@ -101,7 +101,8 @@ class JudgedFusion(FairFusion):
         if not 0 < self.cfg.judges < len(self.asked):
             return self.asked
         rng = np.random.default_rng(self.cfg.seed_for(f"judges/round/{self.first_round + server_round}"))
-        return sorted(int(node) for node in rng.choice(self.asked, self.cfg.judges, replace=False))
+        places = rng.choice(len(self.asked), self.cfg.judges, replace=False)
+        return [self.asked[place] for place in sorted(places)]
 
     def _recalls(self, right: np.ndarray, total: np.ndarray, nobody: np.ndarray) -> np.ndarray:
         """R (A, C, G) from right (J, A, C, G), total (J, C, G) and nobody (J, A); no judge rules it alone."""

@@ -119,16 +119,20 @@ class FairFusion(FedAvg):
             self.directions,
         )
         content = question.content()
-        self.sent, self.asked = arrays, self._drawn(sorted(grid.get_node_ids()), question.round)
+        self.sent, self.asked = arrays, self._drawn(self.roll.in_order(grid.get_node_ids()), question.round)
         return [Message(content, dst_node_id=node, message_type=TRAIN) for node in self.asked]
 
     def _drawn(self, nodes: list[int], round_: int) -> list[int]:
-        """The nodes that take part in a round: all, or `fraction` of them, drawn by a named seed."""
+        """The nodes that take part in a round: all, or `fraction` of them, drawn by a named seed.
+
+        nodes: in the order of clients, so that a deployment draws the clients that one process draws.
+        """
         if self.cfg.fraction == 1:
             return nodes
         wanted = max(self.cfg.min_available, math.ceil(self.cfg.fraction * len(nodes)))
         rng = np.random.default_rng(self.cfg.seed_for(f"fraction/round/{round_}"))
-        return sorted(rng.choice(nodes, size=min(wanted, len(nodes)), replace=False).tolist())
+        places = rng.choice(len(nodes), size=min(wanted, len(nodes)), replace=False)
+        return [nodes[place] for place in sorted(places)]
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -61,6 +61,10 @@ class Roll:
         """What a node's client is called; its node id where nobody has said."""
         return self._names.get(node, f"node {node}")
 
+    def in_order(self, nodes: Iterable[int]) -> list[int]:
+        """Node ids by client number where the operator has named them, else by themselves."""
+        return sorted(nodes, key=lambda node: (self._client.get(node, 0) if self._complete else 0, node))
+
     def refusal(self, node: int, client: int) -> str | None:
         """Why this node may not speak for this client, or None."""
         mine = self._client.get(node)

@@ -30,8 +30,8 @@ def client_table(cfg: Config, prepared: Prepared, trained: Trained, own: dict[in
     """One row for each client, the least accurate first.
 
     Columns: `client` (its own name), `training_rows`, `validation_rows`, `balanced_accuracy`, `odds_gap NAME`
-    for each attribute; with personal prompts also `own balanced_accuracy` and `own odds_gap NAME`. What is
-    undefined, or of fewer than `min_cell` rows, is empty.
+    for each attribute; with personal prompts also `own balanced_accuracy`, `own odds_gap NAME` and
+    `own prompts`, the file that holds them. What is undefined, or of fewer than `min_cell` rows, is empty.
 
     Args:
         own: client number -> its personal model; {} where none were trained.
@@ -46,6 +46,7 @@ def client_table(cfg: Config, prepared: Prepared, trained: Trained, own: dict[in
         }
         if client.client in own:
             found |= _judged(cfg, _readout(prepared, trained, own[client.client]), client, "own ")
+            found["own prompts"] = _file_of(client.client)
         rows.append(found)
     table = pd.DataFrame(rows).astype({"training_rows": "Int64", "validation_rows": "Int64"})
     return table.sort_values("balanced_accuracy", kind="stable", ignore_index=True)
@@ -75,19 +76,28 @@ def personal_models(cfg: Config, prepared: Prepared, trained: Trained) -> dict[i
 
 
 def write_clients(table: pd.DataFrame, own: dict[int, Model], out: Path) -> None:
-    """`clients.csv`, and `personal/CLIENT.safetensors` for each client with prompts of its own."""
+    """`clients.csv`, and `personal/NUMBER.safetensors` for each client with prompts of its own."""
     table.assign(client=table["client"].map(no_formula)).to_csv(out / "clients.csv", index=False)
     for client, model in own.items():
-        (out / "personal").mkdir(exist_ok=True)
+        path = out / _file_of(client)
+        path.parent.mkdir(exist_ok=True)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in model.tensors().items()}
-        write_atomically(out / "personal" / f"{client}.safetensors", save(tensors))
+        write_atomically(path, save(tensors))
+
+
+def _file_of(client: int) -> str:
+    return f"personal/{client}.safetensors"
 
 
 def in_words(table: pd.DataFrame) -> list[str]:
     """One line for each client, for a report; the least accurate first, at most 20."""
     lines = []
     for row in table.head(_SHOWN).to_dict("records"):
-        known = {key: value for key, value in row.items() if key != "client" and not pd.isna(value)}
+        known = {
+            key: value
+            for key, value in row.items()
+            if key not in ("client", "own prompts") and not pd.isna(value)
+        }
         said = ", ".join(
             f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}"
             for key, value in known.items()
@@ -95,10 +105,6 @@ def in_words(table: pd.DataFrame) -> list[str]:
         lines.append(f"{row['client']}: {said or 'too few rows'}")
     more = len(table) - _SHOWN
     return [*lines, f"{more} more in clients.csv"] if more > 0 else lines
-
-
-def _plain(value: float) -> str:
-    return f"{value:.0f}" if float(value).is_integer() and value > 1 else f"{value:.3f}"
 
 
 def _told(n: int, cfg: Config) -> int | None:

@@ -1,5 +1,6 @@
 """Rounds and clients: who takes part, the rate, when it ends, what each client gets, what is resumed."""
 
+import dataclasses
 import json
 import logging
 
@@ -10,7 +11,10 @@ import torch
 from fvlfp.config import Config
 from fvlfp.data import toyfaces
 from fvlfp.errors import InputError
-from fvlfp.federation.server_app import best_round, has_stalled
+from fvlfp.federation.client_app import make_client_app
+from fvlfp.federation.local_grid import LocalGrid, in_this_process
+from fvlfp.federation.server_app import best_round, has_stalled, serve
+from fvlfp.federation.trust import Roll
 from fvlfp.methods import METHODS
 from fvlfp.runs.deployment import check_deployable
 from fvlfp.runs.experiment import run_and_audit
@@ -105,6 +109,19 @@ def test_a_fraction_of_the_clients_takes_part_drawn_by_seed(planted, monkeypatch
     assert asked[:6] == asked[6:]
     assert torch.allclose(first.prompts, again.prompts, atol=1e-4)
     assert [len(nodes) for nodes in asked] == [2] * 12
+
+
+def test_a_deployment_draws_the_clients_that_one_process_draws(planted):
+    """By client number, whatever ids the SuperLink gave its nodes; some are past 2^63."""
+    cfg = config(fraction=0.5, rounds=3)
+    app = make_client_app(lambda c: planted.clients[int(c.node_config["partition-id"])], planted.task, cfg)
+    grid, ids = LocalGrid(app, 4), [2**63 + 5, 7, 2**64 - 9, 3]
+    contexts = zip(ids, grid._contexts.values(), strict=True)
+    grid._contexts = {node: dataclasses.replace(context, node_id=node) for node, context in contexts}
+    with in_this_process():
+        state = serve(grid, planted.task, cfg, roll=Roll({node: k for k, node in enumerate(ids)}))
+    assert [row.clients for row in state.history] == [2] * 3 and not any(r.failed for r in state.history)
+    assert torch.equal(state.prompts, quiet(cfg, planted, stacked=False).prompts)
 
 
 def test_the_rate_falls_by_a_cosine():
@@ -233,6 +250,7 @@ def test_personal_prompts_stay_with_the_client_and_stand_beside_the_global_ones(
     method = tmp_path / "r" / "method"
     table = pd.read_csv(method / "clients.csv")
     assert {"own balanced_accuracy", "own odds_gap shape"} <= set(table)
+    assert set(table["own prompts"]) == {"personal/0.safetensors", "personal/1.safetensors"}
     assert {p.name for p in (method / "personal").iterdir()} == {"0.safetensors", "1.safetensors"}
     run(tmp_path / "plain", method="dsop", rank=1, lambda_dsop=1.0)
     one, other = ((tmp_path / x / "predictions.csv").read_bytes() for x in ("r", "plain"))
