@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -254,6 +255,10 @@ def test_bad_grids(tmp_path, text, message):
     assert message in str(error.value) and str(tmp_path / "g.toml") in str(error.value)
 
 
+def test_the_help_shows_the_heading_of_the_grid():
+    assert "a line [grid]" in " ".join(sweep("--help").output.split())
+
+
 def test_bad_files_and_folders(lab):
     result = sweep(lab / "none.toml", "--out", lab / "out")
     assert result.exit_code == 2 and "no grid file at" in result.stderr and not (lab / "out").exists()
@@ -336,16 +341,36 @@ def test_a_training_cell_records_the_change_and_goes_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_of_training_over_two_tasks_of_which_one_is_killed(tmp_path):
-    (tmp_path / "grid.toml").write_text(TRAIN.replace("rounds = 1", "rounds = 20"))
-    first, second = start(tmp_path, 1), start(tmp_path, 1)
-    out = tmp_path / "out"
-    wait_for(lambda: len(list((out / "cells").glob("*/run/method/checkpoints/*"))) >= 2)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.communicate()
-    _, complained = second.communicate(timeout=300)
+def test_a_sweep_of_training_over_two_slurm_tasks_of_which_one_is_killed(tmp_path):
+    """The job that `--slurm` writes, started twice as Slurm would; the other task takes the cell over."""
+    (tmp_path / "grid.toml").write_text(TRAIN.replace("rounds = 1", "rounds = 200"))
+    out, job = tmp_path / "out", tmp_path / "job.sh"
+    words = ["--out", out, "--workers", "2", "--slurm", job]
+    assert sweep(tmp_path / "grid.toml", *words).exit_code == 0
+    assert "#SBATCH --array=1-2\n" in job.read_text()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    first, second = (
+        subprocess.Popen(
+            ["bash", job],
+            env=os.environ | {"PATH": path, "SLURM_ARRAY_TASK_ID": task},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for task in "12"
+    )
+    saved = "*/run/method/checkpoints/round-*.sha256"
+    wait_for(lambda: len({file.parents[3] for file in (out / "cells").glob(saved)}) == 2, seconds=600)
+    os.killpg(first.pid, signal.SIGKILL)  # the task with its cell, as a node that fails
+    assert not list(out.rglob("cell.json")), "both cells were at work"
+    first.communicate(timeout=60)
+    _, complained = second.communicate(timeout=900)
     assert second.returncode == 0, complained
-    table = pd.read_csv(out / "cells.csv")
-    assert list(table["status"]) == ["done", "done"]
+    assert list(pd.read_csv(out / "cells.csv")["status"]) == ["done", "done"]
+    logs = [file.read_text() for file in out.rglob("log.txt")]
+    assert sorted("round   1/200" in log for log in logs) == [False, True], (
+        "one cell went on, none began again"
+    )
     page = (out / "index.html").read_text()
     assert page.count("run/audit/comparison/report.html") == 2
