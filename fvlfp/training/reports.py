@@ -6,7 +6,7 @@ What this module does not do: it sends nothing, see `fvlfp.federation.client_app
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -41,6 +41,10 @@ class RoundReport:
     odds_gap: float | None = None
     largest_weight: float | None = None
     uplink_bytes: int = 0
+
+    def numbers(self) -> dict[str, float]:
+        """What is known of the round as numbers by name, as trackers of experiments take them."""
+        return {k: v for k, v in asdict(self).items() if isinstance(v, int | float) and k != "round"}
 
     def describe(self, rounds: int, seconds: float) -> str:
         """One line for the log."""

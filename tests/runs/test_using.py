@@ -5,7 +5,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -58,3 +60,75 @@ def test_the_page_from_training_to_a_plain_open_clip_script(home):
         assert predicted == found["prediction"][name]
         assert float(score) == pytest.approx(found["score"][name], abs=1e-4)
     assert (home / "runs" / "a_on_b" / "audit" / "comparison" / "report.html").is_file()
+
+
+def recipe(library):
+    """The page's lines for one tracker, after the lines that all of them begin with."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    (start,) = (block for block in blocks if "cfg, out = " in block)
+    (lines,) = (block for block in blocks if library in block)
+    assert len([line for line in lines.splitlines() if line]) <= 5
+    small = 'cfg = cfg.replace(rounds=3, local_epochs=1, draws=100, device="cpu", baseline="zero-shot")\n'
+    return start + small + lines
+
+
+def stand_in(noted):
+    """A module that takes what MLflow, SummaryWriter and wandb take, and writes it into `noted`."""
+
+    @contextmanager
+    def run(*args, **options):
+        def scalar(name, value, step):
+            noted.setdefault(step, {})[name] = value
+
+        yield SimpleNamespace(add_scalar=scalar, log=lambda row, step: noted.setdefault(step, row))
+
+    return SimpleNamespace(
+        start_run=run,
+        SummaryWriter=run,
+        init=run,
+        log_params=lambda params: noted.setdefault("params", params),
+        log_metrics=lambda row, step: noted.setdefault(step, row),
+    )
+
+
+def check_rows(rows):
+    assert set(rows) - {"params"} == {1, 2, 3}
+    for step in (1, 2, 3):
+        assert {"loss", "clients", "balanced_accuracy", "uplink_bytes"} <= set(rows[step])
+        assert all(isinstance(x, int | float) for x in rows[step].values())
+
+
+LIBRARIES = ("mlflow", "torch.utils.tensorboard", "wandb")
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_recipe_for_a_tracker_hands_it_every_round(home, monkeypatch, library):
+    noted: dict = {}
+    module = ModuleType(library)
+    vars(module).update(vars(stand_in(noted)))
+    monkeypatch.setitem(sys.modules, library, module)
+    exec(recipe(library), {})
+    check_rows(noted)
+
+
+@pytest.mark.filterwarnings("ignore")  # of these libraries' own dependencies
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_recipe_runs_with_the_tracker_itself(home, monkeypatch, library):
+    package = library.rpartition(".")[2]
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    exec(recipe(library), {})
+    if package == "mlflow":
+        client = sys.modules["mlflow"].MlflowClient()
+        (run,) = client.search_runs(["0"])
+        found = client.get_metric_history(run.info.run_id, "loss")
+        assert [metric.step for metric in found] == [1, 2, 3] and run.data.params["method"] == "fvlfp"
+    elif package == "tensorboard":
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator("board")
+        events.Reload()
+        assert [scalar.step for scalar in events.Scalars("loss")] == [1, 2, 3]
+    else:
+        (file,) = Path("wandb").glob("offline-run-*/*.wandb")
+        assert b"balanced_accuracy" in file.read_bytes()
