@@ -118,6 +118,9 @@ def test_train_end_to_end_stopped_and_resumed(faces, tmp_path, monkeypatch):
     assert document["n"] == 30
     assert document["provenance"]["label_origin"]
     assert document["provenance"]["weights_sha256"]
+    rows, given = pd.read_csv(out / "predictions.csv"), pd.read_csv(faces / "faces.csv")
+    assert (given["path"][rows["row"] - 2].to_numpy() == rows["path"]).all(), "2 is the first row of the CSV"
+    assert ((rows["method score"] > 0.5) == (rows["method"] == "yes")).all()
     prompts = (out / "method" / "prompts.safetensors").read_bytes()
     assert refused(fvlfp(*words), "holds a run: add --resume")
     again = fvlfp(*words, "--resume")

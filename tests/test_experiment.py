@@ -63,7 +63,8 @@ def test_zero_shot_baseline(tmp_path):
     assert "training fedavg" not in said
     assert not (tmp_path / "run" / "baseline").exists()
     table = pd.read_csv(tmp_path / "run" / "predictions.csv")
-    assert list(table) == ["smiling", "shape", "baseline", "method"]
+    assert list(table) == ["smiling", "shape", "baseline", "method", "baseline score", "method score"]
+    assert ((table["method score"] > 0.5) == (table["method"] == "yes")).all()
 
 
 @pytest.mark.parametrize("method", ["local", "leace"])

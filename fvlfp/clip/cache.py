@@ -22,7 +22,12 @@ from fvlfp.errors import InputError
 
 
 def features(
-    encoder: Encoder, images: Sequence[Any], *, cache: str | Path | None = None, quiet: bool = True
+    encoder: Encoder,
+    images: Sequence[Any],
+    *,
+    cache: str | Path | None = None,
+    quiet: bool = True,
+    digests: Sequence[bytes] | None = None,
 ) -> np.ndarray:
     """Image features (n, d) float32, read from `cache` where they are there already.
 
@@ -31,11 +36,17 @@ def features(
     run leaves no half file, and the next one goes on where it stopped. A damaged file is encoded again, and a
     folder that cannot be written is left alone; a warning says so.
 
+    Args:
+        digests: the pictures' own (`picture_digests`), if they are known already.
+
     Raises:
         InputError: an image cannot be read, or the model makes no finite feature of it.
     """
     parts = blocks_of(len(images))
-    paths = [Path(cache) / block_name(encoder, images, part) if cache else None for part in parts]
+    paths: list[Path | None] = [None for _ in parts]
+    if cache:
+        known = picture_digests(images) if digests is None else digests
+        paths = [Path(cache) / block_name(encoder, [known[i] for i in part]) for part in parts]
     found = [
         read_array(path, len(part), np.float32) if path else None
         for path, part in zip(paths, parts, strict=True)
@@ -63,11 +74,9 @@ def blocks_of(n: int) -> list[range]:
     return [range(i, min(i + _BLOCK, n)) for i in range(0, n, _BLOCK)]
 
 
-def block_name(encoder: Encoder, images: Sequence[Any], part: range) -> str:
-    """The name of the file that holds the features of these images by this encoder."""
-    key = hashlib.sha256(made_by(encoder).encode())
-    for i in part:
-        key.update(picture_digest(images, i))
+def block_name(encoder: Encoder, digests: Sequence[bytes]) -> str:
+    """The name of the file that holds the features of pictures with these digests by this encoder."""
+    key = hashlib.sha256(made_by(encoder).encode() + b"".join(digests))
     return f"{key.hexdigest()}.npy"
 
 
@@ -87,9 +96,11 @@ def _settings(name: str, module: nn.Module) -> str:
     return f"{name} {type(module).__name__} {sorted(plain.items())}"
 
 
-def picture_digest(images: Sequence[Any], i: int) -> bytes:
-    """Changes with picture i: a sha256 of it as it is stored, or its pixels."""
-    return images.digest(i) if hasattr(images, "digest") else images[i].tobytes()
+def picture_digests(images: Sequence[Any]) -> list[bytes]:
+    """A sha256 of each picture: as it is stored, or of its pixels."""
+    if hasattr(images, "digest"):
+        return [images.digest(i) for i in range(len(images))]
+    return [hashlib.sha256(images[i].tobytes()).digest() for i in range(len(images))]
 
 
 def _collect(encoded: Iterator[np.ndarray], part: range, tick: Callable[[int], object]) -> np.ndarray:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fvlfp.clip.arrays import log, read_array, write_array
-from fvlfp.clip.cache import picture_digest
+from fvlfp.clip.cache import picture_digests
 from fvlfp.clip.decode import Pictures, batches_of
 from fvlfp.clip.encoder import BATCH, Encoder
 
@@ -86,7 +86,5 @@ def _mapped(path: Path, shape: tuple[int, ...], dtype: Any) -> Any:
 
 
 def _file(encoder: Encoder, images: Sequence[Any], cache: Path) -> Path:
-    key = hashlib.sha256(encoder.provenance["transform"].encode())
-    for i in range(len(images)):
-        key.update(picture_digest(images, i))
+    key = hashlib.sha256(encoder.provenance["transform"].encode() + b"".join(picture_digests(images)))
     return cache / f"pixels-{key.hexdigest()}.npy"

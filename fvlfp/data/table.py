@@ -32,6 +32,7 @@ class Dataset:
     skipped: the rows left out because their image cannot be read (skip_bad).
     read: what was read, how pictures were read, and what was merged or read as missing, for reports.
     remarks: what belongs on a report's first page.
+    rows: what messages call each of the n rows, where they come from a file (see `Source`).
     """
 
     frame: pd.DataFrame
@@ -41,6 +42,7 @@ class Dataset:
     skipped: tuple[Problem, ...] = ()
     read: Mapping[str, Any] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    rows: Sequence[int | str] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -66,7 +68,8 @@ class Dataset:
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(int)
         images = self.images
         picked = images.take(rows) if hasattr(images, "take") else [images[i] for i in rows]
-        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True), images=picked)
+        called = [self.rows[i] for i in rows] if self.rows else ()
+        return replace(self, frame=self.frame.iloc[rows].reset_index(drop=True), images=picked, rows=called)
 
 
 def read_table(
@@ -101,7 +104,7 @@ def read_table(
     problems = problems if judged else [p for p in problems if not p.judging]
     doubts = tuple(str(p) for p in problems if p.doubt)
     problems = [p for p in problems if not p.doubt]
-    bad = [p for p in problems if p.bad_image]
+    bad, rows = [p for p in problems if p.bad_image], list(source.rows)
     if skip_bad:
         problems = [p for p in problems if not p.bad_image]
     if problems:
@@ -112,7 +115,7 @@ def read_table(
         keep = [row not in left_out for row in source.rows]
         if not any(keep):
             raise InputError(f"{path}: no image can be read; the first: {bad[0]}")
-        frame = frame[keep].reset_index(drop=True)
+        frame, rows = frame[keep].reset_index(drop=True), [row for row in rows if row not in left_out]
         stored = [one for one, kept in zip(stored, keep, strict=True) if kept] if stored else stored
     texts = {"path", "split", "client", *card.classes, *card.groups, *groups, label}
     frame = frame.apply(lambda column: column if column.name in texts else _number(column))
@@ -120,7 +123,7 @@ def read_table(
         frame[name] = read_values(frame[name]).texts()
     files = Files(stored if stored is not None else [inside(root, p) for p in frame["path"]])
     remarks = (*doubts[:_SHOWN], *([f"and {len(doubts) - _SHOWN} more"] if len(doubts) > _SHOWN else ()))
-    return Dataset(frame, files, card, root, tuple(bad), looked.facts, remarks)
+    return Dataset(frame, files, card, root, tuple(bad), looked.facts, remarks, rows)
 
 
 def check_table(

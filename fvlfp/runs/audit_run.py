@@ -14,7 +14,7 @@ import pandas as pd
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
 from fvlfp.output_folder import claimed
-from fvlfp.runs.experiment import audit_pair
+from fvlfp.runs.experiment import audit_pair, predictions, refuse_written
 from fvlfp.runs.loaded_run import LoadedRun
 from fvlfp.training.examples import which_test
 
@@ -53,11 +53,11 @@ def audit_run(
     dataset = dataset.take(rows)
     frame = dataset.frame.reset_index(drop=True)
     known = frame if set(cfg.groups) <= set(frame) else None
-    columns = {
-        "baseline": run.predict(dataset.images, zero_shot=True)["prediction"],
-        "method": run.predict(dataset.images, groups=known)["prediction"],
+    found = {
+        "baseline": run.predict(dataset.images, zero_shot=True),
+        "method": run.predict(dataset.images, groups=known),
     }
-    judged = pd.concat([frame[[label, *groups]], pd.DataFrame(columns)], axis=1)
+    judged = predictions(frame, [label, *groups], found, dataset.rows)
     trained_on = {key: run.provenance.get(key) for key in ("data", "source", "licence", "split")}
     provenance = {
         **run.encoder.provenance,
@@ -69,10 +69,7 @@ def audit_run(
     }
     audited = cfg.replace(baseline="zero-shot", label=label, groups=groups, draws=draws, seed=seed)
     with claimed(out):
-        if "path" in frame:
-            judged.assign(path=frame["path"]).to_csv(out / "predictions.csv", index=False)
-        else:
-            judged.to_csv(out / "predictions.csv", index=False)
+        judged.to_csv(out / "predictions.csv", index=False)
         runs = {"baseline": None, "method": run.trained}
         return audit_pair(judged, audited, provenance, runs, out / "audit")
 
@@ -90,6 +87,7 @@ def _rows(run: LoadedRun, dataset: Dataset, table: Path | None) -> tuple[np.ndar
 
 
 def _check(frame: pd.DataFrame, label: str, groups: list[str], classes: list[str]) -> None:
+    refuse_written((label, *groups))
     for column in (label, *groups):
         if column not in frame:
             raise InputError(f"the table has no column {column!r}: name its columns with --label and --group")

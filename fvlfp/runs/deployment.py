@@ -92,7 +92,8 @@ class Site:
             },
             "config": self.cfg.to_dict(),
         }
-        return Prepared(self.cfg, self.task, [], self.split(dataset), dataset.frame, facts, 0.0)
+        split = self.split(dataset)
+        return Prepared(self.cfg, self.task, [], split, dataset.frame, facts, 0.0, dataset.rows)
 
 
 def agreed(cfg: Config) -> dict[str, object]:
@@ -273,6 +274,10 @@ def _train(grid: Grid, run_config: Mapping[str, Any], folder: Path) -> None:
         roll=read_roll(folder / "nodes.json"),
     )
     trained = trained_of(cfg, state, watch.seconds())
+    if cfg.dp_noise > 0:
+        from fvlfp.runs.experiment import privacy_of  # audits: a node loads this module and needs none
+
+        log.info("%s", privacy_of(trained))
     write_result(folder, trained, {"fingerprint": site.fingerprint, **site.encoder.provenance})
 
 

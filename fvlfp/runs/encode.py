@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fvlfp.clip.arrays import read_array
-from fvlfp.clip.cache import block_name, blocks_of, features
+from fvlfp.clip.cache import block_name, blocks_of, features, picture_digests
 from fvlfp.clip.encoder import Encoder
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
@@ -43,9 +43,12 @@ def encode_shard(encoder: Encoder, dataset: Dataset, out: Path, *, shard: tuple[
     mine = parts[number - 1 :: of]
     if not mine:
         raise InputError(f"shard {number}/{of}: {len(dataset)} images make {len(parts)} shards at most")
-    features(encoder, dataset.take(np.concatenate(mine)).images, cache=out, quiet=False)
-    for part in mine:
-        if read_array(out / block_name(encoder, dataset.images, part), len(part), np.float32) is None:
+    images = dataset.take(np.concatenate(mine)).images
+    digests = picture_digests(images)
+    features(encoder, images, cache=out, quiet=False, digests=digests)
+    for part in blocks_of(len(images)):
+        name = block_name(encoder, [digests[i] for i in part])
+        if read_array(out / name, len(part), np.float32) is None:
             raise InputError(f"{out} cannot be written")
     how = f"{encoder.provenance['dtype']} on {encoder.device.type}"
     return f"{sum(map(len, mine))} of {len(dataset)} images, {how}: use with FVLFP_CACHE={out.name}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from fvlfp.training.personal_methods import method_of
 from fvlfp.training.reports import RoundReport
 
 CONFIG = "config.json"
+#: Columns that a run writes beside the table's own.
+WRITTEN = ("prediction", "baseline", "method", "baseline score", "method score", "row", "path")
 #: What may change when a run goes on: none of them changes what a round that is done has computed.
 FREE = ("rounds", "draws", "device", "patience")
 
@@ -51,8 +53,8 @@ def run_and_audit(
 
     In `out`: `config.json`; `words.toml` (the data card); `baseline/` and `method/` with checkpoints,
     `prompts.safetensors`, `history.jsonl` (a line as each round ends), `history.csv`, `clients.csv`,
-    `candidates.csv` (where any were tried), `personal/` (with `personalise`); `predictions.csv` (test
-    rows, one column of predictions for each model); `audit/baseline`, `audit/method` and
+    `candidates.csv` (where any were tried), `personal/` (with `personalise`); `predictions.csv` (the
+    test rows, see `predictions`); `audit/baseline`, `audit/method` and
     `audit/comparison`, each with JSON, CSV and `report.html`.
 
     Args:
@@ -128,9 +130,7 @@ def fit_to_train(dataset: Dataset, cfg: Config) -> Dataset:
         InputError: no test rows, or a label or group column with the name of one that a run writes.
     """
     frame = dataset.frame
-    for name in (cfg.label, *cfg.groups):
-        if name in ("prediction", "baseline", "method"):
-            raise InputError(f"the column {name!r} has the name of one that a run writes: rename it")
+    refuse_written((cfg.label, *cfg.groups))
     if "split" in frame and not (frame["split"] == "test").any():
         raise InputError(
             "no row has the split 'test', and the audit after training needs some: mark them, or leave the "
@@ -151,17 +151,44 @@ def audit_runs(cfg: Config, prepared: Prepared, runs: dict[str, Trained | None],
     runs: `baseline` (None is zero-shot) and `method`, wherever they were trained.
     """
     out.mkdir(parents=True, exist_ok=True)
-    predictions = pd.concat(
-        [
-            predict(prepared, run)[["prediction"]].rename(columns={"prediction": name})
-            for name, run in runs.items()
-        ],
-        axis=1,
-    )
-    columns = [cfg.label, *cfg.groups]
-    table = pd.concat([prepared.test_frame[columns], predictions], axis=1)
+    found = {name: predict(prepared, run) for name, run in runs.items()}
+    table = predictions(prepared.test_frame, [cfg.label, *cfg.groups], found, prepared.test_rows)
     table.to_csv(out / "predictions.csv", index=False)
     return audit_pair(table, cfg, prepared.provenance, runs, out / "audit")
+
+
+def refuse_written(columns: Iterable[str]) -> None:
+    """Raises InputError where a label or group column has the name of one that a run writes."""
+    for name in columns:
+        if name in WRITTEN:
+            raise InputError(f"the column {name!r} has the name of one that a run writes: rename it")
+
+
+def predictions(
+    frame: pd.DataFrame, columns: list[str], found: Mapping[str, pd.DataFrame], rows: Sequence[int | str]
+) -> pd.DataFrame:
+    """Predicted rows as `predictions.csv` has them.
+
+    Args:
+        frame: n rows with the label and group `columns`.
+        found: model -> its n rows with `prediction` and, for two classes, `score`.
+        rows: what messages call the n rows; () where they come from no file.
+
+    Returns:
+        n rows: `columns`; each model's prediction under its own name; then `MODEL score`, the probability of
+        the second class, `row`, and `path`, as far as they are known.
+    """
+    table = frame[columns].copy()
+    for name, predicted in found.items():
+        table[name] = predicted["prediction"].to_numpy()
+    for name, predicted in found.items():
+        if "score" in predicted:
+            table[f"{name} score"] = predicted["score"].to_numpy()
+    if rows:
+        table["row"] = list(rows)
+    if "path" in frame:
+        table["path"] = frame["path"]
+    return table
 
 
 def audit_pair(

@@ -15,7 +15,6 @@ import pandas as pd
 from PIL import Image
 
 from fvlfp.data.images import Files, open_image
-from fvlfp.data.source import read_source
 from fvlfp.data.table import read_table
 from fvlfp.errors import InputError
 from fvlfp.files import sha256, write_atomically
@@ -122,10 +121,8 @@ def _of_table(source: Path, run: LoadedRun, skip_bad: bool) -> Pictures:
     """The run's own words are taken: a label is not needed, and a data card beside the table is not read."""
     dataset = read_table(source, prompts=run.words, skip_bad=skip_bad, judged=False)
     names = dataset.frame["path"].tolist() if "path" in dataset.frame else [""] * len(dataset)
-    left_out = {problem.row for problem in dataset.skipped}
-    rows = [row for row in read_source(source).rows if row not in left_out]
     frame = dataset.frame if set(run.task.groups) <= set(dataset.frame) else None
-    return Pictures(dataset.images, names, rows, frame, tuple(map(str, dataset.skipped)))
+    return Pictures(dataset.images, names, list(dataset.rows), frame, tuple(map(str, dataset.skipped)))
 
 
 def _provenance(run: LoadedRun, folder: Path, source: Path, pictures: Pictures) -> Mapping[str, Any]:

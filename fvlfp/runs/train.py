@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ from fvlfp.training.task import Task
 class Prepared:
     """Everything a run needs. `test` and `test_frame` are for `predict` alone.
 
-    seconds: what encoding the images took (near 0 when they came from the cache).
+    seconds: what encoding the images took (near 0 when they came from the cache). test_rows: what messages
+    call each test row, where the table comes from a file.
     """
 
     cfg: Config
@@ -67,6 +69,7 @@ class Prepared:
     test_frame: pd.DataFrame
     provenance: Mapping[str, Any]
     seconds: float
+    test_rows: Sequence[int | str] = ()
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,8 @@ def prepare(
         "prompts": {"templates": dataset.card.templates, "classes": dataset.card.classes[cfg.label]},
         "config": cfg.to_dict(),
     }
-    return Prepared(cfg, task, clients, everything.take(test), frame.iloc[test], provenance, seconds)
+    called = [dataset.rows[int(i)] for i in test] if dataset.rows else ()
+    return Prepared(cfg, task, clients, everything.take(test), frame.iloc[test], provenance, seconds, called)
 
 
 def train(
@@ -219,6 +223,7 @@ def train(
     """
     _check_prepared(cfg, prepared)
     prepared = with_parts(cfg, prepared, parts or Parts(), keeps=out is not None)
+    checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
     clients = [with_groups(client, prepared.task, cfg) for client in prepared.clients]
     if cfg.pooling == "central":
         clients = [merged(clients)]
@@ -226,7 +231,6 @@ def train(
     watch = Stopwatch(cfg.rounds, progress, on_round)
     if not cfg.one_model:
         return _train_own_models(cfg, prepared, stacked, watch)
-    checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
     state = _train_together(cfg, prepared, stacked, watch, checkpoints, resume)
     state.projection = prepared.task.parts.applied(state.projection)
     trained = trained_of(cfg, state, watch.seconds())
@@ -347,14 +351,24 @@ def with_posthoc(cfg: Config, prepared: Prepared, trained: Trained) -> Trained:
 def _run_key(cfg: Config, prepared: Prepared) -> str:
     """Changes with the weights, the words, any client's example, and any option that a resumed run must keep.
 
-    Rounds, draws, device and patience may change.
+    Rounds, draws, device and patience may change. So nothing goes in that another device would compute with
+    other last bits: tokens instead of texts, and pictures instead of features, where they are known.
     """
     rounds = cfg.rounds if cfg.lr_schedule == "cosine" else 0  # its last round is where the rate ends
     same = cfg.replace(rounds=rounds, draws=100, device="auto", patience=0).digest()
     key = hashlib.sha256(f"{same} {prepared.provenance['weights_sha256']}".encode())
-    key.update(prepared.task.frozen_texts.cpu().numpy().tobytes())
+    key.update(json.dumps(prepared.provenance.get("prompts")).encode())
+    task = prepared.task
+    of_groups = [tokens for tokens, _ in (*task.word_tokens.values(), *task.pair_tokens.values())]
     for client in prepared.clients:
         for split in (client.train, client.val):
-            for tensor in (split.z, split.y, *split.g.values()):
-                key.update(tensor.cpu().numpy().tobytes())
+            pictures = split.z if split.digests is None else split.digests
+            for part in (pictures, split.y, *split.g.values()):
+                key.update(_bytes_of(part))
+    for tokens in (task.class_tokens, *of_groups):
+        key.update(_bytes_of(tokens.ids))
     return key.hexdigest()[:32]
+
+
+def _bytes_of(array: Tensor | np.ndarray) -> bytes:
+    return (array.cpu().numpy() if isinstance(array, Tensor) else array).tobytes()

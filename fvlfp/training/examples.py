@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fvlfp.clip.cache import features
+from fvlfp.clip.cache import features, picture_digests
 from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.pixels import Pixels, read_pixels
 from fvlfp.config import Config
@@ -30,13 +30,15 @@ from fvlfp.training.task import Task
 class Split:
     """Encoded examples: z (n, d) unit rows, y (n,) class indices, g: attribute -> (n,) group indices.
 
-    pixels: the n pictures, where the image tower is prompted and embeds them anew.
+    pixels: the n pictures, where the image tower is prompted and embeds them anew. digests: (n,) of 32 bytes,
+    of each picture as it is stored, where it is known: z differs from device to device, a digest does not.
     """
 
     z: Tensor
     y: Tensor
     g: dict[str, Tensor]
     pixels: Pixels | None = None
+    digests: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -45,11 +47,13 @@ class Split:
         """The examples at `rows`."""
         index = torch.as_tensor(rows, device=self.z.device)
         pixels = self.pixels and self.pixels.take(rows)
-        return Split(self.z[index], self.y[index], {k: v[index] for k, v in self.g.items()}, pixels)
+        digests = None if self.digests is None else self.digests[rows]
+        g = {name: column[index] for name, column in self.g.items()}
+        return Split(self.z[index], self.y[index], g, pixels, digests)
 
     def project(self, projection: Projection) -> Split:
         """The same examples after DSOP."""
-        return Split(projection(self.z), self.y, self.g, self.pixels)
+        return dataclasses.replace(self, z=projection(self.z))
 
 
 @dataclass(frozen=True)
@@ -104,12 +108,14 @@ def encode_table(
     check_columns(frame, cfg)
     y = codes(frame, cfg.label, task.classes)
     g = {name: codes(frame, name, groups) for name, groups in task.groups.items()}
-    z = features(encoder, dataset.images, cache=cache, quiet=quiet)
+    digests = picture_digests(dataset.images)
+    z = features(encoder, dataset.images, cache=cache, quiet=quiet, digests=digests)
     return Split(
         torch.from_numpy(z).to(device),
         torch.from_numpy(y).to(device),
         {name: torch.from_numpy(column).to(device) for name, column in g.items()},
         read_pixels(encoder, dataset.images, cache=cache) if cfg.vision_ctx else None,
+        np.frombuffer(b"".join(digests), "V32"),
     )
 
 

@@ -219,11 +219,25 @@ def test_a_node_of_one_class_or_one_group_takes_part(trial, tmp_path, kind):
         lone = frame[frame["shape"] == "square"].head(1)
         frame = pd.concat([frame[frame["shape"] == "round"], lone])
     frame.to_csv(home / "faces.csv", index=False)
-    dataset = read_table(home / "faces.csv", label="smiling", groups=["shape"], judged=False)
-    assert len(dataset) == len(frame)
-    assert open_node(words, node(tmp_path, 0)) is not None
+    for name in ("node-1", "server"):
+        shutil.copytree(folder / name, tmp_path / name, ignore=shutil.ignore_patterns("answers.json"))
+    here = {"server": str(tmp_path / "server"), "simulated-data": str(tmp_path / "node-{}" / "faces.csv")}
+    with in_this_process():
+        run_server(LocalGrid(Nodes(words | here), 2), words | here)
+    history = read_result(tmp_path / "server" / "prompts.safetensors").history
+    assert [(row.clients, row.reasons) for row in history] == [(2, []), (2, [])]
     with pytest.raises(InputError):
         read_table(home / "faces.csv", label="smiling", groups=["shape"])
+
+
+def test_a_private_run_says_its_epsilon_in_the_servers_log(trial, tmp_path):
+    folder, site, words = trial
+    shutil.copytree(folder / "server", tmp_path / "server")
+    private = Site.open(site.cfg.replace(dp_noise=1.0, rounds=1), Card.read(folder / "server" / "words.toml"))
+    words = words | run_config_of(private, server=str(tmp_path / "server"), resume=False)
+    with in_this_process():
+        run_server(LocalGrid(Nodes(words), 2), words)
+    assert "epsilon = " in (tmp_path / "server" / "server.log").read_text()
 
 
 @pytest.mark.parametrize("spoil", ["value", "picture", "column"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -129,6 +130,28 @@ def test_a_checkpoint_of_other_examples_is_refused(planted, tmp_path):
     other = dataclasses.replace(planted, clients=[changed, *planted.clients[1:]])
     with pytest.raises(InputError, match="another config, model or data"):
         run(other, out=tmp_path, rounds=1, resume=True)
+
+
+def test_a_run_goes_on_on_a_device_that_rounds_otherwise(planted, tmp_path):
+    """Features differ in their last bits there; the stored pictures say that they are the same examples."""
+
+    def elsewhere(split, first=0, noise=0.0):
+        digests = np.arange(first, first + len(split), dtype="<u8").repeat(4).view("V32")
+        return dataclasses.replace(split, z=split.z + noise, digests=digests)
+
+    def clients(train_from, noise):
+        return [
+            dataclasses.replace(
+                c, train=elsewhere(c.train, train_from, noise), val=elsewhere(c.val, 10**6, noise)
+            )
+            for c in planted.clients
+        ]
+
+    here, there = (dataclasses.replace(planted, clients=clients(0, noise)) for noise in (0.0, 1e-7))
+    run(here, out=tmp_path, rounds=1)
+    assert len(run(there, out=tmp_path, rounds=2, resume=True).history) == 2
+    with pytest.raises(InputError, match="another config, model or data"):
+        run(dataclasses.replace(planted, clients=clients(1, 0.0)), out=tmp_path, rounds=2, resume=True)
 
 
 def test_no_group_is_needed_at_inference(planted):

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from fvlfp.config import Config
+from fvlfp.data import toyfaces
 from fvlfp.errors import InputError
 from fvlfp.methods import METHODS
 from fvlfp.runs.predict import predict
 from fvlfp.runs.save import RESULT, read_provenance, read_result, write_result
-from fvlfp.runs.train import train, with_posthoc
+from fvlfp.runs.train import prepare, train, with_posthoc
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,12 @@ def test_a_saved_run_predicts_the_same_bits(planted, fedavg, tmp_path, method):
         trained = with_posthoc(cfg, planted, fedavg)
     else:
         trained = train(cfg, planted, progress=None)
+    comes_back(planted, trained, tmp_path)
+
+
+def comes_back(prepared, trained, tmp_path):
     back = read_result(write_result(tmp_path, trained, {"model": "tiny"}))
-    before, after = predict(planted, trained), predict(planted, back)
+    before, after = predict(prepared, trained), predict(prepared, back)
     assert before.equals(after)
     assert back.cfg == trained.cfg and back.history == trained.history
     assert back.candidates == trained.candidates
@@ -40,6 +45,42 @@ def test_a_saved_run_predicts_the_same_bits(planted, fedavg, tmp_path, method):
         assert torch.equal(back.model.tensors()[name], tensor.cpu()), name
     again = write_result(tmp_path / "again", back, {"model": "tiny"})
     assert again.read_bytes() == (tmp_path / RESULT).read_bytes()
+
+
+def vision_config(method):
+    more = {"vision_ctx": 2, "clients": 2, "device": "cpu", "model": "tiny-test-clip"}
+    return Config.make("smoke", method, **(more | ({} if method == "zero-shot" else {"rounds": 1})))
+
+
+def takes_vision_prompts(method):
+    try:
+        return bool(vision_config(method))
+    except InputError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def pictured(encoder, tmp_path_factory):
+    faces = toyfaces.make(120, seed=0, label="smiling")
+    return prepare(
+        vision_config("fvlfp"), dataset=faces, encoder=encoder, cache=tmp_path_factory.mktemp("cache")
+    )
+
+
+FAST = ("fvlfp", "zero-shot", "centralised")  # the others are settings of the same code
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        m if m in FAST else pytest.param(m, marks=pytest.mark.slow)
+        for m in filter(takes_vision_prompts, METHODS)
+    ],
+)
+def test_a_saved_run_with_vision_prompts_predicts_the_same_bits(pictured, tmp_path, method):
+    trained = train(vision_config(method), pictured, progress=None)
+    assert trained.vision is not None
+    comes_back(pictured, trained, tmp_path)
 
 
 def test_maps_that_change_something_come_back(planted, fedavg, tmp_path):
