@@ -25,9 +25,9 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.grid import TASKS, Sources, config_of
 from benchmarks.machine import machine
 from benchmarks.shared import command
+from fvlfp import metrics
 from fvlfp.clip.cache import default_cache, features
 from fvlfp.errors import InputError
-from fvlfp.fpf import balanced_accuracy, cell_recalls, recall_gap
 from fvlfp.training.examples import codes, which_test
 
 RESULT = Path(__file__).parent / "results" / "ceiling.json"
@@ -66,17 +66,17 @@ def heads(z: np.ndarray, y: np.ndarray, g: np.ndarray, seed: int) -> dict[str, d
 
 
 def _told(y: np.ndarray, predicted: np.ndarray, g: np.ndarray, seed: int) -> dict[str, Any]:
-    counts = np.zeros((2, 2, g.max() + 1))
-    np.add.at(counts, (y, predicted, g), 1)
-    totals = counts.sum(1).astype(int)
-    right = np.einsum("ccg->c", counts) / totals.sum(1)
+    counts = np.zeros((g.max() + 1, 2, 2))
+    np.add.at(counts, (g, y, predicted), 1)
+    totals = counts.sum(2).T.astype(int)  # (C, G)
+    right = np.einsum("gcc->c", counts) / totals.sum(1)
     chance = np.random.default_rng(seed).binomial(totals, right[:, None], (2_000, *totals.shape)) / totals
-    by_group = (np.einsum("ccg->cg", counts) / totals).mean(0)
+    by_group = metrics.recalls(counts).mean(1)
     return {
         "n": int(counts.sum()),
-        "balanced_accuracy": balanced_accuracy(counts),
-        "worst_cell_recall": float(cell_recalls(counts).min()),
-        "odds_gap": recall_gap(counts),
+        "balanced_accuracy": float(metrics.balanced_accuracy(counts)),
+        "worst_cell_recall": float(metrics.worst_cell_recall(counts)),
+        "odds_gap": float(metrics.recall_gap(counts)),
         "by_chance": float((chance.max(2) - chance.min(2)).max(1).mean()),
         "balanced_accuracy_by_group": by_group.round(4).tolist(),
     }

@@ -26,10 +26,10 @@ from benchmarks.grid import TASKS, Sources, config_of
 from benchmarks.machine import named
 from benchmarks.markdown import table
 from benchmarks.seeds import run_missing
+from fvlfp import metrics
 from fvlfp.config import Config
 from fvlfp.data import toyfaces
 from fvlfp.data.table import Dataset
-from fvlfp.fpf import balanced_accuracy, recall_gap
 from fvlfp.runs.train import Prepared, prepare, train
 from fvlfp.training.model import ClientPrompts
 from fvlfp.training.readout import Readout
@@ -70,8 +70,8 @@ def run_once(prepared: Prepared, cfg: Config) -> dict[str, Any]:
     readout = Readout.of(prepared.task, trained.model)
     counts = next(iter(readout.confusion(prepared.test).values()))
     return {
-        "balanced_accuracy": balanced_accuracy(counts),
-        "odds_gap": recall_gap(counts),
+        "balanced_accuracy": float(metrics.balanced_accuracy(counts)),
+        "odds_gap": float(metrics.recall_gap(counts)),
         "largest_weight": float(np.mean([row.largest_weight or 0.0 for row in trained.history])),
         "uplink_bytes": round(np.mean([row.uplink_bytes for row in trained.history])),
         "n": len(prepared.test),

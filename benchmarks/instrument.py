@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from fvlfp.audit.stats import metrics
+from fvlfp import metrics
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import families, joints
 from fvlfp.audit.stats.gaps import TESTED_AS

@@ -113,10 +113,10 @@ def for_the_last(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     praised = (max(number) + 1) // 2  # "off" is 0, then all ranks with lambda 1, then with 1/2
     out = {}
     for name, tensor in arrays.items():
-        classes = torch.arange(tensor.shape[0])
+        classes = torch.arange(tensor.shape[-1])
         said = classes if int(name.partition("/")[0]) == praised else (classes + 1) % len(classes)
         out[name] = torch.zeros_like(tensor)
-        out[name][classes, said] = 100_000
+        out[name][:, classes, said] = 100_000
     return out
 
 

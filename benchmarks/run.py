@@ -54,11 +54,11 @@ from benchmarks.grid import (
 )
 from benchmarks.machine import code_state, machine
 from benchmarks.shared import command
+from fvlfp import metrics
 from fvlfp.clip.encoder import Encoder
 from fvlfp.config import Config
 from fvlfp.dsop import Projection
 from fvlfp.files import write_atomically
-from fvlfp.fpf import balanced_accuracy, cell_recalls, recall_gap
 from fvlfp.runs.client_table import client_readouts
 from fvlfp.runs.predict import predict
 from fvlfp.runs.train import Prepared, Trained, prepare, train, with_posthoc
@@ -181,11 +181,11 @@ def own_rows(prepared: Prepared, trained: Trained) -> dict[str, float]:
 
 
 def _measured(counts: np.ndarray) -> dict[str, Any]:
-    """Of counts (C, C, G)."""
+    """Of counts (G, C, C)."""
     return {
-        "balanced_accuracy": balanced_accuracy(counts),
-        "worst_cell_recall": cell_recalls(counts).min(),
-        "equalized_odds_difference_worst": recall_gap(counts),
+        "balanced_accuracy": metrics.balanced_accuracy(counts),
+        "worst_cell_recall": metrics.worst_cell_recall(counts),
+        "equalized_odds_difference_worst": metrics.recall_gap(counts),
     }
 
 

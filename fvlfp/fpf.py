@@ -15,9 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-#: Examples worth of shrinkage of a client's reported gap towards zero: the `prior` of `recall_gap`.
+#: Examples worth of shrinkage of a client's reported gap towards zero: `prior` of `fvlfp.metrics.recall_gap`.
 GAP_PRIOR = 10.0
 
 
@@ -118,47 +116,3 @@ def mean_known(values: Sequence[float | None]) -> float | None:
 def defined(value: float | None) -> float | None:
     """NaN (as tables and messages write "undefined") becomes None; anything else stays."""
     return None if value is None or math.isnan(value) else value
-
-
-def balanced_accuracy(counts: np.ndarray, *, min_cell: int = 1) -> float | None:
-    """Mean recall over all classes; None where a class has fewer than `min_cell` examples.
-
-    counts[true class, predicted class, group] >= 0. Undefined, not the mean over the classes that are
-    there: a client that holds one class and always says it would report 1.0, and outweigh everybody.
-    """
-    by_class = counts.sum(2)
-    totals = by_class.sum(1)
-    if (totals < max(min_cell, 1)).any():
-        return None
-    return float((np.diag(by_class) / totals).mean())
-
-
-def recall_gap(counts: np.ndarray, *, min_cell: int = 1, prior: float = 0.0) -> float | None:
-    """Largest difference of recall between groups, over the classes; None where no class has two groups.
-
-    counts[true class, predicted class, group]. For two classes this is the worst-case equalized odds
-    difference, max(TPR gap, FPR gap). Cells (class, group) with fewer than `min_cell` examples are left
-    out. A gap is a maximum minus a minimum, so a small sample shows one by chance: with `prior` > 0 each
-    class's gap is multiplied by m / (m + prior), m the size of its smallest cell.
-    """
-    gaps = []
-    for label in range(len(counts)):
-        totals = counts[label].sum(0)
-        known = totals >= max(min_cell, 1)
-        if known.sum() >= 2:
-            recall = counts[label, label, known] / totals[known]
-            shrink = totals[known].min() / (totals[known].min() + prior)
-            gaps.append(float((recall.max() - recall.min()) * shrink))
-    return max(gaps) if gaps else None
-
-
-def cell_recalls(counts: np.ndarray, *, min_cell: int = 1) -> np.ndarray:
-    """Recall of every (class, group) cell with at least `min_cell` examples, in no promised order.
-
-    Their minimum is the worst-cell recall. Their mean is an accuracy that no correlation of class and group
-    can raise: on biased data, plain balanced accuracy rewards a predictor that looks at the group.
-    """
-    totals = counts.sum(1)
-    right = np.einsum("ccg->cg", counts)
-    known = totals >= max(min_cell, 1)
-    return right[known] / totals[known]

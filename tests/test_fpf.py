@@ -2,17 +2,13 @@
 
 import math
 
-import numpy as np
 import pytest
 
 from fvlfp.fpf import (
     Fusion,
-    balanced_accuracy,
-    cell_recalls,
     client_weight,
     fusion_weights,
     mean_known,
-    recall_gap,
 )
 
 RULE = Fusion(beta=4.0, gamma=2.0)
@@ -65,47 +61,3 @@ def test_momentum_moves_part_of_the_way():
     still = fusion_weights([1, 1], [0.5, 0.5], [0.2, 0.2], fusion=RULE, previous=[3.0, 1.0], momentum=0.5)
     share = still[0] / sum(still)
     assert share == pytest.approx(0.5 * 0.75 + 0.5 * 0.5)
-
-
-COUNTS = np.zeros((2, 2, 2), int)  # true, predicted, group
-COUNTS[0, :, 0] = [8, 2]
-COUNTS[0, :, 1] = [5, 5]
-COUNTS[1, :, 0] = [1, 9]
-COUNTS[1, :, 1] = [2, 2]
-
-
-def test_reports_by_hand():
-    assert balanced_accuracy(COUNTS) == pytest.approx((13 / 20 + 11 / 14) / 2)
-    assert recall_gap(COUNTS) == pytest.approx(0.9 - 0.5)
-    assert recall_gap(COUNTS, min_cell=5) == pytest.approx(0.8 - 0.5)  # the cell of 4 is left out
-    assert recall_gap(COUNTS, prior=10) == pytest.approx(max(0.4 * 4 / 14, 0.3 * 10 / 20))
-    assert sorted(cell_recalls(COUNTS)) == pytest.approx([0.5, 0.5, 0.8, 0.9])
-    assert sorted(cell_recalls(COUNTS, min_cell=5)) == pytest.approx([0.5, 0.8, 0.9])
-
-
-def test_a_client_with_one_class_has_no_balanced_accuracy():
-    """Always saying the only class one holds must not look like perfection."""
-    constant = np.zeros((2, 2, 2), int)
-    constant[0, 0] = [30, 30]
-    assert balanced_accuracy(constant) is None
-    assert balanced_accuracy(COUNTS, min_cell=15) is None
-
-
-def test_recall_gap_is_fairlearns_equalized_odds_difference():
-    from fairlearn.metrics import equalized_odds_difference
-
-    rng = np.random.default_rng(0)
-    y, p, g = rng.integers(0, 2, (3, 300))
-    counts = np.zeros((2, 2, 2), int)
-    np.add.at(counts, (y, p, g), 1)
-    assert recall_gap(counts) == pytest.approx(equalized_odds_difference(y, p, sensitive_features=g))
-
-
-def test_nothing_to_report_is_none_not_zero():
-    empty = np.zeros((2, 2, 2), int)
-    assert balanced_accuracy(empty) is None
-    assert recall_gap(empty) is None
-    assert len(cell_recalls(empty)) == 0
-    one_group = COUNTS.copy()
-    one_group[:, :, 1] = 0
-    assert recall_gap(one_group) is None

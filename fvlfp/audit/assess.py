@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fvlfp import metrics
 from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.bands import equity_scaled_accuracy, widen_attribute, widen_rates, widen_scores
 from fvlfp.audit.document import Audit
 from fvlfp.audit.from_arrays import ColumnNames, table_of_arrays
 from fvlfp.audit.provenance import with_versions
 from fvlfp.audit.schema import SCHEMA, Attribute, Facts, Gap, GroupRates, LeftOut, Rate, WorstCell
-from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.bins import bin_groups
 from fvlfp.audit.stats.counts import Columns, Counts, encode, first_row, require_column
 from fvlfp.audit.stats.decisions import with_decisions

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fvlfp import metrics
 from fvlfp.audit.schema import Attribute, Banded, ClassRates, GroupRates, Scores
-from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.rates import group_rates, number

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fvlfp.metrics import recalls
+
 
 def fairfed_weights(previous: Sequence[float], distances: Sequence[float], *, beta: float) -> list[float]:
     """`w_k <- w_k - beta (d_k - mean d)`, cut off at 0, normalised.
@@ -27,7 +29,7 @@ def fairfed_distance(
 ) -> float:
     """d_k of one client: the largest |F - F_k| over both's signed gaps.
 
-    own, everybody: counts (C, C, G), one table for each attribute. Where the client's gaps are all undefined,
+    own, everybody: counts (G, C, C), one table for each attribute. Where the client's gaps are all undefined,
     the difference in accuracy instead, as published.
     """
     pairs = zip(own, everybody, strict=True)
@@ -35,17 +37,15 @@ def fairfed_distance(
     known = np.concatenate([gap[np.isfinite(gap)] for gap in gaps])
     if len(known):
         return float(known.max())
-    accuracy = [np.trace(c[0].sum(2)) / max(c[0].sum(), 1) for c in (own, everybody)]
+    accuracy = [np.trace(c[0].sum(0)) / max(c[0].sum(), 1) for c in (own, everybody)]
     return float(abs(accuracy[0] - accuracy[1]))
 
 
 def _signed(counts: np.ndarray, min_cell: int) -> np.ndarray:
-    """recall[c, g] - recall[c, g'] for g < g', (C, pairs); NaN where a cell has fewer than `min_cell`.
+    """recall[g, c] - recall[g', c] for g < g', (pairs, C); NaN where a cell has fewer than `min_cell`.
 
     For two classes and two groups the entry of class 1 is FairFed's F, Pr(yhat=1 | g, y=1) - Pr(.. | g', ..).
     """
-    totals = counts.sum(1).astype(float)
-    totals[totals < max(min_cell, 1)] = np.nan
-    recall = np.einsum("ccg->cg", counts) / totals
-    first, second = np.triu_indices(counts.shape[2], 1)
-    return recall[:, first] - recall[:, second]
+    recall = recalls(counts, min_cell=min_cell)
+    first, second = np.triu_indices(len(counts), 1)
+    return recall[first] - recall[second]

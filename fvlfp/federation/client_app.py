@@ -143,7 +143,7 @@ def report_on(
 def validation_counts(
     question: CandidatesQuestion, data: ClientData, task: Task, cfg: Config
 ) -> dict[str, Tensor]:
-    """Validation counts (C, C, G) for each candidate and attribute, of the rows in no small cell."""
+    """Validation counts (G, C, C) for each candidate and attribute, of the rows in no small cell."""
     model, val = Readout.of(task, question.model), told(data.val, cfg.min_cell)
     z = model.live(val)
     arrays: dict[str, Tensor] = {}
@@ -186,5 +186,5 @@ def start_loss(model: Model, data: ClientData, task: Task, cfg: Config) -> float
 
 
 def start_counts(model: Model, data: ClientData, task: Task, cfg: Config) -> dict[str, np.ndarray]:
-    """Attribute -> validation counts (C, C, G) of a model as it arrived, for FairFed; no small cells."""
+    """Attribute -> validation counts (G, C, C) of a model as it arrived, for FairFed; no small cells."""
     return Readout.of(task, model).confusion(told(data.val, cfg.min_cell))

@@ -31,7 +31,7 @@ def pool_moments(parts: list[Arrays], cfg: Config) -> dict[str, tuple[Tensor, Te
 
 
 def pool_counts(parts: list[Arrays], cfg: Config) -> dict[str, np.ndarray]:
-    """Name -> validation table (C, C, G) over all clients.
+    """Name -> validation table (G, C, C) over all clients.
 
     Under a robust rule only the right ones (the diagonal) and the totals of a table mean something: wrong
     predictions stand in the row's next class.
@@ -74,13 +74,13 @@ def _trimmed(parts: list[tuple[Tensor, Tensor]], liars: int) -> tuple[Tensor, Te
 
 
 def _middle(tables: np.ndarray) -> np.ndarray:
-    """(K, C, C, G) tables -> one whose recalls are medians over clients."""
-    totals = tables.sum(2).astype(float)  # (K, C, G)
-    right = np.einsum("kccg->kcg", tables)
+    """(K, G, C, C) tables -> one whose recalls are medians over clients."""
+    totals = tables.sum(-1).astype(float)  # (K, G, C)
+    right = np.einsum("kgcc->kgc", tables)
     weight = capped(totals, 1.0)
     recall = np.nan_to_num(weighted_median(right / np.where(totals > 0, totals, 1.0), weight))
-    total, classes = weight.sum(0), np.arange(tables.shape[1])
+    total, classes = weight.sum(0), np.arange(tables.shape[-1])
     out = np.zeros(tables.shape[1:])
-    out[classes, classes] = recall * total
-    out[classes, (classes + 1) % len(classes)] += (1 - recall) * total
+    out[:, classes, classes] = recall * total
+    out[:, classes, (classes + 1) % len(classes)] += (1 - recall) * total
     return out

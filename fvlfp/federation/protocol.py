@@ -171,7 +171,7 @@ class ClientReport:
 
     perf, disp: balanced accuracy and odds gap on the client's validation data, None where undefined.
     start_loss: training loss of the prompts as they arrived, for q-FedAvg. counts: attribute -> validation
-    counts (C, C, G) under them, for FairFed.
+    counts (G, C, C) under them, for FairFed.
     """
 
     client: int
@@ -207,7 +207,7 @@ class ClientReport:
         """The inverse of `metrics`. classes: C, to give the counts their shape."""
         record = content.metric_records["metrics"]
         counts = {
-            name.removeprefix(cls.COUNTS): np.array(values).reshape(classes, classes, -1)
+            name.removeprefix(cls.COUNTS): np.array(values).reshape(-1, classes, classes)
             for name, values in record.items()
             if name.startswith(cls.COUNTS)
         }
@@ -251,7 +251,7 @@ def moment_shapes(task: Task, cfg: Config) -> Shapes:
 
 
 def count_name(candidate: int, attribute: str) -> str:
-    """The array of validation counts (C, C, G) of one candidate, by its place in the question."""
+    """The array of validation counts (G, C, C) of one candidate, by its place in the question."""
     return f"{candidate}/{attribute}"
 
 
@@ -259,7 +259,7 @@ def count_shapes(task: Task, candidates: int) -> Shapes:
     """What a reply with validation counts must hold."""
     n = len(task.classes)
     return {
-        count_name(i, name): ((n, n, n_groups), "int64")
+        count_name(i, name): ((n_groups, n, n), "int64")
         for i in range(candidates)
         for name, n_groups in task.n_groups.items()
     }

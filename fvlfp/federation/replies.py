@@ -214,7 +214,7 @@ def check_moments(shapes: Shapes, *, min_cell: int, most: int = 0) -> Check:
 
 
 def check_counts(shapes: Shapes, *, min_cell: int, most: int = 0) -> Check:
-    """A check for validation counts `<candidate>/<attribute>` (C, C, G): class, prediction, group.
+    """A check for validation counts `<candidate>/<attribute>` (G, C, C): group, class, prediction.
 
     No count below 0, no cell (class, group) between 0 and `min_cell`, none past `most` (0: off); and a client
     holds the same rows whichever candidate predicts them.
@@ -228,7 +228,7 @@ def check_counts(shapes: Shapes, *, min_cell: int, most: int = 0) -> Check:
             values = array.numpy().astype(float)
             if (values < 0).any():
                 return f"{name} holds a negative count"
-            n = values.sum(1)
+            n = values.sum(-1)
             if reason := _bad_counts(n, min_cell=min_cell, most=most):
                 return f"{name} {reason}"
             cells.setdefault(name.partition("/")[2], {})[name] = n

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import save
 
+from fvlfp import metrics
 from fvlfp.config import Config
 from fvlfp.files import write_atomically
-from fvlfp.fpf import balanced_accuracy, recall_gap
+from fvlfp.fpf import defined
 from fvlfp.output_folder import no_formula
 from fvlfp.runs.train import Prepared, Trained
 from fvlfp.training.client import train_client
@@ -125,6 +126,9 @@ def _readout(prepared: Prepared, trained: Trained, model: Model) -> Readout:
 
 def _judged(cfg: Config, readout: Readout, client: ClientData, prefix: str) -> dict[str, float | None]:
     counts: dict[str, np.ndarray] = readout.confusion(client.val)
-    accuracy = balanced_accuracy(next(iter(counts.values())), min_cell=cfg.min_cell)
-    gaps = {f"{prefix}odds_gap {name}": recall_gap(c, min_cell=cfg.min_cell) for name, c in counts.items()}
-    return {f"{prefix}balanced_accuracy": accuracy, **gaps}
+    values = {
+        "balanced_accuracy": metrics.balanced_accuracy(next(iter(counts.values())), min_cell=cfg.min_cell)
+    }
+    for name, table in counts.items():
+        values[f"odds_gap {name}"] = metrics.recall_gap(table, min_cell=cfg.min_cell)
+    return {f"{prefix}{what}": defined(float(value)) for what, value in values.items()}

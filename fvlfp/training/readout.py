@@ -11,6 +11,7 @@ What this module does not do: it trains nothing. In training a client's examples
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +87,7 @@ class Readout:
         return self.task.logits(self.images(z), self.class_texts())
 
     def confusion(self, data: Split, z: Tensor | None = None) -> dict[str, np.ndarray]:
-        """Attribute -> counts (C, C, G): true class, predicted class, perceived group.
+        """Attribute -> counts (G, C, C): perceived group, true class, predicted class.
 
         z: the live embeddings (n, d) of `data`, where they are known already.
         """
@@ -94,9 +95,9 @@ class Readout:
         n_classes = len(self.task.classes)
         out = {}
         for name, groups in self.task.groups.items():
-            shape = (n_classes, n_classes, len(groups))
-            cell = (data.y * n_classes + predicted) * len(groups) + data.g[name]
-            counts = torch.bincount(cell, minlength=n_classes * n_classes * len(groups))
+            shape = (len(groups), n_classes, n_classes)
+            cell = (data.g[name] * n_classes + data.y) * n_classes + predicted
+            counts = torch.bincount(cell, minlength=math.prod(shape))
             out[name] = counts.reshape(shape).cpu().numpy()
         return out
 

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fvlfp import dsop
+from fvlfp import dsop, metrics
 from fvlfp.config import Config
-from fvlfp.fpf import GAP_PRIOR, Fusion, balanced_accuracy, recall_gap
+from fvlfp.fpf import GAP_PRIOR, Fusion, defined
 from fvlfp.options import FusionOptions
 from fvlfp.suppression import countable
 from fvlfp.training.examples import Split
@@ -73,13 +73,13 @@ def fusion_rule(options: FusionOptions, n_classes: int) -> Fusion:
 
 
 def performance_and_gap(counts: Sequence[np.ndarray], *, min_cell: int) -> tuple[float | None, float | None]:
-    """FPF's perf_k and disp_k from a client's counts (C, C, G), one table an attribute.
+    """FPF's perf_k and disp_k from a client's counts (G, C, C), one table for each attribute.
 
     Balanced accuracy, and the largest odds gap over the attributes, shrunk as `GAP_PRIOR` says.
     """
-    perf = balanced_accuracy(counts[0], min_cell=min_cell)
-    gaps = [recall_gap(table, min_cell=min_cell, prior=GAP_PRIOR) for table in counts]
-    return perf, max((gap for gap in gaps if gap is not None), default=None)
+    perf = float(metrics.balanced_accuracy(counts[0], min_cell=min_cell))
+    gaps = [float(metrics.recall_gap(table, min_cell=min_cell, prior=GAP_PRIOR)) for table in counts]
+    return defined(perf), defined(float(np.fmax.reduce(gaps)))
 
 
 def told(data: Split, min_cell: int, *, by_group: bool = True) -> Split:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from fvlfp.fpf import cell_recalls, recall_gap
+from fvlfp import metrics
+from fvlfp.fpf import defined
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,16 @@ class Candidate:
 
     @classmethod
     def judge(cls, rank: int, lam: float, counts: Sequence[np.ndarray], *, min_cell: int) -> Candidate:
-        """counts: (C, C, G) for each attribute, pooled over clients."""
-        gaps = [gap for table in counts if (gap := recall_gap(table, min_cell=min_cell)) is not None]
-        recalls = np.concatenate([cell_recalls(table, min_cell=min_cell) for table in counts])
+        """counts: (G, C, C) for each attribute, pooled over clients."""
+        gaps = [metrics.recall_gap(table, min_cell=min_cell) for table in counts]
+        cells = np.concatenate([metrics.recalls(table, min_cell=min_cell).ravel() for table in counts])
+        recalls = cells[np.isfinite(cells)]
         return cls(
             rank,
             lam,
             cell_accuracy=float(recalls.mean()) if len(recalls) else 0.0,
             worst_cell_recall=float(recalls.min()) if len(recalls) else 0.0,
-            odds_gap=max(gaps, default=None),
+            odds_gap=defined(float(np.fmax.reduce(gaps))),
         )
 
     def to_dict(self) -> dict[str, float | None]:

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fvlfp import metrics
 from fvlfp.audit import Audit, audit
-from fvlfp.audit.stats import metrics
 from fvlfp.errors import InputError
 
 KW = {"label": "smiling", "prediction": "prediction", "draws": 200}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import instrument
-from fvlfp.audit.stats import metrics
+from fvlfp import metrics
 
 
 @pytest.mark.parametrize(("groups", "pattern"), [(k, p) for k, ps in instrument.PATTERNS.items() for p in ps])

@@ -9,8 +9,8 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 from fvlfp.audit.stats import intervals
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import families
-from fvlfp.audit.stats.metrics import spread
 from fvlfp.audit.stats.resampling import Family, infer, null
+from fvlfp.metrics import spread
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 7), (3, 10), (7, 7), (812, 1000)])

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fvlfp import metrics
 from fvlfp.audit import audit, compare, write_audit, write_comparison
 from fvlfp.audit.stats import families as sampling
-from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import encode
 from fvlfp.audit.stats.resampling import infer
 

@@ -5,8 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from fvlfp import metrics
 from fvlfp.audit import audit
-from fvlfp.audit.stats import metrics, scores
+from fvlfp.audit.stats import scores
 from fvlfp.audit.stats.inversion import infer_estimates
 from fvlfp.audit.stats.sensitivity import corrected
 from fvlfp.errors import InputError

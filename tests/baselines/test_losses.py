@@ -38,11 +38,11 @@ def test_every_cell_weighs_the_same():
 
 
 def counts(tpr, fpr, n=100):
-    """Two classes, two groups: (true class, predicted class, group)."""
+    """Two classes, two groups: (group, true class, predicted class)."""
     table = np.zeros((2, 2, 2), int)
     for g in (0, 1):
-        table[1, 1, g], table[0, 1, g] = round(tpr[g] * n), round(fpr[g] * n)
-        table[1, 0, g], table[0, 0, g] = n - table[1, 1, g], n - table[0, 1, g]
+        table[g, 1, 1], table[g, 0, 1] = round(tpr[g] * n), round(fpr[g] * n)
+        table[g, 1, 0], table[g, 0, 0] = n - table[g, 1, 1], n - table[g, 0, 1]
     return table
 
 
@@ -55,7 +55,7 @@ def test_fairfed_distance_keeps_the_sign():
 
 
 def test_fairfed_distance_without_a_gap_is_that_of_accuracy():
-    one_group = counts((0.9, 0.9), (0.1, 0.1)) * np.array([1, 0])
+    one_group = counts((0.9, 0.9), (0.1, 0.1)) * np.array([1, 0])[:, None, None]
     assert fairfed.fairfed_distance([one_group], [counts((0.5, 0.5), (0.5, 0.5))]) == pytest.approx(0.4)
 
 

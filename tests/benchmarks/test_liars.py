@@ -27,8 +27,10 @@ def test_lies_pass_the_checks(planted):
     tables = {f"{i}/shape": torch.full((2, 2, 2), 10) for i in range(7)}
     lie = for_the_last(tables)
     assert check_counts(shapes(tables), min_cell=5)(content(lie)) is None
-    assert int(lie["3/shape"].diagonal().sum()) == 400_000  # "off", ranks 1 to 3 with lambda 1, then with 1/2
-    assert int(lie["0/shape"].diagonal().sum()) == 0
+    assert (
+        int(lie["3/shape"].diagonal(dim1=1, dim2=2).sum()) == 400_000
+    )  # "off", ranks 1 to 3 with lambda 1, then with 1/2
+    assert int(lie["0/shape"].diagonal(dim1=1, dim2=2).sum()) == 0
     judged = {"total/shape": torch.full((2, 2), 40), "right/shape": torch.full((3, 2, 2), 30)}
     lie = turned(judged)
     assert check_judgement(shapes(judged), min_cell=5)(content(lie)) is None

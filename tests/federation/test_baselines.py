@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
+from fvlfp import metrics
 from fvlfp.baselines.f3 import fair_acc_avg, fair_avg
 from fvlfp.baselines.fedclip import adapt
 from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation.local_grid import in_this_process
 from fvlfp.federation.protocol import ClientReport
-from fvlfp.fpf import cell_recalls, recall_gap
 from fvlfp.methods import METHODS
 from fvlfp.runs.predict import predict, readout_of
 from fvlfp.runs.train import train, with_posthoc
@@ -212,8 +212,8 @@ def test_f3_keeps_the_clients_that_are_fairest_on_all_validation_rows(planted, m
         readout = Readout(planted.task, planted.task.class_texts(prompts))
         tables = [readout.confusion(told(c.val, cfg.min_cell)) for c in planted.clients]
         pooled = [sum(table[name] for table in tables) for name in planted.task.groups]
-        gaps.append(max(recall_gap(table) for table in pooled))
-        accuracies.append(np.concatenate([cell_recalls(table) for table in pooled]).mean())
+        gaps.append(max(metrics.recall_gap(table) for table in pooled))
+        accuracies.append(np.nanmean(np.concatenate([metrics.recalls(table).ravel() for table in pooled])))
     w = fair_avg(gaps, share=share) if method == "f3" else fair_acc_avg(gaps, accuracies, share=share)
     fused = train(cfg, planted, progress=None)
     assert torch.allclose(fused.prompts, torch.einsum("k,klnw->lnw", torch.tensor(w), each), atol=1e-5)

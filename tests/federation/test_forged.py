@@ -298,7 +298,7 @@ ONE = np.full((2, 2, 2), 5)
     ("second", "reason"),
     [
         (ONE * 2, "disagree about the number of rows of a cell"),
-        (ONE * [[[1], [-1]]], "negative"),
+        (ONE * [[[1, -1]]], "negative"),
         (ONE // 5, "fewer than min_cell = 5"),
         (ONE * 10**8, "counts more than 100 examples"),
         (ONE * 2**60, "number past"),
@@ -306,7 +306,7 @@ ONE = np.full((2, 2, 2), 5)
 )
 def test_votes_are_bound_to_the_same_rows(second, reason):
     check = check_counts({f"{i}/shape": ((2, 2, 2), "int64") for i in range(2)}, min_cell=5, most=100)
-    moved = ONE + np.array([[[1], [-1]]])
+    moved = ONE + np.array([[[1, -1]]])
     assert len(accept([reply(1, counts(ONE, moved))], check)[0]) == 1
     good, refused = accept([reply(1, counts(ONE, second))], check)
     assert not good

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from fvlfp import metrics
 from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.protocol import arrays_of, read_arrays
 from fvlfp.federation.server_app import serve
-from fvlfp.fpf import balanced_accuracy, recall_gap
 from fvlfp.runs.train import train
 from fvlfp.training.readout import Readout
 from tests.federation.test_checks import Spoilt
@@ -31,7 +31,7 @@ def run(planted, cfg, spoil=None, kind="query.judge"):
 def measured(planted, state):
     readout = Readout(planted.task, planted.task.class_texts(state.prompts))
     counts = readout.confusion(planted.test)["shape"]
-    return balanced_accuracy(counts), recall_gap(counts)
+    return metrics.balanced_accuracy(counts), metrics.recall_gap(counts)
 
 
 def test_what_judges_say_is_what_they_hold(planted, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.federation.pooling import pool_counts, pool_moments
-from fvlfp.fpf import recall_gap
+from fvlfp.metrics import recall_gap
 
 PLAIN, ROBUST = (Config.make("smoke", robust=rule, device="cpu") for rule in ("none", "trimmed-mean"))
 WORDS = torch.nn.functional.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(5)), dim=1)
@@ -79,7 +79,7 @@ def tables(recall, n=50, k=10):
     right = np.round(np.asarray(recall) * n).astype(int)
     table = np.zeros((2, 2, 2), int)
     for c in range(2):
-        table[c, c], table[c, 1 - c] = right[c], n - right[c]
+        table[:, c, c], table[:, c, 1 - c] = right[c], n - right[c]
     return [{"0/shape": torch.from_numpy(table)} for _ in range(k)]
 
 
@@ -93,6 +93,6 @@ def test_medians_of_equal_clients_are_their_sum():
 def test_votes_of_liars_do_not_move_a_median(liars):
     parts = tables([[0.9, 0.7], [0.6, 0.8]])
     for k in range(liars):
-        parts[k] = {"0/shape": torch.from_numpy(np.stack([[[10**8, 0], [0, 10**8]]] * 2))}
+        parts[k] = {"0/shape": torch.tensor([[[10**8, 0]] * 2, [[0, 10**8]] * 2])}
     assert recall_gap(pool_counts(parts, ROBUST)["0/shape"]) == pytest.approx(0.2)
     assert recall_gap(pool_counts(parts, PLAIN)["0/shape"]) > 0.3

@@ -19,7 +19,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from fvlfp.audit.stats import metrics
+from fvlfp import metrics
 from fvlfp.audit.stats.intervals import holm, mean_of_rates, wilson
 from fvlfp.audit.stats.resampling import Family, infer
 from fvlfp.errors import InputError

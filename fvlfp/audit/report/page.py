@@ -32,8 +32,8 @@ from fvlfp.audit.schema import (
     Pair,
     ScoreEstimate,
 )
-from fvlfp.audit.stats.metrics import GAPS
 from fvlfp.audit.stats.sanity import too_fine
+from fvlfp.metrics import GAPS
 
 MARKS = {"found": "▲", "hint": "△", "quiet": "○", "none": "–"}
 

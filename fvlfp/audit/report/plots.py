@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fvlfp.audit.stats.metrics import is_ratio
+from fvlfp.metrics import is_ratio
 
 BLUE, ORANGE, GREY = "#0173b2", "#d55e00", "#8c8c8c"
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that XML does not allow

@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from fvlfp.audit.stats import metrics
+from fvlfp import metrics
 from fvlfp.errors import InputError, did_you_mean
 from fvlfp.values import Coded, code, is_fraction, rank, value_name
 

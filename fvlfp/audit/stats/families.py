@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fvlfp.audit.stats import metrics
+from fvlfp import metrics
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.resampling import Family
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fvlfp import metrics
 from fvlfp.audit.schema import ClassGaps, Gap, Pair
-from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.intervals import newcombe

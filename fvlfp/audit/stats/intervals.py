@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fvlfp.audit.stats.metrics import divide
+from fvlfp.metrics import divide
 
 
 def z_score(level: float) -> float:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fvlfp.audit.stats import metrics
+from fvlfp import metrics
 from fvlfp.audit.stats.intervals import z_score
 from fvlfp.audit.stats.inversion import crossing, doubtful, quantile, smallest_apart, stretch
 from fvlfp.audit.stats.resampling import Family, frequencies

@@ -7,8 +7,8 @@ from typing import SupportsFloat
 
 import numpy as np
 
+from fvlfp import metrics
 from fvlfp.audit.schema import ClassRates, Estimate, GroupRates, Rate
-from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.intervals import mean_of_rates, wilson
 

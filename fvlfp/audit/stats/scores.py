@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from fvlfp import metrics
 from fvlfp.audit.schema import Bin, Gap, GroupScores, ScoreEstimate, Scores
-from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Columns, first_row
 from fvlfp.audit.stats.intervals import wilson, z_score
 from fvlfp.audit.stats.inversion import GapInference, infer_estimates

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from fvlfp import metrics
 from fvlfp.audit.schema import LabelNoise
-from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import FEW, families
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fvlfp.audit.stats import metrics
+from fvlfp import metrics
 from fvlfp.course.lesson import Step
 
 _GROUPS = np.array(["round", "square", "oval"])

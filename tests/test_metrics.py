@@ -4,7 +4,7 @@ import fairlearn.metrics as fl
 import numpy as np
 import pytest
 
-from fvlfp.audit.stats import metrics
+from fvlfp import metrics
 
 # Two groups worked out by hand. Rows of a block: label -, +; columns: predicted -, +.
 #   a: 4 negatives of which 1 selected; 6 positives of which 3 selected
@@ -139,3 +139,39 @@ def test_leading_axes_are_draws():
     for i in range(6):
         for name, value in metrics.gaps(stack[i]).items():
             assert together[name][i] == pytest.approx(float(value), nan_ok=True)
+
+
+COUNTS = np.array([[[8, 2], [1, 9]], [[5, 5], [2, 2]]])  # group, label, prediction
+
+
+def test_what_training_reads_by_hand():
+    assert metrics.balanced_accuracy(COUNTS) == pytest.approx((13 / 20 + 11 / 14) / 2)
+    assert metrics.recall_gap(COUNTS) == pytest.approx(0.9 - 0.5)
+    assert metrics.recall_gap(COUNTS, min_cell=5) == pytest.approx(0.8 - 0.5)  # the cell of 4 is left out
+    assert metrics.recall_gap(COUNTS, prior=10) == pytest.approx(max(0.4 * 4 / 14, 0.3 * 10 / 20))
+    assert metrics.recalls(COUNTS) == pytest.approx(np.array([[0.8, 0.9], [0.5, 0.5]]))
+    assert metrics.recalls(COUNTS, min_cell=5)[1, 1] != metrics.recalls(COUNTS, min_cell=5)[1, 1]
+
+
+def test_balanced_accuracy_needs_every_class():
+    """Always saying the only class one holds must not look like perfection."""
+    constant = np.zeros((2, 2, 2), int)
+    constant[:, 0, 0] = 30
+    assert np.isnan(metrics.balanced_accuracy(constant))
+    assert np.isnan(metrics.balanced_accuracy(COUNTS, min_cell=15))
+
+
+def test_recall_gap_is_fairlearns_equalized_odds_difference():
+    rng = np.random.default_rng(0)
+    y, p, g = rng.integers(0, 2, (3, 300))
+    counts = metrics.confusion(y, p, g)
+    assert metrics.recall_gap(counts) == pytest.approx(
+        fl.equalized_odds_difference(y, p, sensitive_features=g)
+    )
+    assert metrics.recall_gap(counts) == metrics.gaps(counts)["equalized_odds_difference_worst"]
+
+
+def test_a_gap_needs_two_groups():
+    assert np.isnan(metrics.recall_gap(np.zeros((2, 2, 2), int)))
+    assert np.isnan(metrics.recall_gap(COUNTS * np.array([1, 0])[:, None, None]))
+    assert np.isfinite(metrics.recall_gap(np.stack([COUNTS, COUNTS]))).all()  # leading axes

@@ -1,9 +1,12 @@
-"""Rates and gaps as plain functions of contingency counts.
+"""Rates and gaps as plain functions of contingency counts: the same for audits and in training.
 
 Every function takes ``table`` of shape (..., G, C, C): group, label, prediction; leading axes are
-draws. A rate whose denominator is 0 is **undefined**: it is NaN here, null with a reason in
-``audit.json``, and takes no part in any gap. (fairlearn gives 0.0 there, which invents a gap.)
+draws, clients or candidates. A rate whose denominator is 0 is **undefined**: it is NaN here, null with a
+reason in ``audit.json``, and takes no part in any gap. (fairlearn gives 0.0 there, which invents a gap.)
+Where a function takes `min_cell`, a rate that rests on fewer examples is undefined as well.
 All values are in [0, 1], sums of two gaps in [0, 2]. Formulas: METHOD.md, "Metrics".
+
+What this module does not do: it draws nothing and knows no interval; see `fvlfp.audit.stats`.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ def confusion(
 ) -> np.ndarray:
     """Binary counts of three equally long columns, shape (G, 2, 2), groups in sorted order.
 
-    The bare version for lessons and training loops; ``audit`` reads and checks real tables.
+    The bare version for lessons; ``audit`` reads and checks real tables.
     """
     y = (np.asarray(label) == positive).astype(np.int64)
     p = (np.asarray(prediction) == positive).astype(np.int64)
@@ -83,21 +86,38 @@ def accuracy(table: np.ndarray) -> np.ndarray:
     return divide(np.einsum("...ii->...", table), table.sum((-1, -2)))
 
 
-def recalls(table: np.ndarray) -> np.ndarray:
+def recalls(table: np.ndarray, *, min_cell: int = 1) -> np.ndarray:
     """P(yhat = y | y, group) per (group, class) cell, shape (..., G, C)."""
-    return divide(np.einsum("...ii->...i", table), table.sum(-1))
+    totals = table.sum(-1)
+    return divide(np.einsum("...ii->...i", table), np.where(totals >= min_cell, totals, 0))
 
 
-def balanced_accuracy(table: np.ndarray) -> np.ndarray:
-    """Mean recall over the classes that have examples, of the table summed over groups: (...)."""
-    recall = recalls(table.sum(-3))
-    return divide(np.nansum(recall, -1), np.isfinite(recall).sum(-1))
+def balanced_accuracy(table: np.ndarray, *, min_cell: int = 1) -> np.ndarray:
+    """Mean recall over all classes, of the table summed over groups: (...).
+
+    Undefined, not the mean over the classes that are there: a client that holds one class and always says
+    it would report 1.0, and outweigh everybody.
+    """
+    return recalls(table.sum(-3), min_cell=min_cell).mean(-1)
 
 
 def worst_cell_recall(table: np.ndarray) -> np.ndarray:
     """The smallest recall of any (class, group) cell that has examples, shape (...)."""
     recall = recalls(table)
     return np.fmin.reduce(recall.reshape(*recall.shape[:-2], -1), axis=-1)
+
+
+def recall_gap(table: np.ndarray, *, min_cell: int = 1, prior: float = 0.0) -> np.ndarray:
+    """The largest difference of recall between two groups, over the classes: (...).
+
+    For two classes this is ``equalized_odds_difference_worst``. A gap is a maximum minus a minimum, so a
+    small sample shows one by chance: with `prior` > 0 each class's gap is multiplied by m / (m + prior), m
+    the size of its smallest cell that counts.
+    """
+    recall = recalls(table, min_cell=min_cell)
+    smallest = np.fmin.reduce(np.where(np.isfinite(recall), table.sum(-1), np.nan), axis=-2)  # (..., C)
+    gaps = spread(np.swapaxes(recall, -1, -2)) * (smallest / (smallest + prior))
+    return np.fmax.reduce(gaps, axis=-1)
 
 
 def equity_scaled(overall: ArrayLike, by_group: np.ndarray) -> np.ndarray:
