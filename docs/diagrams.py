@@ -596,6 +596,53 @@ def leaning_text() -> Drawing:
     return d
 
 
+def soft_groups() -> Drawing:
+    """Where DSOP's direction comes from: words, soft memberships, two means, a line."""
+    d = Drawing(700, 250)
+    d.box(20, 30, 150, 40, "“round face”, …", BLUE)
+    d.box(20, 150, 150, 40, "“square face”, …", ORANGE)
+    for x, y, q in (
+        (230, 40, "0.9 round"),
+        (230, 90, "0.7 round"),
+        (230, 140, "0.4 round"),
+        (230, 190, "0.1 round"),
+    ):
+        d.arrow(170, 50 if y < 100 else 170, x - 8, y + 6, GREY)
+        d.box(x, y - 8, 100, 30, q, GREY)
+    d.arrow(330, 80, 398, 80, BLUE)
+    d.arrow(330, 160, 398, 160, ORANGE)
+    d.box(400, 56, 120, 44, "soft mean\nof round", BLUE)
+    d.box(400, 138, 120, 44, "soft mean\nof square", ORANGE)
+    d.arrow(520, 160, 590, 128, GREEN)
+    d.arrow(520, 80, 590, 112, GREEN)
+    d.box(592, 98, 90, 44, "the line\nU", GREEN)
+    d.text(280, 26, "faces, by the words", size=12, colour=GREY)
+    d.caption(
+        238, "No label is read. Each class counts the same in a mean; only sums and counts leave a client."
+    )
+    return d
+
+
+def unbalanced_means() -> Drawing:
+    """Plain means of groups that smile at different rates differ by the smile, too."""
+    d = Drawing(700, 260)
+    for x, balanced in ((60, False), (400, True)):
+        d.line(x, 200, x + 250, 200)
+        d.line(x + 10, 220, x + 10, 40)
+        d.text(x + 250, 218, "shape", "end", GREY, 11)
+        d.text(x + 16, 48, "smile", "start", GREY, 11)
+        for dx, dy in ((190, 70), (200, 84), (210, 64), (196, 160)):
+            d.dot(x + dx, dy, BLUE)
+        for dx, dy in ((50, 170), (60, 156), (70, 176), (58, 70)):
+            d.dot(x + dx, dy, ORANGE, square=True)
+        ends = (143, 95) if not balanced else (116, 119)
+        d.arrow(x + 60, ends[0], x + 198, ends[1], GREEN)
+        d.text(
+            x + 130, 246, "each class counts the same" if balanced else "plain means: the line holds smile"
+        )
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "gap": gap,
     "two_towers": two_towers,
@@ -622,6 +669,8 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "opposite_errors": opposite_errors,
     "twins": twins,
     "leaning_text": leaning_text,
+    "soft_groups": soft_groups,
+    "unbalanced_means": unbalanced_means,
 }
 
 
