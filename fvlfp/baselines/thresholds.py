@@ -86,9 +86,11 @@ class Thresholds:
 def fit_thresholds(bins: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Thresholds:
     """Fit for equalized odds. bins: (n,) of the scores, labels: (n,) in {0, 1}, groups: (n,).
 
-    A group without both classes gets no threshold.
+    A group without both classes gets no threshold; where no group has both, there is none at all.
     """
     both = [group for group in np.unique(groups) if len(np.unique(labels[groups == group])) == 2]
+    if not both:
+        return Thresholds({})
     known = np.isin(groups, both)
     centres = (bins + 0.5)[:, None] / BINS
     fitted = ThresholdOptimizer(

@@ -139,6 +139,8 @@ def _fit_thresholds(task: Task, clients: list[ClientData], prompts: Tensor) -> P
     labels = np.concatenate([client.val.y.cpu().numpy() for client in clients])
     groups = np.concatenate([crossed_groups(client.val) for client in clients])
     fitted = fit_thresholds(in_bins(np.concatenate(scores)), labels, groups)
+    if not fitted.rules:
+        log.warning("no group has validation rows of both classes: posthoc = 'thresholds' is off")
     sent = 4 * BINS * 2 * int(np.prod([len(values) for values in task.groups.values()]))
     return PostHoc(thresholds=fitted, uplink_bytes=sent)
 

@@ -18,6 +18,7 @@ from fvlfp.federation.trust import Roll
 from fvlfp.methods import METHODS
 from fvlfp.runs.deployment import check_deployable
 from fvlfp.runs.experiment import run_and_audit
+from fvlfp.runs.predict import predict
 from fvlfp.runs.train import prepare, train
 from fvlfp.training.reports import RoundReport
 
@@ -203,6 +204,16 @@ def test_few_rows_train_and_say_what_is_off(tmp_path, caplog, settings, method):
         trained = quiet(cfg.replace(min_cell=50), prepared)
     assert bool(torch.isfinite(trained.prompts).all()) and trained.projection.rank == 0
     assert "min_cell = 50" in caplog.text
+
+
+def test_thresholds_are_off_where_no_group_has_both_classes(tmp_path, caplog):
+    few = TINY | {"n": 60, "clients": 6, "min_rows": 2, "groups": ("shape", "tint")}
+    prepared = prepare(Config.make("smoke", "fedavg", **few), cache=tmp_path)
+    with caplog.at_level(logging.WARNING, "fvlfp"):
+        cut = quiet(Config.make("smoke", "thresholds", **few), prepared)
+    assert "posthoc = 'thresholds' is off" in caplog.text
+    plain = quiet(Config.make("smoke", "fedavg", **few), prepared)
+    assert predict(prepared, cut)["prediction"].tolist() == predict(prepared, plain)["prediction"].tolist()
 
 
 @pytest.fixture(scope="module")
