@@ -73,7 +73,7 @@ class Roll:
         if self._complete:
             return "the operator has named no such node"
         owner = next((other for other, number in self._client.items() if number == client), None)
-        return None if owner is None else f"client {client} is node {owner}"
+        return None if owner is None else f"client {client} is {self.name(owner)}"
 
     def note(self, node: int, client: int) -> None:
         """From now on the node is this client, and nobody else."""
