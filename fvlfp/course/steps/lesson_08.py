@@ -6,7 +6,7 @@ import numpy as np
 
 from fvlfp.course.lesson import Step
 from fvlfp.fpf import Fusion, client_weight
-from fvlfp.peers import Judgement, divergence
+from fvlfp.peers import Judgement, balanced_weights, peer_weights
 
 
 def _own(
@@ -51,13 +51,40 @@ def _judged(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarra
     )
 
 
-def _kept(w: np.ndarray, p: np.ndarray) -> float:
-    return float(np.exp(-divergence(w, p)))
+def _some_recalls(rng: np.random.Generator) -> np.ndarray:
+    """(K, 2, 2): each client leans to one side, by another amount."""
+    clients = int(rng.integers(4, 10))
+    lean = rng.normal(0, 0.05, (clients, 1, 1)) * np.array([[1, -1], [-1, 1]])
+    around = rng.uniform(0.75, 0.9, (1, 2, 2)) + rng.normal(0, 0.02, (clients, 2, 2))
+    return np.asarray((around + lean).clip(0.3, 1.0).round(3))
 
 
-def _shares(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    clients = int(rng.integers(2, 6))
-    return rng.dirichlet(np.ones(clients)), rng.dirichlet(np.full(clients, 3.0))
+def _fairest(
+    p: np.ndarray, accuracy: np.ndarray, signed: np.ndarray, floor: float, share: float
+) -> np.ndarray:
+    # A gap g of a class with two groups is the signed gaps g / 2 and -g / 2; recalls that have them:
+    table = (accuracy[:, None] + signed).reshape(len(p), -1, 2)
+    return balanced_weights(p, Judgement([table]), share=share, floor=floor)
+
+
+def _to_balance(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, float]:
+    judged = Judgement([_some_recalls(rng)])
+    p = rng.dirichlet(np.full(len(judged.accuracy), 5.0))
+    floor = float(judged.accuracy @ p) - 0.005
+    return p, judged.accuracy, judged.signed, floor, float(rng.choice([0.5, 0.7, 0.9]))
+
+
+def _by_peers(n: np.ndarray, judged: Judgement, share: float, tolerance: float) -> np.ndarray:
+    return peer_weights(n, judged, share=share, tolerance=tolerance)
+
+
+def _claims(rng: np.random.Generator) -> tuple[np.ndarray, Judgement, float, float]:
+    recall = _some_recalls(rng)
+    n = rng.integers(50, 400, len(recall)).astype(float)
+    n[rng.integers(len(n))] *= 40  # one claims far too many rows
+    if rng.random() < 0.5:
+        recall[rng.integers(len(n))] -= 0.25  # and somebody's prompts are ruined
+    return n, Judgement([recall]), float(rng.choice([0.5, 0.7])), 0.01
 
 
 #: n, perf, disp, perf_mean, disp_mean, beta, gamma -> the weight of a client that reports on itself.
@@ -66,5 +93,7 @@ own_weight = Step(_own, _report)
 signed_gaps = Step(_signed, _recalls)
 #: n (K,), accuracy (K,), signed gaps (K, M), beta, v (M,) -> shares (K,) that sum to 1.
 tilted = Step(_tilted, _judged)
-#: shares w (K,) and p (K,) -> how much of the clients still counts.
-kept = Step(_kept, _shares)
+#: p (K,), accuracy (K,), signed gaps (K, M), floor, share -> the weights (K,) with the smallest gap.
+fairest = Step(_fairest, _to_balance)
+#: n (K,), a Judgement, share, tolerance -> shares (K,), with caps, gate and floor.
+by_peers = Step(_by_peers, _claims, cases=8)
