@@ -1,11 +1,12 @@
 """Which families of open_clip can be audited, and which can be trained, each with random weights.
 
-    python -m benchmarks.families                  all; or name some: python -m benchmarks.families RN50
+    python -m benchmarks.families                  all
+    python -m benchmarks.families RN50             the named ones; the other rows of the page stay
 
 Of every family one model is written as a user would find it (a folder with weights and a config), loaded by
 this project, and compared with open_clip's own model: image and text embeddings for an audit; for
 training, prompts that say "a photo of a" in front of the words against open_clip's `encode_text` of the whole
-sentence, and gradients that must reach every prompt. Writes benchmarks/results/families.md.
+sentence, and gradients that must reach every prompt. Writes benchmarks/results/families.json and .md.
 
 What this does not show: that released weights of the family are read (their names are those of the config);
 and, for families with a tokenizer of Hugging Face, that tokenizer. Its files are not here, so open_clip's own
@@ -15,6 +16,7 @@ stands in, with its vocabulary of 49,408.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import logging
 import sys
@@ -69,13 +71,17 @@ WORDS = ["smiling face", "dog", "very old round face with a hat"]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. audit, training: the largest difference in words, or the refusal's."""
+    """One line of the table. audit, training: the largest difference in words, or the refusal's.
+
+    made_on: the machine and the versions of the libraries.
+    """
 
     family: str
     model: str
     millions: float
     audit: str
     training: str
+    made_on: str = ""
 
 
 def config_of(name: str) -> dict[str, Any]:
@@ -186,20 +192,26 @@ def _verdict(said: str, apart: float) -> str:
     return f"works ({said})" if apart <= LARGEST else f"DIFFERS ({said})"
 
 
-def page(rows: list[Row]) -> str:
-    """The table in Markdown; families without a row are named as not run."""
+def libraries() -> str:
+    """The machine and the versions that a row depends on."""
     try:
         import transformers
 
         library = f"transformers {transformers.__version__}"
     except ImportError:
         library = "without transformers"
+    return f"{named(machine())}; open_clip {open_clip.__version__}, {library}"
+
+
+def page(rows: list[Row]) -> str:
+    """The table in Markdown; families without a row are named as not run."""
     works = [sum(getattr(row, key).startswith("works") for row in rows) for key in ("audit", "training")]
     lines = [
         "# Families of open_clip: audit and training",
         "",
-        f"Made by `python -m benchmarks.families`; random weights, seed 0; "
-        f"{named(machine())}; open_clip {open_clip.__version__}, {library}.",
+        "Made by `python -m benchmarks.families`; random weights, seed 0; "
+        + "; and ".join(dict.fromkeys(row.made_on for row in rows))
+        + ".",
         "",
         f"Of {len(rows)} families {works[0]} can be audited and {works[1]} can be trained. *Works* means:",
         "no number of a unit embedding differs from open_clip's own `encode_image` or `encode_text` by more",
@@ -219,19 +231,25 @@ def page(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(names: list[str]) -> None:
-    """All families, or those whose model is named."""
+def kept(folder: Path) -> dict[str, Row]:
+    """The rows that `folder` holds already, by family."""
+    file = folder / "families.json"
+    rows = [Row(**row) for row in json.loads(file.read_text())] if file.is_file() else []
+    return {row.family: row for row in rows}
+
+
+def main(names: list[str], folder: Path = RESULTS) -> None:
+    """All families, or those whose model is named, beside the rows that are there."""
     logging.disable(logging.WARNING)  # open_clip tells that weights are random
-    rows = []
+    rows, made_on = kept(folder), libraries()
     for family, name in FAMILIES.items():
         if not names or name in names:
-            rows.append(try_family(family, name))
-            print(rows[-1], flush=True)
-    text = page(rows)
-    if names:
-        print(text)
-    else:
-        (RESULTS / "families.md").write_text(text)
+            rows[family] = dataclasses.replace(try_family(family, name), made_on=made_on)
+            print(rows[family], flush=True)
+    table = [rows[family] for family in FAMILIES if family in rows]
+    lines = ",\n ".join(json.dumps(dataclasses.asdict(row)) for row in table)
+    (folder / "families.json").write_text(f"[{lines}]\n")
+    (folder / "families.md").write_text(page(table))
 
 
 if __name__ == "__main__":
