@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from fvlfp.options import (
     TrainingOptions,
     TrustOptions,
 )
+from fvlfp.toml import read_toml
 
 #: What a profile changes; everything else keeps its default. `full` is the paper-sized run.
 PROFILES: dict[str, Settings] = {
@@ -116,7 +116,7 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
         }
 
     @classmethod
-    def make(cls, profile: str = "full", method: str = "fvlfp", **settings: Any) -> Config:
+    def make(cls, /, profile: str = "full", method: str = "fvlfp", **settings: Any) -> Config:
         """Defaults, then the profile, then the method, then `settings`.
 
         Raises:
@@ -137,12 +137,7 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
         """
         settings: Settings = {}
         if path is not None:
-            try:
-                settings |= tomllib.loads(Path(path).read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                raise InputError(f"no such config file: {path}") from None
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise InputError(f"{path} is not valid TOML: {error}") from None
+            settings |= read_toml(Path(path), "config file")
         for word in overrides:
             key, equals, value = word.partition("=")
             if not equals:
@@ -228,7 +223,7 @@ def _check_value(option: dataclasses.Field[Any], value: Any) -> None:
 
 
 def _check_known(key: str, value: Any, known: Mapping[str, Any]) -> None:
-    if value not in known:
+    if str(value) not in known:
         raise InputError(f"{key} = {value!r} is not one of {', '.join(known)}{did_you_mean(value, known)}")
 
 
@@ -240,8 +235,8 @@ def _coerce(key: str, value: Any) -> Any:
     wanted = types[key]
     try:
         if key == "groups":
-            names = value.split(",") if isinstance(value, str) else list(value)
-            return tuple(str(name).strip() for name in names if str(name).strip())
+            names = value.split(",") if isinstance(value, str) else value
+            return tuple(name.strip() for name in _texts(names) if name.strip())
         if wanted is bool:
             return value if isinstance(value, bool) else {"true": True, "false": False}[value]
         if wanted in (int, float) and not isinstance(value, bool):
@@ -250,6 +245,14 @@ def _coerce(key: str, value: Any) -> Any:
             return wanted(value)
         if wanted is str and isinstance(value, str):
             return value
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         pass
-    raise InputError(f"{key} = {value!r} is not a valid {getattr(wanted, '__name__', wanted)}")
+    meant = "list of names" if key == "groups" else wanted.__name__
+    raise InputError(f"{key} = {value!r} is not a valid {meant}")
+
+
+def _texts(value: Any) -> list[str]:
+    """A list or tuple of texts as it is; TypeError for anything else."""
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise TypeError
+    return list(value)

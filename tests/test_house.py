@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "metrics": set(),
     "methods": set(),
     "output_folder": set(),
+    "toml": set(),
     "options": {"methods"},
-    "config": {"methods", "options"},
+    "config": {"methods", "options", "toml"},
     "cdfp": set(),
     "dsop": set(),
     "fpf": set(),
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "files": set(),
     "kernel": set(),
     "baselines": {"dsop", "metrics"},
-    "data": {"values", "files"},
+    "data": {"values", "files", "toml"},
     "clip": {"config", "files"},
     "training": {
         *(
@@ -65,7 +66,7 @@ MAY_IMPORT = {
         *("federation", "audit"),
     },
     "course": {
-        *("clip", "config", "files", "kernel", "output_folder", "runs"),
+        *("clip", "config", "files", "kernel", "output_folder", "runs", "toml"),
         *(
             "cdfp",
             "dsop",

@@ -19,14 +19,16 @@ A card is a TOML file. That of the table `my.csv` lies beside it as `my.card.tom
 import json
 import re
 import string
-import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fvlfp.errors import InputError
+from fvlfp.toml import parse_toml
 from fvlfp.values import value_name
 
+T = TypeVar("T")
 _TEXT_KEYS = ("name", "source", "licence", "label_origin")
 
 
@@ -113,10 +115,7 @@ class Card:
     @classmethod
     def from_toml(cls, text: str) -> "Card":
         """Parse TOML text. Raises InputError for bad TOML, missing keys, wrong types or fields."""
-        try:
-            raw = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as e:
-            raise InputError(f"not valid TOML: {e}") from None
+        raw = parse_toml(text)
         unknown = sorted(set(raw) - {*_TEXT_KEYS, "notes", "templates", "classes", "groups"})
         if unknown:
             raise InputError(f"unknown key {unknown[0]!r} in the data card")
@@ -127,7 +126,7 @@ class Card:
         for template in templates:
             _check_fields(template, {""}, "templates")
         classes = {
-            label: {_value(value): _text(phrase, f"classes.{label}.{value}") for value, phrase in d.items()}
+            label: _by_value(d, f"classes.{label}", _text)
             for label, d in _table(raw.get("classes", {}), "classes").items()
         }
         groups = {name: _attribute(d, name) for name, d in _table(raw.get("groups", {}), "groups").items()}
@@ -172,7 +171,7 @@ def _attribute(raw: dict[str, Any], name: str) -> Attribute:
     words = raw.get("words")
     if not isinstance(words, dict) or not words:
         raise InputError(f"[groups.{name}] needs words = {{ group = [...], ... }}")
-    words = {_value(group): _words(w, f"groups.{name}.words.{group}") for group, w in words.items()}
+    words = _by_value(words, f"groups.{name}.words", _words)
     phrase = _text(raw.get("phrase", "{word}"), f"groups.{name}.phrase")
     with_label = _text(raw.get("with_label", "{word} {label}"), f"groups.{name}.with_label")
     _check_fields(phrase, {"word"}, f"groups.{name}.phrase")
@@ -180,9 +179,16 @@ def _attribute(raw: dict[str, Any], name: str) -> Attribute:
     return Attribute(words=words, phrase=phrase, with_label=with_label)
 
 
-def _value(written: str) -> str:
-    """A value as tables are read: `true` is "True", `1.0` is "1"."""
-    return value_name(written) or written
+def _by_value(written: dict[str, Any], where: str, read: Callable[[Any, str], T]) -> dict[str, T]:
+    """Keys as values of a table are read: `true` is "True", `1.0` is "1"; no two may be one value."""
+    out: dict[str, T] = {}
+    for key, content in written.items():
+        value = value_name(key)
+        if value is None or value in out:
+            why = "names no value" if value is None else f"is written twice, as {value!r}"
+            raise InputError(f"{where}: {key!r} {why}")
+        out[value] = read(content, f"{where}.{key}")
+    return out
 
 
 def _check_fields(text: str, wanted: set[str], where: str) -> None:

@@ -7,6 +7,7 @@ none; such pictures are refused.
 
 import hashlib
 import io
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -94,7 +95,7 @@ def open_image(path: Path | Stored, *, small: bool = False, seen: Counter[str] |
     """
     name = f"image {path}" if isinstance(path, Path) else "the picture stored here"
     if isinstance(path, Path):
-        if not path.exists():
+        if not os.path.exists(path):  # a Path raises where a name is too long
             hint = "; folders are separated by /, not by \\" if "\\" in path.name else ""
             raise InputError(f"no image at {path}{hint}")
         if not path.is_file():  # a folder, or a pipe that would be waited for

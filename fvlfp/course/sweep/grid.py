@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import tomllib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import fvlfp
 from fvlfp.config import Config
 from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError, did_you_mean
+from fvlfp.toml import read_toml
 
 #: of a lesson or of a training run, name -> number, truth value or text
 Parameters = dict[str, Any]
@@ -77,12 +77,7 @@ def read_grid(path: Path, lesson_folder: Path | None = None) -> list[Cell]:
     Raises:
         InputError: missing or malformed file, unknown key, lesson or parameter, an empty or repeated value.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"no grid file at {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from None
+    raw = read_toml(path, "grid file")
     for key in raw:
         if key not in ("lesson", "train", "parameters", "grid"):
             raise InputError(
