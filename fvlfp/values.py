@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fvlfp.errors import InputError
+
 SPACES = " \u00a0\u202f\u3000"
-WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))\.0*")
+WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def value_name(value: Any) -> str | None:
         return None
     whole = WHOLE.fullmatch(text)
     if whole:
-        return whole[1]
+        return "0" if whole[1] == "-0" else whole[1]
     return text.capitalize() if text.casefold() in ("true", "false") else text
 
 
@@ -52,12 +54,16 @@ def names_of(column: pd.Series) -> pd.Series:
 
 
 def code(column: pd.Series) -> Coded:
-    """Code a column; an ordered categorical keeps its order, everything else is sorted."""
+    """Code a column; an ordered categorical keeps its order, everything else is sorted.
+
+    Raises:
+        InputError: a cell that is a list, a dict or an array (named), or True among numbers.
+    """
     if isinstance(column.dtype, pd.CategoricalDtype):
         raw, values = column.cat.codes.to_numpy(), list(column.cat.categories)
         ordered = bool(column.cat.ordered)
     else:
-        raw, uniques = pd.factorize(column)
+        raw, uniques = _factorized(column)
         values, ordered = list(uniques), False
     used = np.bincount(raw[raw >= 0], minlength=len(values)) > 0
     spellings: dict[str, list[str]] = {}
@@ -69,6 +75,31 @@ def code(column: pd.Series) -> Coded:
     place = {name: i for i, name in enumerate(order)}
     lookup = np.array([*(place.get(name, -1) if name else -1 for name in names), -1], np.int32)
     return Coded(tuple(order), lookup[raw], tuple(_notes(str(column.name), spellings)))
+
+
+def _factorized(column: pd.Series) -> tuple[np.ndarray, Any]:
+    """`pd.factorize`, which takes True for 1 and cannot take lists: InputError tells of both."""
+    if column.dtype == object:
+        kinds = {type(value) for value in column[column.notna()]}
+        bools = {kind for kind in kinds if issubclass(kind, bool | np.bool_)}
+        if bools and any(issubclass(kind, int | float | np.number) for kind in kinds - bools):
+            raise InputError(f"{column.name}: some entries are True or False, others numbers: use one kind")
+    try:
+        return pd.factorize(column)
+    except TypeError:
+        for i, value in enumerate(column):
+            if not _is_one_value(value):
+                kind = type(value).__name__
+                raise InputError(f"{column.name}: entry {i} is a {kind}, {value!r}, not one value") from None
+        raise
+
+
+def _is_one_value(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _notes(column: str, spellings: dict[str, list[str]]) -> list[str]:

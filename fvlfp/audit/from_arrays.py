@@ -85,7 +85,10 @@ def _column(name: str, values: Any) -> Column:
     """One column without its index: rows go together by their order, as in scikit-learn."""
     if isinstance(values, pd.Series):
         return values.array
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise InputError(f"{name}: entries of unlike shapes: one entry per row is needed") from None
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:

@@ -1,9 +1,10 @@
-"""Label and group columns of a file, by the rules of `fvlfp.values` and three more.
+"""Label and group columns of a file, by the rules of `fvlfp.values` and four more.
 
 - The texts nan, <NA> and #N/A are missing, as empty cells are.
 - Two spellings that differ by spaces, capitals, a full stop at the end or the coding of a letter alone are a
   mistake to mend.
 - So is a text such as `03-Sep` among values that are no dates: a spreadsheet made it.
+- So is a list or an array of one value, such as `[1]` or `tensor(1)`: a program wrote its wrapping as well.
 
 What this module does not do: it decides nothing about a column as a whole; that is `checks` for a table of
 images and the audit for predictions.
@@ -25,6 +26,8 @@ _MISSING = {"", "nan", "NaN", "NAN", "<NA>", "#N/A", "NaT"}
 #: Names that some programs write for missing cells, and that others give to a group.
 _PERHAPS_MISSING = {"NA", "N/A", "n/a", "NULL", "null", "None", "?", "-", "--", "."}
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+#: What Python prints of a list of one value, or of an array; `[20, 30]` may be an interval's name.
+_WRAPPED = re.compile(r"\[[^\[\],]*\]|(?:tensor|array|np\.\w+)\(.*\)")
 _SHOWN = 10  # remarks told about one column
 #: How two names may differ that are a mistake, in words.
 ALIKE = "spaces, capitals or a full stop"
@@ -104,6 +107,8 @@ def _mistakes(cells: Sequence[Cell]) -> Iterable[tuple[int, str]]:
         was = undo_spreadsheet(name)
         if "\n" in name:
             yield i, f"{here} holds a line break: is a quote not closed?"
+        elif _WRAPPED.fullmatch(name):
+            yield i, f"{here} is a list or an array written as text: write the value in it"
         elif was and not all(dates):
             yield i, f"{here} looks like {was!r} after a spreadsheet took it for a date: restore it"
         elif name != other_name or (written != other and _strip(written) == _strip(other)):
@@ -124,6 +129,8 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
             notes.append(
                 f"{written!r} ({rows_of(count)}) is read as a name; leave such cells empty if it is none"
             )
+        elif name.startswith("[") and name.endswith("]"):
+            notes.append(f"{written!r} ({rows_of(count)}) is read as one name, not as a list")
     more = len(notes) - _SHOWN
     return notes[:_SHOWN] + ([f"and {more} more such values"] if more > 0 else [])
 

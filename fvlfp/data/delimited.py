@@ -137,19 +137,12 @@ def _most_in_header(text: str) -> str:
 
 def _batches(path: Path, layout: Layout, width: int, places: list[str]) -> Iterator[pa.RecordBatch]:
     """Record batches of text; columns are named by their places. Every row is counted."""
-    odd: list[tuple[int, int]] = []
-
-    def refuse(row: pc.InvalidRow) -> str:
-        odd.append((row.number - layout.mark, row.actual_columns))
-        return "error"
-
     names = [str(i) for i in range(width)]
     read = pc.ReadOptions(use_threads=False, block_size=BLOCK, column_names=names, skip_rows=layout.mark)
     parse = pc.ParseOptions(
         delimiter=layout.separator,
         newlines_in_values=True,
         ignore_empty_lines=False,
-        invalid_row_handler=refuse,
     )
     convert = pc.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), include_columns=places)
     header = 1
@@ -162,13 +155,22 @@ def _batches(path: Path, layout: Layout, width: int, places: list[str]) -> Itera
                 yield batch.slice(header)
                 header = max(0, header - len(batch))
         except (pa.ArrowException, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
-            if odd:
-                row, cells = odd[0]
+            if "Expected" in str(error) and (odd := _odd_row(path, layout, width)):
+                row, cells = odd
                 raise InputError(
                     f"{path}: row {row} has {cells} cells, the header has {width}; put "
                     f"values that contain a {layout.separator!r} in double quotes"
                 ) from None
             raise InputError(f"{path} cannot be read as a table: {_reason(error)}") from None
+
+
+def _odd_row(path: Path, layout: Layout, width: int) -> tuple[int, int] | None:
+    """Number and length of the first row that is not `width` cells long."""
+    with _text(path, layout) as text:
+        for number, row in enumerate(csv.reader(text, delimiter=layout.separator), 1 - layout.mark):
+            if number > 0 and row and len(row) != width:  # 0 is the mark of Excel
+                return number, len(row)
+    return None
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fvlfp.errors import InputError, did_you_mean
+from fvlfp.errors import InputError, did_you_mean, first_line
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,11 @@ def read_columns(
     row = table.first_row
     for batch in table.batches(wanted):
         for name in texts:
-            codes[name].append(_codes(batch[name], known[name], table.meanings.get(name)))
+            try:
+                codes[name].append(_codes(batch[name], known[name], table.meanings.get(name)))
+            except (pa.ArrowException, ValueError, OverflowError) as error:  # bytes, dates out of range
+                why = first_line(error)
+                raise InputError(f"{table.path}: column {name!r} cannot be read as text: {why}") from None
         for name in numbers:
             floats[name].append(_floats(batch[name], name, row, table.decimal))
         row += len(batch)
@@ -115,7 +119,7 @@ def _codes(column: pa.Array, known: dict[str | None, int], meanings: list[str] |
 
 
 def _meaning(text: str | None, meanings: list[str] | None) -> str | None:
-    if meanings is None or text is None or not text.lstrip("-").isdigit():
+    if meanings is None or text is None or not text.removeprefix("-").isdecimal():
         return text
     number = int(text)
     return None if number < 0 else meanings[number] if number < len(meanings) else text

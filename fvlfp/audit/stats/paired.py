@@ -45,6 +45,8 @@ def infer_changes(
     out = {k: Change(float(va[k]), float(vb[k])) for k in va if not metrics.is_ratio(k) and "[" not in k}
     ea, eb = residuals(joint, draws, rng)
     known = [k for k, change in out.items() if np.isfinite(change.a) and np.isfinite(change.b)]
+    if not known:  # one group only: nothing to be apart from
+        return out
     for doubt in (DOUBT, -DOUBT):
         line_a, line_b = _Line(a, family, -doubt, ea), _Line(b, family, doubt, eb)
         for name in known:
