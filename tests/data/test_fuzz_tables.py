@@ -28,10 +28,10 @@ from click.testing import CliRunner
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from fvlfp import metrics
 from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.from_arrays import table_of_arrays
 from fvlfp.audit.report import write
-from fvlfp.audit.stats import metrics
 from fvlfp.audit.stats.counts import encode
 from fvlfp.audit.stats.decisions import with_decisions
 from fvlfp.audit.stats.scores import auc, read_scores
