@@ -199,6 +199,26 @@ def test_lesson_keeps_the_files_of_each_profile_and_seed_apart(path):
         assert re.match(r'(\.resolve\(\))?( / f")?/?\{profile\}-seed\{seed\}"', place), place
 
 
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_kernel_that_dies_before_its_first_answer_is_started_again(tmp_path, monkeypatch, failures):
+    """Another program may take its port; no cell has run then."""
+    started = []
+
+    def run(notebook, part, **options):
+        started.append(options["parameters"])
+        if len(started) <= failures:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        Path(part).write_text("{}")
+
+    monkeypatch.setattr("papermill.execute_notebook", run)
+    if failures == 3:
+        with pytest.raises(RuntimeError, match="died before replying"):
+            run_lesson(LESSONS[0], tmp_path)
+    else:
+        assert run_lesson(LESSONS[0], tmp_path).read_text() == "{}"
+    assert len(started) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", [p for p in LESSONS if by_name(p)[:2] in ("07", "10", "11")], ids=by_name)
 def test_lesson_runs_again_with_another_seed_in_the_same_folder(path, kernel, tmp_path):

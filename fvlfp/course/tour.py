@@ -49,23 +49,12 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, object]) -> P
 
     The copy is there when the notebook has ended, well or badly; an interrupted one leaves none.
     """
-    import papermill
-
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     executed, part = folder / notebook.name, folder / f".part-{notebook.name}"
     part.unlink(missing_ok=True)  # of a run that was killed
     try:
-        with this_python() as kernel:
-            papermill.execute_notebook(
-                str(notebook.resolve()),
-                str(part),
-                parameters={**parameters, "out": str(folder)},
-                kernel_name=kernel,
-                cwd=str(folder),
-                progress_bar=False,
-                extra_arguments=["--log-level=50"],  # its own chatter; errors of cells are in the copy
-            )
+        _run(notebook.resolve(), part, {**parameters, "out": str(folder)}, tries=3)
         part.replace(executed)
     except Exception:  # a cell's, or the kernel died: what ran until then is worth a look
         if part.is_file():
@@ -74,6 +63,31 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, object]) -> P
     finally:
         part.unlink(missing_ok=True)
     return executed
+
+
+def _run(notebook: Path, part: Path, parameters: Mapping[str, object], *, tries: int) -> None:
+    """Papermill in the folder of `part`; a kernel that dies before its first answer has run nothing.
+
+    That happens where another program takes a port between its choice and its use.
+    """
+    import papermill
+
+    with this_python() as kernel:
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(part),
+                parameters=parameters,
+                kernel_name=kernel,
+                cwd=str(part.parent),
+                progress_bar=False,
+                extra_arguments=["--log-level=50"],  # its own chatter; errors of cells are in the copy
+            )
+            return
+        except RuntimeError as error:
+            if tries == 1 or "died before replying" not in str(error):
+                raise
+    _run(notebook, part, parameters, tries=tries - 1)
 
 
 def tour(
