@@ -643,6 +643,50 @@ def unbalanced_means() -> Drawing:
     return d
 
 
+def same_line() -> Drawing:
+    """CDFP shifts along the line that DSOP removes: after the projection nothing is left of the shift."""
+    d = Drawing(700, 230)
+    d.line(40, 180, 320, 180)
+    d.text(330, 184, "U", "start")
+    d.dot(250, 80, BLUE)
+    d.dot(90, 80, ORANGE, square=True)
+    d.arrow(240, 80, 102, 80)
+    d.text(170, 68, "CDFP’s shift")
+    d.text(256, 64, "z", "start", BLUE)
+    d.text(80, 64, "z_cf", "end", ORANGE)
+    d.arrow(370, 120, 440, 120)
+    d.text(405, 108, "DSOP")
+    d.line(500, 40, 500, 200)
+    d.dot(500, 80, BLUE)
+    d.text(514, 76, "z and z_cf: one arrow,", "start", GREEN)
+    d.text(514, 93, "one answer", "start", GREEN)
+    d.caption(220, "The shift lies along U, and the projection takes away all that lies along U.")
+    return d
+
+
+def parts_in_the_loop() -> Drawing:
+    """Where the learner's four functions act in a round."""
+    d = Drawing(700, 280)
+    d.box(20, 40, 330, 180, "", GREY)
+    d.text(185, 62, "every client")
+    d.box(40, 80, 130, 50, "project\nits rows", ORANGE)
+    d.box(200, 80, 130, 50, "trains P with\ncf_loss", ORANGE)
+    d.arrow(170, 105, 198, 105)
+    d.box(200, 155, 130, 50, "judges others’\nclass texts", GREY)
+    d.box(440, 40, 240, 180, "", BLUE)
+    d.text(560, 62, "server")
+    d.box(460, 80, 90, 50, "peer_\nweights", ORANGE)
+    d.box(580, 80, 80, 50, "fuse", ORANGE)
+    d.arrow(550, 105, 578, 105)
+    d.arrow(330, 98, 458, 98, GREEN)
+    d.arrow(330, 180, 458, 122, GREEN)
+    d.arrow(620, 132, 560, 190, BLUE)
+    d.text(500, 195, "the next P", colour=BLUE)
+    d.arrow(438, 205, 352, 205, BLUE)
+    d.caption(258, "orange: your functions of lessons 05 to 08; everything else is the library’s")
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "gap": gap,
     "two_towers": two_towers,
@@ -671,6 +715,8 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "leaning_text": leaning_text,
     "soft_groups": soft_groups,
     "unbalanced_means": unbalanced_means,
+    "same_line": same_line,
+    "parts_in_the_loop": parts_in_the_loop,
 }
 
 
