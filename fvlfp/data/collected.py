@@ -14,12 +14,14 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from fvlfp.data.card import Card
+from fvlfp.data.cells import read_values, rows_of
+from fvlfp.data.images import as_rgb, refuse_odd
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
 
 
 class Pictures(Sequence[Image.Image]):
-    """n pictures, each asked for when it is needed: upright (EXIF) and in mode RGB."""
+    """n pictures, each asked for when it is needed: upright, on white, in mode RGB, as files are read."""
 
     def __init__(self, picture: Callable[[int], Any], rows: Sequence[int]) -> None:
         self._picture, self._rows = picture, rows
@@ -70,8 +72,22 @@ def as_dataset(data: Any, card: Card | None, *, label: str, groups: Sequence[str
         )
     if frame.empty:
         raise InputError("the data set has no items")
+    notes = _read(frame)
     _check(frame, card, label, groups)
-    return Dataset(frame, Pictures(picture, range(len(frame))), card)
+    facts = {"read": f"{rows_of(len(frame))} (a data set in memory)", **({"merged": notes} if notes else {})}
+    return Dataset(frame, Pictures(picture, range(len(frame))), card, read=facts)
+
+
+def _read(frame: pd.DataFrame) -> list[str]:
+    """Read every column by the rules of tables, in place; what was merged or read as missing, in words."""
+    notes = []
+    for name in frame:
+        values = read_values(frame[name])
+        for i, text in values.mistakes[:1]:
+            raise InputError(f"item {i}: {name}: {text}")
+        frame[name] = values.texts()
+        notes += [f"{name}: {note}" for note in values.notes]
+    return notes
 
 
 def _of_hugging_face(
@@ -124,13 +140,11 @@ def _groups_of(value: Any, groups: Sequence[str], i: int) -> list[str]:
 
 
 def _text(value: Any) -> str:
-    """A value as tables hold it; None and nan are missing, ""."""
+    """A value as tables hold it before it is read; None and nan are missing, ""."""
     value = value.item() if hasattr(value, "item") else value
     if value is None or value != value:  # nan
         return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
+    return str(value)
 
 
 def _check(frame: pd.DataFrame, card: Card, label: str, groups: Sequence[str]) -> None:
@@ -160,6 +174,5 @@ def _rgb(picture: Any, i: int) -> Image.Image:
                 "model's own transform is applied"
             )
         return Image.fromarray(array)
-    picture = ImageOps.exif_transpose(picture)
-    # Pillow drops a palette's transparency with a warning unless it goes through RGBA
-    return (picture.convert("RGBA") if "transparency" in picture.info else picture).convert("RGB")
+    refuse_odd(picture, f"item {i}")
+    return as_rgb(ImageOps.exif_transpose(picture))

@@ -107,11 +107,11 @@ def open_image(path: Path | Stored, *, small: bool = False, seen: Counter[str] |
             warnings.simplefilter("ignore", UserWarning)  # damaged EXIF data does no harm here
             with Image.open(source, formats=_FORMATS) as opened:
                 done = _done_to(opened)
-                _refuse_odd(opened, name)
+                refuse_odd(opened, name)
                 if small:
                     opened.draft("RGB", (1, 1))
                 opened.load()
-                image = _as_rgb(ImageOps.exif_transpose(opened))
+                image = as_rgb(ImageOps.exif_transpose(opened))
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -123,7 +123,8 @@ def open_image(path: Path | Stored, *, small: bool = False, seen: Counter[str] |
     return image
 
 
-def _refuse_odd(image: Image.Image, name: str) -> None:
+def refuse_odd(image: Image.Image, name: str) -> None:
+    """Raise InputError for numbers whose range nobody knows, and for strips. name: for the message."""
     if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
         kind = "floating-point" if image.mode == "F" else "32-bit"
         raise InputError(f"{name} holds {kind} numbers, whose range is unknown: save it with 8 or 16 bits")
@@ -158,7 +159,8 @@ def _is_transparent(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """The picture with 8 bits, on white where it is transparent, in mode RGB."""
     if image.mode.startswith("I"):  # 16 bits: 65535 is white
         image = image.convert("I").point(lambda v: v * (1 / 257)).convert("L")
     elif _is_transparent(image):

@@ -1,6 +1,7 @@
 """Data sets that Python already holds, and an audit of embeddings alone."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -154,6 +155,23 @@ def test_pictures_are_pictures_and_not_what_a_transform_made(faces):
     assert images[0].size == (9, 8) and images[2].mode == "RGB"
     with pytest.raises(InputError, match=r"item 1: give a PIL image .* not what a transform has made"):
         images[1]
+
+
+def test_pictures_and_values_are_read_as_those_of_files(faces):  # F3, F7, F20
+    data = Torch(faces)
+    hidden = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    data.items = changed(data.items, 0, (hidden, 0, "round"))
+    data.items = changed(data.items, 1, (Image.new("I;16", (4, 4), 65_535), 0, math.nan))
+    data.items = changed(data.items, 2, (Image.new("F", (4, 4), 0.5), 0, "nan"))
+    found = as_dataset(data, faces.card, label="smiling", groups=["shape"])
+    assert found.images[0].getpixel((0, 0)) == found.images[1].getpixel((0, 0)) == (255, 255, 255)
+    with pytest.raises(InputError, match="item 2 holds floating-point numbers"):
+        found.images[2]
+    assert found.frame["shape"].tolist()[:3] == ["round", "", ""]
+    assert "shape: 'nan' (1 row) is read as missing" in found.read["merged"]
+    data.items = changed(data.items, 3, (faces.images[3], 0, "Round"))
+    with pytest.raises(InputError, match=r"item \d+: shape: .*spell them alike"):
+        as_dataset(data, faces.card, label="smiling", groups=["shape"])
 
 
 def test_what_is_no_data_set(faces):
