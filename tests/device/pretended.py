@@ -62,6 +62,9 @@ class OnDevice(torch.Tensor):
         made.host = host
         return made
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec)  # torch does so for its own class only
+
     def __repr__(self) -> str:
         return f"OnDevice({self.host})"
 

@@ -1,0 +1,36 @@
+"""Every lesson runs on a device: its own tensors and the library's meet without a transfer that is missing.
+
+A lesson's code runs in this process at the smoke profile, without a kernel. What this does not do: it
+compares no number with a CPU's; `tests/test_notebooks.py` has the golden ones.
+"""
+
+import json
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+LESSONS = sorted(path.stem for path in Path("notebooks").glob("[0-9]*.ipynb"))
+#: Lessons whose own code holds tensors; the others only call the library, which the other tests here hold.
+FIRST_HAND = ("04", "05", "06", "07", "08")
+
+
+@pytest.mark.parametrize(
+    "lesson",
+    [pytest.param(name, marks=() if name.startswith(FIRST_HAND) else pytest.mark.slow) for name in LESSONS],
+)
+def test_a_lesson_on_the_device(lesson, watch, tmp_path, monkeypatch):
+    matplotlib.use("agg")
+    monkeypatch.setenv("FVLFP_CACHE", str(tmp_path / "cache"))
+    cells = json.loads(Path(f"notebooks/{lesson}.ipynb").read_text(encoding="utf-8"))["cells"]
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__", "display": lambda *shown: None}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            source = "".join(cell["source"]).replace("%matplotlib inline\n", "")
+            exec(compile(source, f"{lesson}/{cell['id']}", "exec"), names)
+            if "parameters" in cell["metadata"].get("tags", ()):
+                names |= {"profile": "smoke", "seed": 0, "out": str(tmp_path / "out")}
+    plt.close("all")
+    assert watch.transfers or not lesson.startswith(FIRST_HAND), "nothing went to the device"
