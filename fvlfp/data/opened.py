@@ -63,6 +63,7 @@ def read_columns(
     known: dict[str, dict[str | None, int]] = {name: {None: -1} for name in texts}
     codes: dict[str, list[np.ndarray]] = {name: [] for name in texts}
     floats: dict[str, list[np.ndarray]] = {name: [] for name in numbers}
+    signs: dict[str, dict[str, int]] = {name: {} for name in numbers}
     row = table.first_row
     for batch in table.batches(wanted):
         for name in texts:
@@ -72,6 +73,8 @@ def read_columns(
                 why = first_line(error)
                 raise InputError(f"{table.path}: column {name!r} cannot be read as text: {why}") from None
         for name in numbers:
+            if table.decimal != ".":
+                _refuse_two_signs(batch[name], name, row, table.decimal, signs[name])
             floats[name].append(_floats(batch[name], name, row, table.decimal))
         row += len(batch)
     text = {
@@ -84,6 +87,20 @@ def read_columns(
     value = {name: np.concatenate([np.empty(0), *floats[name]]) for name in numbers}
     _refuse_second_header(table, text)
     return _without_tail(table, text, value)
+
+
+def _refuse_two_signs(column: pa.Array, name: str, first: int, decimal: str, rows: dict[str, int]) -> None:
+    """Beside 0,5 nobody can tell whether 1.000 is one or a thousand. rows: sign -> its first row so far."""
+    texts = column.cast(pa.string())
+    for sign in (".", decimal):
+        at = pc.index(pc.match_substring(texts, sign), True).as_py()
+        if at >= 0:
+            rows.setdefault(sign, first + at)
+    if len(rows) == 2:
+        raise InputError(
+            f"column {name!r} has numbers with {decimal!r} (row {rows[decimal]}) and with '.' "
+            f"(row {rows['.']}): write all of them with one decimal sign, and none between thousands"
+        )
 
 
 def _refuse_second_header(table: Opened, texts: dict[str, pd.Categorical]) -> None:

@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fvlfp.cli import app
+from fvlfp.data.delimited import open_delimited
+from fvlfp.data.opened import read_columns
 from fvlfp.data.predictions import read_predictions
 from fvlfp.data.source import read_source
 from fvlfp.errors import InputError
@@ -249,3 +251,13 @@ def test_old_mac_line_ends_numbers_with_separators_and_unsupported_rates(tmp_pat
     weighted = rows.replace("y,p,g", "y,p,g,w").replace(",a\n", ',a,"1,000"\n').replace(",b\n", ",b,2\n")
     said, document = audited(tmp_path, weighted, "--weight", "w")
     assert document is None and "column 'w', row 2: '1,000' is no number" in said
+
+
+def test_numbers_with_two_decimal_signs_are_refused(tmp_path):
+    """Beside 0,5 nobody can tell whether 1.000 is one or a thousand."""
+    path = tmp_path / "t.csv"
+    path.write_text("y;w\n1;0,5\n0;0,25\n1;1.000\n")
+    with pytest.raises(InputError, match=r"'w' has numbers with ',' \(row 2\) and with '\.' \(row 4\)"):
+        read_columns(open_delimited(path), ["y"], ["w"])
+    path.write_text("y;w\n1;0.5\n0;0.25\n")
+    assert read_columns(open_delimited(path), ["y"], ["w"])[1]["w"].tolist() == [0.5, 0.25]
