@@ -62,10 +62,10 @@ def heads(z: np.ndarray, y: np.ndarray, g: np.ndarray, seed: int) -> dict[str, d
     for group in np.unique(g):
         mine = g[held] == group
         said["a head per group"][mine] = head(fit & (g == group)).predict(z[held][mine] * 10)
-    return {name: _told(y[held], predicted, g[held], seed) for name, predicted in said.items()}
+    return {name: _measured(y[held], predicted, g[held], seed) for name, predicted in said.items()}
 
 
-def _told(y: np.ndarray, predicted: np.ndarray, g: np.ndarray, seed: int) -> dict[str, Any]:
+def _measured(y: np.ndarray, predicted: np.ndarray, g: np.ndarray, seed: int) -> dict[str, Any]:
     counts = np.zeros((g.max() + 1, 2, 2))
     np.add.at(counts, (g, y, predicted), 1)
     totals = counts.sum(2).T.astype(int)  # (C, G)

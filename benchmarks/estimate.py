@@ -36,7 +36,7 @@ class Estimate:
     cells: int
     peak_gb: float
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """A sentence for each of the three."""
         encode, cell = self.images * self.image_seconds, self.steps * self.step_seconds
         return (

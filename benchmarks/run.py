@@ -307,7 +307,7 @@ def main() -> None:
     cells = sum(len(methods) for part in todo.values() for methods in part.values())
     if args.model and cells:
         wanted = dict.fromkeys(task for part in todo.values() for task, _ in part)
-        print(estimate(sources, wanted, cells, **settings).told(), flush=True)
+        print(estimate(sources, wanted, cells, **settings).describe(), flush=True)
     for part in todo:  # asked again: parts share cells
         left = missing(part, tasks, args.seeds, root, again=args.again, **settings)
         print(f"{part}: {sum(map(len, left.values()))} cells missing", flush=True)

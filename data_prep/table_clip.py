@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torchvision import transforms
 
 from data_prep.contrastive import Checkpoint, Schedule, fit, normalise, true_pairs
-from fvlfp.data.card import Card, say
+from fvlfp.data.card import Card, fill_template
 from fvlfp.data.table import Dataset, read_table
 from fvlfp.errors import InputError
 from fvlfp.files import file_sha256
@@ -87,7 +87,7 @@ def caption(card: Card, row: dict[str, str], rng: np.random.Generator) -> tuple[
         word = str(rng.choice(attribute.words[row[group]]))
         say_group = attribute.with_label if label else attribute.phrase
         phrase = say_group.format(word=word, label=phrase) if label else say_group.format(word=word)
-    return say(str(rng.choice(card.templates)), phrase), facts
+    return fill_template(str(rng.choice(card.templates)), phrase), facts
 
 
 def pixels_of(images: Sequence[Image.Image], size: int) -> np.ndarray:

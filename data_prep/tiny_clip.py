@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 
 from data_prep.contrastive import Schedule, fit, normalise, true_pairs
 from fvlfp.data import toyfaces
-from fvlfp.data.card import say
+from fvlfp.data.card import fill_template
 
 CONFIG = {
     "embed_dim": 64,
@@ -65,7 +65,7 @@ def caption(row: dict[str, str], rng: np.random.Generator) -> tuple[str, dict[st
     before = [said[f] for f in rng.permutation(["smiling", "shape", "tint"]) if f in said]
     after = " and ".join(said[f] for f in ("glasses", "hat") if f in said)
     template = TEMPLATES[int(rng.integers(len(TEMPLATES)))]
-    return say(template, " ".join([*before, "face", after]).strip()), facts
+    return fill_template(template, " ".join([*before, "face", after]).strip()), facts
 
 
 def train(n: int, epochs: float, batch: int, rate: float, config: dict[str, Any] = CONFIG) -> torch.nn.Module:

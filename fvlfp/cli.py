@@ -105,7 +105,7 @@ def check(
 
     not_empty(label=label, group=group)
     looked = look(table, label=label, groups=group or (), prompts=prompts, images=images)
-    for line in (*looked.told(), *map(str, looked.problems)):
+    for line in (*looked.describe(), *map(str, looked.problems)):
         typer.echo(line)
     if looked.problems:
         raise InputError(f"{table}: {len(looked.problems)} problem{'s' * (len(looked.problems) > 1)}")

@@ -94,15 +94,15 @@ def by_student(table: pd.DataFrame) -> pd.DataFrame:
     """
     short = table.assign(lesson=table["lesson"].str[:2], passed=table["result"] == "passed")
 
-    def told(by: list[str]) -> pd.Series:
+    def passed(by: list[str]) -> pd.Series:
         found = short.groupby(by)["passed"]
         return found.sum().astype(str) + "/" + found.size().astype(str)
 
     return (
-        told(["student", "lesson"])
+        passed(["student", "lesson"])
         .unstack(fill_value="")
         .rename_axis(columns=None)
-        .assign(all=told(["student"]))
+        .assign(all=passed(["student"]))
     )
 
 

@@ -61,7 +61,7 @@ class Card:
     def class_texts(self, label: str, template: str | None = None) -> list[str]:
         """One sentence a value of `label`, in the card's order; default template: the first."""
         template = self.templates[0] if template is None else template
-        return [say(template, phrase) for phrase in self._label(label).values()]
+        return [fill_template(template, phrase) for phrase in self._label(label).values()]
 
     def class_values(self, label: str) -> list[str]:
         """The values of `label` in the order of `class_texts`."""
@@ -71,7 +71,7 @@ class Card:
         """Group -> its sentences, all templates times all words."""
         a = self._attribute(attribute)
         return {
-            group: [say(t, a.phrase.format(word=w)) for t in self.templates for w in words]
+            group: [fill_template(t, a.phrase.format(word=w)) for t in self.templates for w in words]
             for group, words in a.words.items()
         }
 
@@ -153,10 +153,10 @@ class Card:
         return self.groups[name]
 
 
-def say(template: str, phrase: str) -> str:
+def fill_template(template: str, phrase: str) -> str:
     """Put a phrase into a template's `{}`; "a {}" becomes "an ..." before a vowel letter.
 
-    >>> say("a drawing of a {}", "amber face")
+    >>> fill_template("a drawing of a {}", "amber face")
     'a drawing of an amber face'
     """
     if phrase[:1].lower() in set("aeiou"):

@@ -166,7 +166,7 @@ class Looked:
             **({"merged": notes} if notes else {}),
         }
 
-    def told(self) -> Iterator[str]:
+    def describe(self) -> Iterator[str]:
         """What was checked, a line each."""
         frame = self.source.frame
         yield f"read: {self.facts['file']}, {self.facts['read']}"

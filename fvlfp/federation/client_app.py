@@ -37,7 +37,7 @@ from fvlfp.training.local import Job, LocalResult
 from fvlfp.training.loss import row_weights
 from fvlfp.training.model import Model, model_of, on_device
 from fvlfp.training.readout import Readout
-from fvlfp.training.reports import client_moments, fusion_rule, performance_and_gap, told
+from fvlfp.training.reports import client_moments, countable_rows, fusion_rule, performance_and_gap
 from fvlfp.training.task import Task
 
 #: The server's question and the client's data -> what was trained.
@@ -144,7 +144,7 @@ def validation_counts(
     question: CandidatesQuestion, data: ClientData, task: Task, cfg: Config
 ) -> dict[str, Tensor]:
     """Validation counts (G, C, C) for each candidate and attribute, of the rows in no small cell."""
-    model, val = Readout.of(task, question.model), told(data.val, cfg.min_cell)
+    model, val = Readout.of(task, question.model), countable_rows(data.val, cfg.min_cell)
     z = model.live(val)
     arrays: dict[str, Tensor] = {}
     for i, (rank, lam) in enumerate(question.candidates):
@@ -161,7 +161,7 @@ def right_answers(
     question: JudgeQuestion, data: ClientData, task: Task, options: ClientOptions
 ) -> dict[str, Tensor]:
     """A judge's counts: `total/<attribute>` (C, G), and `right/<attribute>` (A, C, G) for each candidate."""
-    val, c = told(data.val, options.min_cell), len(task.classes)
+    val, c = countable_rows(data.val, options.min_cell), len(task.classes)
     sent = question.projection
     z = val.z if sent is None else task.parts.applied(sent.to(val.z.device))(val.z)
     texts = question.texts.to(z.device)  # (A, C, d)
@@ -187,4 +187,4 @@ def start_loss(model: Model, data: ClientData, task: Task, cfg: Config) -> float
 
 def start_counts(model: Model, data: ClientData, task: Task, cfg: Config) -> dict[str, np.ndarray]:
     """Attribute -> validation counts (G, C, C) of a model as it arrived, for FairFed; no small cells."""
-    return Readout.of(task, model).confusion(told(data.val, cfg.min_cell))
+    return Readout.of(task, model).confusion(countable_rows(data.val, cfg.min_cell))

@@ -41,8 +41,8 @@ def client_table(cfg: Config, prepared: Prepared, trained: Trained, own: dict[in
     for client, readout in zip(clients, client_readouts(prepared, trained), strict=True):
         found = {
             "client": client.called,
-            "training_rows": _told(len(client.train), cfg),
-            "validation_rows": _told(len(client.val), cfg),
+            "training_rows": _unless_small(len(client.train), cfg),
+            "validation_rows": _unless_small(len(client.val), cfg),
             **_judged(cfg, readout, client, ""),
         }
         if client.client in own:
@@ -108,7 +108,7 @@ def in_words(table: pd.DataFrame) -> list[str]:
     return [*lines, f"{more} more in clients.csv"] if more > 0 else lines
 
 
-def _told(n: int, cfg: Config) -> int | None:
+def _unless_small(n: int, cfg: Config) -> int | None:
     return n if n >= cfg.min_cell else None
 
 

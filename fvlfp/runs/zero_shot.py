@@ -22,7 +22,7 @@ from fvlfp.audit.clip.embedding_audit import Words, audit_embedding
 from fvlfp.audit.clip.probes import CLIP_PAPER
 from fvlfp.clip.cache import default_cache, features
 from fvlfp.clip.encoder import Encoder
-from fvlfp.data.card import Card, say
+from fvlfp.data.card import Card, fill_template
 from fvlfp.data.collected import as_dataset
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
@@ -282,7 +282,8 @@ def _offered(encoder: Encoder, card: Card, label: str, attribute: str) -> tuple[
     else:
         plain = list(card.classes[label].values())
     offered = plain + [word for listed in CLIP_PAPER.values() for word in listed]
-    return offered, np.stack([_encode(encoder, [say(t, word) for word in offered]) for t in card.templates])
+    templates = [[fill_template(t, word) for word in offered] for t in card.templates]
+    return offered, np.stack([_encode(encoder, texts) for texts in templates])
 
 
 def _encode(encoder: Encoder, texts: list[str]) -> np.ndarray:

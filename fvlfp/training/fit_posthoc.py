@@ -26,7 +26,7 @@ from fvlfp.dsop import Projection
 from fvlfp.errors import InputError
 from fvlfp.training.examples import ClientData, Split
 from fvlfp.training.readout import Readout
-from fvlfp.training.reports import told
+from fvlfp.training.reports import countable_rows
 from fvlfp.training.select import Candidate, choose
 from fvlfp.training.task import Task
 
@@ -122,7 +122,7 @@ def _chosen(
     tried = []
     for candidate in candidates:
         readout = Readout(task, texts, posthoc=PostHoc(candidate))
-        counts = [readout.confusion(told(client.val, cfg.min_cell)) for client in clients]
+        counts = [readout.confusion(countable_rows(client.val, cfg.min_cell)) for client in clients]
         pooled = [np.sum([table[name] for table in counts], axis=0) for name in task.groups]
         tried.append(Candidate.judge(candidate.rank, candidate.lam, pooled, min_cell=cfg.min_cell))
     return candidates[choose(tried, tolerance=cfg.tolerance)], tried

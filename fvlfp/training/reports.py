@@ -82,7 +82,7 @@ def performance_and_gap(counts: Sequence[np.ndarray], *, min_cell: int) -> tuple
     return defined(perf), defined(float(np.fmax.reduce(gaps)))
 
 
-def told(data: Split, min_cell: int, *, by_group: bool = True) -> Split:
+def countable_rows(data: Split, min_cell: int, *, by_group: bool = True) -> Split:
     """The examples that a client may count in tables that leave it: none in a cell under `min_cell`.
 
     by_group: cells are class by group, of every attribute; else whole classes.
@@ -101,7 +101,7 @@ def client_moments(
     `image/<attribute>` by perceived-group labels, and only if the config asks for them. All tables count the
     same rows, so that no small cell is the difference of two of them.
     """
-    data = told(data, cfg.min_cell, by_group=cfg.moments_by_label)
+    data = countable_rows(data, cfg.min_cell, by_group=cfg.moments_by_label)
     texts = task.group_texts if prompts is None else task.fair_group_texts(prompts)
     out = {}
     for name, words in texts.items():

@@ -354,7 +354,7 @@ def test_an_estimate_is_measured_before_a_grid_starts(random_clip, tmp_path):
     assert found.images == 300 and found.cells == 7
     assert found.steps == 40  # 200 training rows, batches of 10, two rounds
     assert found.image_seconds > 0 and found.step_seconds > 0 and found.peak_gb > 0.1
-    assert "7 cells" in found.told() and "GB" in found.told()
+    assert "7 cells" in found.describe() and "GB" in found.describe()
 
 
 class DrawnAsFaces(Sources):

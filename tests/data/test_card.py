@@ -2,7 +2,7 @@
 
 import pytest
 
-from fvlfp.data.card import Attribute, Card, say
+from fvlfp.data.card import Attribute, Card, fill_template
 from fvlfp.data.toyfaces import CARD
 from fvlfp.errors import InputError
 
@@ -40,9 +40,9 @@ def test_sentences_by_hand():
 
 
 def test_an_before_a_vowel():
-    assert say("a {}", "amber face") == "an amber face"
-    assert say("this is a {}", "amber face") == "this is an amber face"
-    assert say("a photo of {}", "amber faces") == "a photo of amber faces"
+    assert fill_template("a {}", "amber face") == "an amber face"
+    assert fill_template("this is a {}", "amber face") == "this is an amber face"
+    assert fill_template("a photo of {}", "amber faces") == "a photo of amber faces"
 
 
 @pytest.mark.parametrize("card", [CARD, Card.from_toml(GOOD)])

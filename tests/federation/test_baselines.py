@@ -23,7 +23,7 @@ from fvlfp.training.examples import ClientData, Split
 from fvlfp.training.fit_posthoc import crossed_groups
 from fvlfp.training.model import initial_model
 from fvlfp.training.readout import Readout
-from fvlfp.training.reports import told
+from fvlfp.training.reports import countable_rows
 
 LABEL_FREE = [m for m in METHODS if not Config.make("smoke", m).labels_read()]
 
@@ -189,7 +189,7 @@ def test_fairfed_follows_its_rule_over_rounds(planted):
         texts = planted.task.class_texts(start)
         readout = Readout(planted.task, texts)
         own = [
-            [t for _, t in sorted(readout.confusion(told(c.val, planted.cfg.min_cell)).items())]
+            [t for _, t in sorted(readout.confusion(countable_rows(c.val, planted.cfg.min_cell)).items())]
             for c in planted.clients
         ]
         everybody = [sum(parts) for parts in zip(*own, strict=True)]
@@ -210,7 +210,7 @@ def test_f3_keeps_the_clients_that_are_fairest_on_all_validation_rows(planted, m
     gaps, accuracies = [], []
     for prompts in each:
         readout = Readout(planted.task, planted.task.class_texts(prompts))
-        tables = [readout.confusion(told(c.val, cfg.min_cell)) for c in planted.clients]
+        tables = [readout.confusion(countable_rows(c.val, cfg.min_cell)) for c in planted.clients]
         pooled = [sum(table[name] for table in tables) for name in planted.task.groups]
         gaps.append(max(metrics.recall_gap(table) for table in pooled))
         accuracies.append(np.nanmean(np.concatenate([metrics.recalls(table).ravel() for table in pooled])))
