@@ -570,7 +570,7 @@ def twins() -> Drawing:
         d.text(494, y + 25, differs, "start", GREEN)
     d.text(215, 34, "the round twin", size=12, colour=GREY)
     d.text(405, 34, "the square twin", size=12, colour=GREY)
-    d.caption(205, "Smile, tint, pose, background and noise are the same within a pair.")
+    d.caption(205, "Smile, tint, pose and background are the same within a pair.")
     return d
 
 
