@@ -52,6 +52,7 @@ def page(results: dict[str, Any]) -> str:
         f"Made by `python -m benchmarks.lessons` on {where['cpu']} ({where['cores']} cores, one used), no "
         f"accelerator, Python {where['python']}, torch {where['torch']}. Seconds are processor seconds from "
         "nothing: no saved stage, no cached feature, the kernel's start included. A second run is shorter.",
+        *measured_elsewhere(results),
         "",
         f"| lesson | {' | '.join(f'{p}, s' for p in profiles)} | peak memory, MiB |",
         f"|---|{'---|' * (len(profiles) + 1)}",
@@ -64,6 +65,16 @@ def page(results: dict[str, Any]) -> str:
             f"| {lesson} | {' | '.join(seconds(results, p, lesson) for p in profiles)} | {peak:.0f} |"
         )
     return "\n".join([*lines, ""])
+
+
+def measured_elsewhere(results: dict[str, Any]) -> list[str]:
+    """A sentence for each other machine that lessons were measured on."""
+    found: dict[str, set[str]] = {}
+    for cells in results["profiles"].values():
+        for lesson, cell in cells.items():
+            if "machine" in cell:
+                found.setdefault(cell["machine"], set()).add(lesson[:2])
+    return [f"Measured later, on {machine}: {', '.join(sorted(some))}." for machine, some in found.items()]
 
 
 def seconds(results: dict[str, Any], profile: str, lesson: str) -> str:
@@ -96,13 +107,16 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--profiles", default="smoke,lesson")
     file = RESULTS / "lessons.json"
-    done = json.loads(file.read_text())["profiles"] if file.is_file() else {}
-    results: dict[str, Any] = {"machine": machine(), "profiles": done}
+    here: dict[str, Any] = {"machine": machine(), "profiles": {}}
+    results = json.loads(file.read_text()) if file.is_file() else here
+    done = results["profiles"]
+    now = "{cpu}, torch {torch}".format_map(machine())
+    elsewhere = {} if results["machine"] == machine() else {"machine": now}
     for profile in options.parse_args().profiles.split(","):
         for lesson in lessons():
             cells = done.setdefault(profile, {})
             if lesson.stem not in cells:
-                cells[lesson.stem] = measure(lesson, profile)
+                cells[lesson.stem] = measure(lesson, profile) | elsewhere
                 print(profile, lesson.stem, cells[lesson.stem], flush=True)
                 file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     write(results)
