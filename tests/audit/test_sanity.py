@@ -162,7 +162,7 @@ def test_bin_on_the_command_line_and_its_comparison(aged, tmp_path):
         ([None, "", "  ", float("nan")], [None] * 4),
         (["nan", "NA", "None"], ["nan", "NA", "None"]),
         ([True, "True", False], ["True", "True", "False"]),
-        ([0.0, "-0.0", "0"], ["0", "-0", "0"]),
+        ([0.0, "-0.0", "0", -0.0], ["0"] * 4),
     ],
 )
 def test_what_is_one_value(values, names):
