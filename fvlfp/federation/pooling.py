@@ -3,7 +3,8 @@
 With `robust = "none"` they are added up; a client's numbers are scaled down where it claims more than
 `norm_bound` times the median client's examples. With a robust rule, `liars` liars cannot move them far: of
 moments, every number of a cell's mean is a trimmed mean over clients; of validation tables, every cell's
-recall is a median over clients. No client's cell then weighs more than the median client's.
+recall is a median over clients. No client's cell then weighs more than the median client's. A cell that
+2 * liars clients or fewer hold is unknown, as for judges (`fvlfp.peers.recalls`): liars claim every cell.
 
 What this module does not do: it refuses nobody, see `fvlfp.federation.replies` for what is impossible.
 """
@@ -38,7 +39,7 @@ def pool_counts(parts: list[Arrays], cfg: Config) -> dict[str, np.ndarray]:
     """
     if cfg.robust == "none":
         return {name: table.numpy() for name, table in summed(_scaled(parts, cfg)).items()}
-    return {name: _middle(np.stack([part[name].numpy() for part in parts])) for name in parts[0]}
+    return {name: _middle(np.stack([part[name].numpy() for part in parts]), cfg.liars) for name in parts[0]}
 
 
 def summed(parts: list[Arrays]) -> Arrays:
@@ -66,18 +67,23 @@ def _scaled(parts: list[Arrays], cfg: Config, *, prefix: str = "") -> list[Array
 def _trimmed(parts: list[tuple[Tensor, Tensor]], liars: int) -> tuple[Tensor, Tensor]:
     sums = np.stack([s.double().numpy() for s, _ in parts])  # (K, C, G, d)
     counts = np.stack([n.double().numpy() for _, n in parts])  # (K, C, G)
-    weight = capped(counts, 1.0)
+    weight = _believed(counts, liars)
     means = sums / np.where(counts > 0, counts, 1.0)[..., None]
     middle = np.nan_to_num(trimmed_mean(means, weight[..., None], liars))
     total = weight.sum(0)
     return torch.from_numpy(middle * total[..., None]).float(), torch.from_numpy(total).float()
 
 
-def _middle(tables: np.ndarray) -> np.ndarray:
+def _believed(sizes: np.ndarray, liars: int) -> np.ndarray:
+    """Weights from sizes (K, ...): at most the median client's, 0 in a cell that liars could decide."""
+    return np.where((sizes > 0).sum(0) > 2 * liars, capped(sizes, 1.0), 0.0)
+
+
+def _middle(tables: np.ndarray, liars: int) -> np.ndarray:
     """(K, G, C, C) tables -> one whose recalls are medians over clients."""
     totals = tables.sum(-1).astype(float)  # (K, G, C)
     right = np.einsum("kgcc->kgc", tables)
-    weight = capped(totals, 1.0)
+    weight = _believed(totals, liars)
     recall = np.nan_to_num(weighted_median(right / np.where(totals > 0, totals, 1.0), weight))
     total, classes = weight.sum(0), np.arange(tables.shape[-1])
     out = np.zeros(tables.shape[1:])

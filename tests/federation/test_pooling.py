@@ -80,7 +80,7 @@ def tables(recall, n=50, k=10):
     table = np.zeros((2, 2, 2), int)
     for c in range(2):
         table[:, c, c], table[:, c, 1 - c] = right[c], n - right[c]
-    return [{"0/shape": torch.from_numpy(table)} for _ in range(k)]
+    return [{"0/shape": torch.from_numpy(table.copy())} for _ in range(k)]
 
 
 def test_medians_of_equal_clients_are_their_sum():
@@ -96,3 +96,20 @@ def test_votes_of_liars_do_not_move_a_median(liars):
         parts[k] = {"0/shape": torch.tensor([[[10**8, 0]] * 2, [[0, 10**8]] * 2])}
     assert recall_gap(pool_counts(parts, ROBUST)["0/shape"]) == pytest.approx(0.2)
     assert recall_gap(pool_counts(parts, PLAIN)["0/shape"]) > 0.3
+
+
+@pytest.mark.parametrize("liars", [1, 3])
+def test_a_cell_that_liars_could_decide_is_unknown(liars):
+    cfg, parts, votes = ROBUST.replace(liars=liars), clients(), tables([[0.9, 0.7], [0.6, 0.8]])
+    for k in range(2 * liars, 10):  # all others lack one cell
+        for name in parts[k]:
+            parts[k][name][1, 1] = 0
+        votes[k]["0/shape"][1, 1] = 0
+    for k in range(liars):
+        parts[k], votes[k]["0/shape"][:] = lie(parts[k], "along the classes"), 10**6
+    _, counts = pool_moments(parts, cfg)["prompted/shape"]
+    assert counts[1, 1] == 0 and (counts.flatten()[:3] > 0).all()
+    totals = pool_counts(votes, cfg)["0/shape"].sum(-1)
+    assert totals[1, 1] == 0 and (totals.flatten()[:3] > 0).all()
+    one_more = [*parts[: 2 * liars], clients()[-1], *parts[2 * liars + 1 :]]
+    assert pool_moments(one_more, cfg)["prompted/shape"][1][1, 1] > 0, "one honest client more decides"
