@@ -26,7 +26,7 @@ from flwr.clientapp import ClientApp
 from benchmarks import RESULTS
 from benchmarks.grid import metrics_of
 from benchmarks.machine import named
-from benchmarks.seeds import complete, over_seeds, run_missing
+from benchmarks.seeds import complete, over_seeds, run_missing, states
 from fvlfp.config import Config
 from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
@@ -145,7 +145,7 @@ def page(results: dict[str, Any]) -> str:
         "longer than 10 times the round's median; what else is refused stands in "
         "`fvlfp/federation/trust.py`.",
         "",
-        f"Machine: {named(where)}.",
+        f"Machine: {named(where)}. Made by these states of the code: {states(results)}.",
         "",
         "| clients | bad of 10 | rule | seeds | balanced accuracy | odds gap (worst) | refused bad, honest |",
         "|---|--:|---|---|---|---|---|",

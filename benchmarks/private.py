@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks import RESULTS
 from benchmarks.grid import metrics_of
 from benchmarks.machine import named
-from benchmarks.seeds import complete, over_seeds, run_missing
+from benchmarks.seeds import complete, over_seeds, run_missing, states
 from fvlfp.config import Config
 from fvlfp.federation.privacy import epsilon
 from fvlfp.runs.predict import predict
@@ -70,7 +70,7 @@ def page(results: dict[str, Any]) -> str:
         "their own validation rows after training, so they tell more: with FPF the same epsilon promises "
         "less.",
         "",
-        f"Machine: {named(where)}.",
+        f"Machine: {named(where)}. Made by these states of the code: {states(results)}.",
         "",
         "| method | noise multiplier | epsilon | largest share | balanced accuracy | odds gap (worst) |",
         "|---|--:|--:|--:|---|---|",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import machine
+from benchmarks.machine import code_state, machine
 
 Run = dict[str, Any]
 
@@ -23,13 +23,14 @@ def run_missing(path: Path, cases: Iterable[tuple[str, Callable[[], Run]]]) -> d
     cases: a run's key, `...|seed`, and what makes it.
 
     Returns:
-        What the file holds: `machine`, and `runs` by key.
+        What the file holds: `machine`, and `runs` by key, each with the `commit` of the code.
     """
     results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"runs": {}}
-    results["machine"] = machine()
+    results.setdefault("machine", machine())
     for key, run in cases:
         if key not in results["runs"]:
-            results["runs"][key] = run()
+            results["runs"][key] = run() | {"commit": code_state()}
+            results["machine"] = machine()
             path.write_text(json.dumps(results, indent=1) + "\n")
             print(key, results["runs"][key]["seconds"], flush=True)
     return results
@@ -39,6 +40,11 @@ def complete(results: dict[str, Any], cases: Sequence[str]) -> list[str]:
     """The seeds for which every one of these cases has run, in order."""
     seeds = sorted({key.rpartition("|")[2] for key in results["runs"]}, key=int)
     return [s for s in seeds if all(f"{case}|{s}" in results["runs"] for case in cases)]
+
+
+def states(results: dict[str, Any]) -> str:
+    """The states of the code that made the runs, as a page says them."""
+    return ", ".join(sorted({run.get("commit") or "unknown" for run in results["runs"].values()}))
 
 
 def over_seeds(runs: Sequence[Run], metric: str) -> str:
