@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The towers here are small: one thread a process is faster than two that wait for each other.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: tour test test-slow wheel-check lessons-seeds lessons-nightly lab deploy-trial gpu-rows gpu-carry families docs pages format clean
+.PHONY: tour test test-slow wheel-check lessons-seeds lessons-nightly lab deploy-trial soak gpu-rows gpu-carry families docs pages format clean
 
 tour: $(VENV)/installed
 	$(BIN)/fvlfp tour --out runs/tour
@@ -43,6 +43,10 @@ lab: $(VENV)/installed
 # SuperLink and three SuperNodes on the loopback, TLS and keys, one run, the audit report, everything ended
 deploy-trial: $(VENV)/installed
 	$(BIN)/python -m deploy.trial all runs/trial
+
+# Twelve SuperNodes, twenty rounds, one killed about every minute: fifteen minutes at most
+soak: $(VENV)/installed
+	$(BIN)/python -m deploy.soak runs/soak
 
 # Every number that needs a GPU, in eight minutes at most; benchmarks/gpu_rows.py says how to carry it
 gpu-rows: $(VENV)/installed

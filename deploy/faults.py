@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from benchmarks import RESULTS
-from benchmarks.machine import machine, named
+from benchmarks.machine import code_state, machine, named
 from deploy.keys import make_keys, make_node_key
 from deploy.trial import Trial, send
 from fvlfp.runs.save import read_result
@@ -174,6 +176,35 @@ def strangers(soak: Soak) -> None:
     for name in ("foreign", "nobody", "stranger", "twin", "words", "clock"):
         if name != "clock" or FAKETIME.exists():
             trial.kill(name, signal.SIGTERM)  # so that it says goodbye, and the next run does not ask it
+
+
+def trusted_entities(soak: Soak) -> None:
+    """A trial of its own: its one SuperNode runs signed apps alone, and nobody has signed the app."""
+    folder = soak.folder / "trusted"
+    shutil.rmtree(folder, ignore_errors=True)
+    trial = Trial(folder, method="fedavg", n=300, clients=1, rounds=1, deadline=90.0, min_available=1)
+    make_keys(trial.key_folder, nodes=1)
+    trial.make_data()
+    key = ed25519.Ed25519PrivateKey.generate().public_key()
+    line = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
+    (folder / "trusted.yaml").write_text(f"fpk_trial: {line}\n")
+    try:
+        trial.start_superlink()
+        trial.register("node-0")
+        trial.start_supernode("node-0", 0, options=["--trusted-entities", str(folder / "trusted.yaml")])
+        status = trial.wait(trial.submit(), seconds=PATIENCE)
+        server, own = trial.server_log(), trial.log("node-0").splitlines()
+    finally:
+        trial.stop()
+    said = [re.sub(r"\x1b\[\d+m", "", line) for line in own if "FAB" in line]
+    answers = [line.split("WARNING ")[-1] for line in server if "WARNING" in line]
+    happened = f"the node ran nothing of it and answered with an error; the run ended as {status}"
+    if not said:
+        happened = f"THE NODE DID NOT REFUSE IT; the run ended as {status}"
+    lost = "the run: this trial cannot use the option"
+    message = f"node: {said[-1] if said else 'nothing'} / server: {answers[-1] if answers else server[-1]}"
+    soak.tell("the one SuperNode has `--trusted-entities` with a key that signed no app", happened, lost,
+              message)  # fmt: skip
 
 
 def killed_run(soak: Soak) -> None:
@@ -335,19 +366,21 @@ ROWS: dict[str, Callable[[Soak], None]] = {
     "killed-run": killed_run,
     "full-disk": full_disk,
     "strangers": strangers,
+    "trusted-entities": trusted_entities,
     "killed-superlink": killed_superlink,
     "killed-supernode": killed_supernode,
     "killed-train": killed_train,
 }
 
 
-#: rows that need no server
-IN_ONE_PROCESS = {"full-disk", "killed-train"}
+#: rows that need no server, or have their own
+APART = {"full-disk", "killed-train", "trusted-entities"}
 
 
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     where = results["machine"]
+    states = sorted({row["commit"] for rows in results["rows"].values() for row in rows})
     lines = [
         "# Faults",
         "",
@@ -356,7 +389,8 @@ def page(results: dict[str, Any]) -> str:
         "the server has said in its log: a round is said after its checkpoint is on the disk. Rows may come "
         "from several calls; other work ran on the machine.",
         "",
-        f"Machine: {named(where)}.",
+        f"Machine of the last call: {named(where)}. States of the code: {', '.join(states)}; each "
+        "row's stands in `faults.json`.",
         "",
         "| fault | what happened | what was lost | message seen |",
         "|---|---|---|---|",
@@ -385,7 +419,7 @@ def main() -> None:
     soak = Soak(args.folder)
     names = args.only or list(ROWS)
     try:
-        if set(names) - IN_ONE_PROCESS:
+        if set(names) - APART:
             soak.start()
         for name in names:
             soak.rows = []
@@ -395,7 +429,8 @@ def main() -> None:
                 traceback.print_exc()
                 soak.tell(name, "THE ROW BROKE", "", f"{type(error).__name__}: {error}")
             results = json.loads(path.read_text()) if path.is_file() else {"rows": {}}
-            rows = results["rows"] | {name: soak.rows}
+            told = [row | {"commit": code_state()} for row in soak.rows]
+            rows = results["rows"] | {name: told}
             results = {"machine": machine(), "rows": {key: rows[key] for key in ROWS if key in rows}}
             path.write_text(json.dumps(results, indent=1) + "\n")
     finally:

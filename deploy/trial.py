@@ -54,6 +54,7 @@ class Trial:
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder.resolve()
         self.cfg = Config.make(**(SETTINGS | settings))
+        self.app = APP
         self.bin = Path(sys.executable).parent  # Flower's commands lie beside this Python
         self._state = self.folder / "processes.json"
 
@@ -162,16 +163,26 @@ class Trial:
         return int(json.loads(said[said.index("{") :])["node-id"])
 
     def start_supernode(
-        self, name: str, client: int, *, key: str | None = None, ca: Path | None = None, more: str = ""
+        self,
+        name: str,
+        client: int,
+        *,
+        key: str | None = None,
+        ca: Path | None = None,
+        more: str = "",
+        options: Iterable[str] = (),
     ) -> None:
-        """One SuperNode. key: its private key, default `name`. more: further words of its node config."""
+        """One SuperNode.
+
+        key: its private key, default `name`. more: further words of its node config. options: of its command.
+        """
         port = free_port()
         own = f'client={client} data="{self.folder / f"node-{client}" / "faces.csv"}" {more}'
         words = ["flower-supernode", "--superlink", f"127.0.0.1:{self.port('superlink')}"]
         words += ["--root-certificates", str(ca or self.key_folder / "ca.crt")]
         if key != "":
             words += ["--auth-supernode-private-key", str(self.key_folder / (key or name))]
-        words += ["--node-config", own.strip(), "--host", "127.0.0.1", "--port", str(port)]
+        words += ["--node-config", own.strip(), "--host", "127.0.0.1", "--port", str(port), *options]
         self._spawn(name, words, port=port)
 
     def submit(self, *, resume: bool = False) -> int:
@@ -187,7 +198,7 @@ class Trial:
         """`flwr run` with this run config and further words; returns Flower's run id."""
         file = self.folder / "run.toml"
         file.write_text(tomli_w.dumps(run_config))
-        said = self.flwr("run", str(APP), "trial", "--run-config", str(file), "--format", "json", *more)
+        said = self.flwr("run", str(self.app), "trial", "--run-config", str(file), "--format", "json", *more)
         return int(json.loads(said[said.index("{") :])["run-id"])
 
     def status(self, run: int) -> str:
