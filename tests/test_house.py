@@ -179,11 +179,13 @@ def test_a_clean_import_is_light():
 
 
 def test_a_lesson_starts_without_what_it_may_never_use():
-    """Each of these takes a second or more of the first cell."""
+    """Each of these takes a tenth of a second to several seconds of the first cell."""
     late = (
-        "{'torchvision', 'open_clip', 'seaborn', 'sklearn', 'fairlearn', 'torch._dynamo', 'scipy.optimize'}"
+        "{'torchvision', 'open_clip', 'seaborn', 'sklearn', 'fairlearn', 'torch._dynamo', 'scipy.optimize',"
+        " 'scipy.special', 'flwr', 'jinja2'}"
     )
-    code = f"from fvlfp import Config, prepare, train, audit; import sys; print(*{late} & set(sys.modules))"
+    names = "from fvlfp import Config, prepare, train, predict; from fvlfp.audit import audit, compare"
+    code = f"{names}; import sys; print(*{late} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""
 

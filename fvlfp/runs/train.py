@@ -9,16 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from flwr.app import Context
 from torch import Tensor
 
 from fvlfp.baselines.posthoc import PostHoc
@@ -28,12 +26,6 @@ from fvlfp.config import Config
 from fvlfp.data.table import Dataset
 from fvlfp.dsop import Projection, no_projection
 from fvlfp.errors import InputError
-from fvlfp.federation.checkpoint import Checkpoints, ServerState
-from fvlfp.federation.client_app import make_client_app
-from fvlfp.federation.local_grid import LocalGrid, in_this_process
-from fvlfp.federation.server_app import serve
-from fvlfp.federation.together import TrainTogether
-from fvlfp.federation.trust import Roll
 from fvlfp.training.alone import merged, train_alone
 from fvlfp.training.examples import (
     ClientData,
@@ -52,6 +44,9 @@ from fvlfp.training.personal import train_personal
 from fvlfp.training.reports import RoundReport
 from fvlfp.training.select import Candidate
 from fvlfp.training.task import Task
+
+if TYPE_CHECKING:
+    from fvlfp.federation.checkpoint import ServerState
 
 
 @dataclass(frozen=True)
@@ -223,7 +218,7 @@ def train(
     """
     _check_prepared(cfg, prepared)
     prepared = with_parts(cfg, prepared, parts or Parts(), keeps=out is not None)
-    checkpoints = Checkpoints(Path(out) / "checkpoints", _run_key(cfg, prepared)) if out else None
+    key = _run_key(cfg, prepared) if out else ""
     clients = [with_groups(client, prepared.task, cfg) for client in prepared.clients]
     if cfg.pooling == "central":
         clients = [merged(clients)]
@@ -231,7 +226,19 @@ def train(
     watch = Stopwatch(cfg.rounds, progress, on_round)
     if not cfg.one_model:
         return _train_own_models(cfg, prepared, stacked, watch)
-    state = _train_together(cfg, prepared, stacked, watch, checkpoints, resume)
+    from fvlfp.runs.in_process import federate  # Flower: half a second that `prepare` does not need
+
+    folder = Path(out) / "checkpoints" if out else None
+    state = federate(
+        cfg,
+        prepared.task,
+        clients,
+        stacked=stacked,
+        on_round=watch.on_round,
+        folder=folder,
+        key=key,
+        resume=resume,
+    )
     state.projection = prepared.task.parts.applied(state.projection)
     trained = trained_of(cfg, state, watch.seconds())
     return trained if cfg.posthoc == "none" else with_posthoc(cfg, prepared, trained)
@@ -286,36 +293,6 @@ class Stopwatch:
         self._last = now
         if self.hook:
             self.hook(report)
-
-
-def _train_together(
-    cfg: Config,
-    prepared: Prepared,
-    stacked: bool,
-    watch: Stopwatch,
-    checkpoints: Checkpoints | None,
-    resume: bool,
-) -> ServerState:
-    """A federation of `prepared.clients` in this process."""
-    logging.getLogger("flwr").setLevel(logging.WARNING)
-    task, clients = prepared.task, prepared.clients
-
-    def load(context: Context) -> ClientData:
-        return clients[int(context.node_config["partition-id"])]
-
-    stackable = cfg.tune == "prompts" and not cfg.vision_ctx
-    together = TrainTogether(load, task, cfg) if stacked and stackable else None
-    app = make_client_app(load, task, cfg, trainer=together.trainer if together else None)
-    with in_this_process():
-        return serve(
-            LocalGrid(app, len(clients), together=together),
-            task,
-            cfg,
-            checkpoints=checkpoints,
-            resume=resume,
-            on_round=watch.on_round,
-            roll=Roll(names={node: client.called for node, client in enumerate(clients, 1)}),
-        )
 
 
 def _train_own_models(cfg: Config, prepared: Prepared, stacked: bool, watch: Stopwatch) -> Trained:

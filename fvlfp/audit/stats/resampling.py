@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from scipy.special import bdtr
-
 from fvlfp.audit.stats.inversion import DOUBT, POINTS, GapInference, high_limit, hypotheses, low_limit
 
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]
@@ -189,6 +187,8 @@ def _binomial(n: int, p: float, draws: int, rng: np.random.Generator) -> np.ndar
 
     Faster than independent ones, and quantiles of what is made of them vary less.
     """
+    from scipy.special import bdtr  # late: a third of a second that reading a table does not need
+
     half = 7 * np.sqrt(n * p * (1 - p)) + 7
     k = np.arange(max(0, int(n * p - half)), min(n, int(n * p + half)) + 1)
     ends = np.floor(bdtr(k, n, p) * draws + rng.random()).astype(np.int64)
