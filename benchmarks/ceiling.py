@@ -26,7 +26,8 @@ from benchmarks.grid import TASKS, Sources, config_of
 from benchmarks.machine import machine
 from benchmarks.shared import command
 from fvlfp import metrics
-from fvlfp.clip.cache import default_cache, features
+from fvlfp.arrays import default_cache
+from fvlfp.clip.cache import features
 from fvlfp.errors import InputError
 from fvlfp.training.examples import codes, which_test
 

@@ -35,7 +35,7 @@ from benchmarks.grid import metrics_of
 from benchmarks.machine import machine
 from benchmarks.speed import random_clip
 from benchmarks.table import COLUMNS
-from fvlfp.clip.cache import default_cache
+from fvlfp.arrays import default_cache
 from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.pixels import Pixels

@@ -28,11 +28,12 @@ MAY_IMPORT = {
     "robust": set(),
     "peers": {"robust"},
     "suppression": set(),
+    "arrays": set(),
     "files": set(),
     "kernel": set(),
     "baselines": {"dsop", "metrics"},
-    "data": {"values", "files", "toml"},
-    "clip": {"config", "files"},
+    "data": {"arrays", "values", "files", "toml"},
+    "clip": {"arrays", "config", "files"},
     "training": {
         *(
             "config",
@@ -52,6 +53,7 @@ MAY_IMPORT = {
     "audit": {"values", "kernel", "metrics"},
     "runs": {
         *(
+            "arrays",
             "config",
             "files",
             "output_folder",

@@ -6,7 +6,6 @@ What this module does not do: it opens no model, see `fvlfp.clip.encoder`.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from torch import nn
 from tqdm import tqdm
 
-from fvlfp.clip.arrays import log, read_array, write_array
+from fvlfp.arrays import log, read_array, write_array
 from fvlfp.clip.encoder import Encoder
 from fvlfp.errors import InputError
 
@@ -124,11 +123,6 @@ def _write(path: Path, z: np.ndarray) -> bool:
         log.warning("features are not kept for the next time: %s: %s", path.parent, error.strerror)
         return False
     return True
-
-
-def default_cache() -> Path:
-    """Where features are kept between runs: `FVLFP_CACHE`, or `~/.cache/fvlfp`."""
-    return Path(os.environ.get("FVLFP_CACHE") or Path.home() / ".cache" / "fvlfp")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fvlfp.clip.arrays import log, read_array, write_array
+from fvlfp.arrays import log, read_array, write_array
 from fvlfp.clip.cache import picture_digests
 from fvlfp.clip.decode import Pictures, batches_of
 from fvlfp.clip.encoder import BATCH, Encoder

@@ -19,6 +19,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from fvlfp.arrays import default_cache, log, read_array, write_array
 from fvlfp.data.card import Attribute, Card
 from fvlfp.data.drawing import DRAWS, PARTS, draw, spoil
 from fvlfp.data.pen import SIZE
@@ -82,7 +83,10 @@ class Being(NamedTuple):
 
 
 class Pictures(Sequence[Image.Image]):
-    """Images that are drawn when they are asked for; item i is a PIL image."""
+    """Images that are drawn when they are asked for; item i is a PIL image.
+
+    Whoever goes through all of them has them drawn once, and the next time they come from a file.
+    """
 
     def __init__(self, beings: list[Being]) -> None:
         self.beings = beings
@@ -100,12 +104,23 @@ class Pictures(Sequence[Image.Image]):
         return Image.fromarray(self.beings[i].drawing())
 
     def __iter__(self) -> Iterator[Image.Image]:
-        return (self[i] for i in range(len(self)))
+        return map(Image.fromarray, self.array)
 
     @cached_property
     def array(self) -> NDArray[np.uint8]:
-        """All of them, drawn once and kept: uint8, shape (n, 64, 64, 3)."""
-        return np.stack([being.drawing() for being in self.beings])
+        """All of them, drawn once and kept in the folder of the caches: uint8, shape (n, 64, 64, 3)."""
+        digests = b"".join(self.digest(i) for i in range(len(self)))
+        path = default_cache() / f"drawn-{hashlib.sha256(digests).hexdigest()}.npy"
+        kept: NDArray[np.uint8] | None = read_array(path, len(self), np.uint8)
+        return self._draw(path) if kept is None else kept
+
+    def _draw(self, path: Path) -> NDArray[np.uint8]:
+        drawn = np.stack([being.drawing() for being in self.beings])
+        try:
+            write_array(path, lambda part: np.save(part, drawn, allow_pickle=False))
+        except OSError as error:
+            log.warning("drawings are not kept for the next time: %s: %s", path.parent, error.strerror)
+        return drawn
 
     def digest(self, i: int) -> bytes:
         """Changes whenever picture i would, without drawing it: the being, and the code that draws."""

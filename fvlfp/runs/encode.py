@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fvlfp.clip.arrays import read_array
+from fvlfp.arrays import read_array
 from fvlfp.clip.cache import block_name, blocks_of, features, picture_digests
 from fvlfp.clip.encoder import Encoder
 from fvlfp.data.table import Dataset

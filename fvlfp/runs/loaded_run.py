@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from fvlfp.clip.cache import default_cache, features
+from fvlfp.arrays import default_cache
+from fvlfp.clip.cache import features
 from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.pixels import read_pixels
 from fvlfp.data.card import Card

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from fvlfp.arrays import default_cache
 from fvlfp.baselines.posthoc import PostHoc
-from fvlfp.clip.cache import default_cache
 from fvlfp.clip.encoder import Encoder
 from fvlfp.config import Config
 from fvlfp.data.table import Dataset

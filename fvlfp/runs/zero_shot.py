@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from fvlfp.arrays import default_cache
 from fvlfp.audit import Audit, write_audit
 from fvlfp.audit.assess import judge
 from fvlfp.audit.clip.clip_options import ClipAuditOptions
 from fvlfp.audit.clip.embedding_audit import Words, audit_embedding
 from fvlfp.audit.clip.probes import CLIP_PAPER
-from fvlfp.clip.cache import default_cache, features
+from fvlfp.clip.cache import features
 from fvlfp.clip.encoder import Encoder
 from fvlfp.data.card import Card, fill_template
 from fvlfp.data.collected import as_dataset

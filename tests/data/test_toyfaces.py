@@ -33,6 +33,21 @@ def test_a_digest_changes_with_the_picture_and_needs_no_drawing(monkeypatch):
     assert easy.images.digest(0) != digests[0]
 
 
+def test_all_of_them_are_drawn_once_and_then_read(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("FVLFP_CACHE", str(tmp_path))
+    drawn = np.stack([np.asarray(image) for image in toyfaces.make(9).images])
+    assert [path.name[:6] for path in tmp_path.iterdir()] == ["drawn-"]
+    with monkeypatch.context() as patch:
+        patch.setattr(toyfaces, "draw", lambda *a, **k: pytest.fail("drawn"))
+        assert np.array_equal(toyfaces.make(9).images.array, drawn)
+    (tmp_path / "file").write_text("a file where a folder should be")
+    monkeypatch.setenv("FVLFP_CACHE", str(tmp_path / "file"))
+    assert np.array_equal(toyfaces.make(9).images.array, drawn)
+    assert "drawings are not kept for the next time" in caplog.text
+    monkeypatch.setenv("FVLFP_CACHE", str(tmp_path))
+    assert np.array_equal(toyfaces.make(10).images.array[:9], drawn)  # other pictures: another file
+
+
 def share(frame, label="smiling"):
     return (frame[label] == "yes").mean()
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+
 from fvlfp.audit.stats.inversion import DOUBT, POINTS, GapInference, high_limit, hypotheses, low_limit
 
 Statistic = Callable[[np.ndarray], dict[str, np.ndarray]]

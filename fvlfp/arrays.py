@@ -1,4 +1,4 @@
-"""One array in one file, with its checksum behind it: what the caches of features and pixels are made of.
+"""One array in one file, with its checksum behind it: what the caches of features and pictures are made of.
 
 A file is NumPy's `.npy`, which `np.load` reads, and 32 bytes more: the sha256 of all bytes before them.
 
@@ -18,6 +18,11 @@ import numpy as np
 log = logging.getLogger("fvlfp")
 
 _DIGEST = 32
+
+
+def default_cache() -> Path:
+    """Where they are kept between runs: `FVLFP_CACHE`, or `~/.cache/fvlfp`."""
+    return Path(os.environ.get("FVLFP_CACHE") or Path.home() / ".cache" / "fvlfp")
 
 
 def read_array(path: Path, n: int, dtype: type) -> np.ndarray | None:
