@@ -310,6 +310,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15.0, help="all in all, the start included")
     args = parser.parse_args()
     end = time.monotonic() + 60 * args.minutes
+    code_state()  # kept from now on: a soak goes on with the code it began with
     trial = SoakTrial(args.folder)
     trial.stop()
     try:
