@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from fvlfp.clip import arrays
+from fvlfp import arrays
 from fvlfp.clip.cache import features
 from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.pixels import read_pixels
