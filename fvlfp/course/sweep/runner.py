@@ -165,8 +165,9 @@ class Sweep:
                 continue
             arguments = (cell.notebook, cell.parameters, home, self.workers)
             process = self.context.Process(target=run_cell, args=arguments)
-            process.start()
-            self.running[process] = _Running(cell, time.perf_counter(), lock)
+            with held_interrupt():  # else the server of processes ends with a traceback of its own
+                process.start()
+                self.running[process] = _Running(cell, time.perf_counter(), lock)
         return later
 
     def _wait(self, *, elsewhere: bool) -> None:
@@ -221,6 +222,22 @@ def remembered_interrupt() -> Iterator[Callable[[], None]]:
         yield again
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def held_interrupt() -> Iterator[None]:
+    """Ctrl-C after this block, not within it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if seen:
+        raise KeyboardInterrupt
 
 
 def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float, stopped: str) -> CellResult:
