@@ -240,7 +240,6 @@ def kept(folder: Path) -> dict[str, Row]:
 
 def main(names: list[str], folder: Path = RESULTS) -> None:
     """All families, or those whose model is named, beside the rows that are there."""
-    logging.disable(logging.WARNING)  # open_clip tells that weights are random
     rows, made_on = kept(folder), libraries()
     for family, name in FAMILIES.items():
         if not names or name in names:
@@ -253,4 +252,5 @@ def main(names: list[str], folder: Path = RESULTS) -> None:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)  # open_clip tells that weights are random
     main(sys.argv[1:])

@@ -1,10 +1,8 @@
 """What every test shares: no network, one thread, a tiny random CLIP, and clients with a planted bias."""
 
 import json
-import logging
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,17 +28,6 @@ TINY = {
     "vision_cfg": {"layers": 2, "width": 32, "patch_size": 8, "image_size": 16, "head_width": 16},
     "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3},
 }
-
-
-@pytest.fixture(autouse=True)
-def log_as_before() -> Iterator[None]:
-    """What silences the log, as some lessons and libraries do, must not silence it for the next test."""
-    log = logging.getLogger("fvlfp")
-    level = log.level
-    yield
-    logging.disable(logging.NOTSET)
-    log.disabled, log.propagate = False, True
-    log.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -118,6 +118,7 @@ class Sweep:
         self.workers, self.limit = workers, limit
         self.say, self.summarise = say, summarise
         self.running: dict[Any, _Running] = {}
+        self.interrupt = Interrupt()
         # Nothing of this process's threads and loops goes into a cell's; a server imports papermill once.
         methods = get_all_start_methods()
         self.context: Any = get_context("forkserver" if "forkserver" in methods else "spawn")
@@ -129,9 +130,9 @@ class Sweep:
         waiting = list(left)
         bar = tqdm(total=n, initial=n - len(left), desc="cells", unit="cell", disable=None)
         try:
-            with remembered_interrupt() as go_on:
+            with self.interrupt.watched():
                 while waiting or self.running:
-                    go_on()
+                    self.interrupt.go_on()
                     waiting = self._start(waiting)
                     self._wait(elsewhere=bool(waiting))
                     for process in [p for p in self.running if not p.is_alive()]:
@@ -165,7 +166,7 @@ class Sweep:
                 continue
             arguments = (cell.notebook, cell.parameters, home, self.workers)
             process = self.context.Process(target=run_cell, args=arguments)
-            with held_interrupt():  # else the server of processes ends with a traceback of its own
+            with self.interrupt.held():  # else the server of processes ends with a traceback of its own
                 process.start()
                 self.running[process] = _Running(cell, time.perf_counter(), lock)
         return later
@@ -198,46 +199,47 @@ class Sweep:
         self.say(f"{done}/{n} {describe(cell)}: {ended}{_short(result)}")
 
 
-@contextmanager
-def remembered_interrupt() -> Iterator[Callable[[], None]]:
-    """Ctrl-C raises KeyboardInterrupt as ever; the function given raises it again if it got lost.
+class Interrupt:
+    """Ctrl-C raises KeyboardInterrupt as ever, but never within `held`, and it is not lost.
 
-    Python drops it where it falls into a callback or a destructor, and the sweep would go on.
+    Python drops it where it falls into a callback or a destructor, and the sweep would go on: `go_on` raises
+    it again. Signals reach the main thread only; in another one this does nothing.
     """
-    seen: list[int] = []
 
-    def handler(number: int, frame: Any) -> None:
-        seen.append(number)
-        raise KeyboardInterrupt
+    def __init__(self) -> None:
+        self._seen = self._held = False
 
-    def again() -> None:
-        if seen:
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While this is the handler of Ctrl-C."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Ctrl-C after this block, not within it."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Raise what was held or lost."""
+        if self._seen:
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():
-        yield again
-        return
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield again
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def held_interrupt() -> Iterator[None]:
-    """Ctrl-C after this block, not within it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if seen:
-        raise KeyboardInterrupt
+    def _handle(self, number: int, frame: Any) -> None:
+        self._seen = True
+        if not self._held:
+            raise KeyboardInterrupt
 
 
 def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float, stopped: str) -> CellResult:
