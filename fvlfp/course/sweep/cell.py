@@ -30,6 +30,7 @@ def run_cell(notebook: Path | None, parameters: Parameters, folder: Path, worker
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sweep's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, which shuts the kernel down
+    logging.disable()  # papermill repeats on stderr what the notebook or failure.txt says
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
     if workers > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
@@ -42,7 +43,6 @@ def run_cell(notebook: Path | None, parameters: Parameters, folder: Path, worker
 def _run(notebook: Path | None, parameters: Parameters, folder: Path) -> None:
     for name in ("record.json", "failure.txt"):
         (folder / name).unlink(missing_ok=True)  # of an earlier attempt
-    logging.disable()  # papermill repeats on stderr what the notebook or failure.txt says
     try:
         if notebook:
             execute(notebook, folder, parameters)
