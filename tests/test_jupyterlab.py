@@ -89,6 +89,8 @@ def browser(tmp_path_factory):
     options.add_argument("--window-size=1300,1400")
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     driver.set_script_timeout(60 * MINUTES)
+    # A page without focus has no current notebook in JupyterLab, and no headless page has it by itself.
+    driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
     yield driver
     driver.quit()
 
