@@ -43,20 +43,28 @@ class Pictures(Dataset[Tensor]):
         self._steps = steps[:-2] if fits and not whole else None
 
     def __getitem__(self, i: int) -> Tensor:
-        """(3, H, W)."""
-        image = self._images[i]
-        if self._steps is None:
-            return self._transform(image)
-        for step in self._steps:
-            image = step(image)
-        return torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
+        """(3, H, W). Raises InputError for a picture that cannot be read."""
+        found = self.__getitems__([i])
+        if isinstance(found, Exception):
+            raise found
+        return found[0]
 
     def __getitems__(self, rows: Sequence[int]) -> Tensor | Exception:
         """(n, 3, H, W); or what went wrong, which a worker process could not raise as it is."""
         try:
-            return torch.stack([self[i] for i in rows])
+            if self._steps is None:
+                return torch.stack([self._transform(self._images[i]) for i in rows])
+            pictures = np.stack([np.asarray(self._resized(i)) for i in rows])  # (n, H, W, 3)
+            return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
         except Exception as error:
             return error
+
+    def _resized(self, i: int) -> Any:
+        """Picture i as PIL has it, resized and cropped."""
+        image = self._images[i]
+        for step in self._steps or []:
+            image = step(image)
+        return image
 
 
 def batches_of(

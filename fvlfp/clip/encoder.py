@@ -158,9 +158,9 @@ class Encoder:
         """
         size = batch or self.batch
         cuts = [part[i : i + size] for part in parts for i in range(0, len(part), size)]
-        # Threads beside a CPU's tower normalise as well; else that is the device's work, and uint8 travels.
-        whole = self.device.type == "cpu" and not self.workers
-        pictures, pin = Pictures(images, self.transform, whole=whole), is_cuda(self.device)
+        # Beside a CPU's tower another core normalises as well; a GPU does it itself, and uint8 travels.
+        whole, pin = self.device.type == "cpu", is_cuda(self.device)
+        pictures = Pictures(images, self.transform, whole=whole)
         at_work: Tensor | None = None
         for pixels in batches_of(pictures, cuts, workers=self.workers, pin=pin):
             made = self._encode(pixels.to(self.device, non_blocking=pin))

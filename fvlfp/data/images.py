@@ -111,7 +111,8 @@ def open_image(path: Path | Stored, *, small: bool = False, seen: Counter[str] |
                 if small:
                     opened.draft("RGB", (1, 1))
                 opened.load()
-                image = as_rgb(ImageOps.exif_transpose(opened))
+                ImageOps.exif_transpose(opened, in_place=True)
+                image = as_rgb(opened)
     except InputError:
         raise
     except UnidentifiedImageError:
