@@ -55,8 +55,8 @@ def check(
     what: the statement that is checked, shown in either case. yours, expected: numbers, arrays, tensors,
     Series or Fractions (compared to within `atol`, shapes included; one number may come in any wrapping), or
     anything with `==`.
-    hint: makes this an exercise. An answer rounded to three digits passes, the hint is shown when the answer
-    is wrong, and the expected value never is. percent: 70 counts as 0.7.
+    hint: makes this an exercise. An answer rounded to three digits, or to three decimals, passes. The hint is
+    shown when the answer is wrong, and the expected value never is. percent: 70 counts as 0.7.
 
     >>> check("a third", 1 / 3, 0.333333)
     ✓ a third
@@ -158,7 +158,17 @@ def _agree(yours: Any, expected: Any, atol: float, rtol: float) -> bool:
         a, b = a.ravel(), b.ravel()
     if b.dtype.kind in "iub":  # counts, and yes or no, are exact
         rtol = 0.0
-    return a.shape == b.shape and bool(np.allclose(a, b, atol=atol, rtol=rtol, equal_nan=True))
+    if a.shape != b.shape:
+        return False
+    near = np.isclose(a, b, atol=atol, rtol=rtol, equal_nan=True)
+    return bool((near | _rounded(a, b)).all()) if rtol else bool(near.all())
+
+
+def _rounded(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Where `a` is `b` rounded to three decimals; below 0.01 that says too little to count."""
+    a, b = a.astype(float), b.astype(float)
+    three_decimals = np.isclose(a, np.round(a, 3), atol=1e-7, rtol=1e-7)
+    return three_decimals & (np.abs(a - b) <= 5.1e-4) & (np.abs(b) >= 0.01)
 
 
 def _numbers(value: Any) -> np.ndarray | None:
