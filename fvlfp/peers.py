@@ -4,18 +4,18 @@ Judge j says, for each candidate k (a client's new prompts) and each cell (class
 many of its rows are right. `recalls` adds the judges up to R (K, C, G); nobody judges itself. From R come
 
 - `a_k`, the cell accuracy: the mean of R[k]; and
-- `s_k`, the signed gaps: R[k, c, g] - mean_g R[k, c, :]. Gaps of opposite sign cancel in a sum of prompts.
+- `b_k`, the signed gaps: R[k, c, g] - mean_g R[k, c, :]. Gaps of opposite sign cancel in a sum of prompts.
 
 `balanced_weights` is the convex programme
 
-    min_w |sum_k w_k s_k|^2   such that   sum_k w_k a_k >= floor,   KL(w | p) <= log(1 / share),
+    min_w |sum_k w_k b_k|^2   such that   sum_k w_k a_k >= floor,   KL(w | p) <= log(1 / share),
 
-p_k = n_k / sum n. Its solution has FPF's own form, `w_k ∝ n_k exp(beta a_k - v . s_k)`: the programme finds
+p_k = n_k / sum n. Its solution has FPF's own form, `w_k ∝ n_k exp(beta a_k - v . b_k)`: the programme finds
 beta and v, which FPF has as constants. `share` bounds how far the effective number of clients falls.
 METHOD.md: FPF judged by peers; all of it is our reading of "dynamic weights from performance and fairness".
 
-What this module does not do: prompts are not linear in their recalls, so the programme is a guess that must
-be tried: fuse, let peers judge the result, take it only if it is good (`choose`). It is plain arithmetic and
+What this module does not do: recalls are not linear in the prompts, so the programme is a guess that must be
+tried: fuse, let peers judge the result, take it only if it is good (`choose`). It is plain arithmetic and
 knows neither torch nor Flower.
 """
 
@@ -169,16 +169,16 @@ def divergence(w: np.ndarray, p: np.ndarray) -> float:
 
 
 def _tempered(p: np.ndarray, gaps: np.ndarray, accuracy: np.ndarray, r: float, floor: float) -> np.ndarray:
-    """argmin |w s|^2 + r KL(w | p) with w a >= floor, through its dual: smooth, of as many numbers as cells.
+    """argmin |w b|^2 + r KL(w | p) with w a >= floor, through its dual: smooth, of as many numbers as cells.
 
-    With v in R^M and b >= 0, w_k ∝ p_k exp((b a_k - v . s_k) / r); the dual is
-    |v|^2 / 4 + r log sum_k p_k exp(...) - b floor, to be minimised.
+    With v in R^M and beta >= 0, w_k ∝ p_k exp((beta a_k - v . b_k) / r); the dual is
+    |v|^2 / 4 + r log sum_k p_k exp(...) - beta floor, to be minimised.
     """
     logp, ahead = np.log(p), accuracy - floor
 
     def dual(x: np.ndarray) -> tuple[float, np.ndarray]:
-        v, b = x[:-1], x[-1]
-        exponent = logp + (b * ahead - gaps @ v) / r
+        v, beta = x[:-1], x[-1]
+        exponent = logp + (beta * ahead - gaps @ v) / r
         level = logsumexp(exponent)
         w = np.exp(exponent - level)
         return float(v @ v / 4 + r * level), np.append(v / 2 - gaps.T @ w, ahead @ w)
