@@ -127,24 +127,25 @@ def contrastive() -> Drawing:
 
 def prompt_in_the_tower() -> Drawing:
     """Where learned vectors enter the text tower."""
-    d = Drawing(700, 290)
+    d = Drawing(700, 330)
     words = ["start", "v1", "v2", "v3", "v4", "smiling", "face", "end"]
-    for layer, y in enumerate((220, 120)):
+    for layer, y in enumerate((252, 132)):
         for i, word in enumerate(words):
             learned = word.startswith("v")
             label = word if layer == 0 else (word.replace("v", "u") if learned else "")
             d.box(30 + 68 * i, y, 60, 30, label, ORANGE if learned else BLUE)
-        for i in (0, 5, 6, 7):
-            d.arrow(60 + 68 * i, y, 60 + 68 * i, y - 22, GREY)
-    d.box(30, 166, 536, 32, "block 1 of the text tower (frozen)", GREY)
-    d.box(30, 66, 536, 32, "block 2 of the text tower (frozen)", GREY)
-    d.arrow(536, 66, 536, 40)
-    d.text(528, 32, "class arrow T, read at the end mark", anchor="end")
-    d.text(580, 240, "v: learned,", "start", ORANGE)
-    d.text(580, 256, "layer 0", "start", ORANGE)
-    d.text(580, 134, "u: learned,", "start", ORANGE)
-    d.text(580, 150, "layer 1 (deep)", "start", ORANGE)
-    d.caption(278, "orange: the prompt, the only numbers that are trained or sent; blue: words; grey: frozen")
+            d.arrow(60 + 68 * i, y, 60 + 68 * i, y - 26, GREY)
+            if layer == 1 and not learned:  # what block 1 makes of v1 to v4 is not used
+                d.arrow(60 + 68 * i, y + 60, 60 + 68 * i, y + 34, GREY)
+    d.box(30, 192, 536, 32, "block 1 of the text tower (frozen)", GREY)
+    d.box(30, 72, 536, 32, "block 2 of the text tower (frozen)", GREY)
+    d.arrow(536, 72, 536, 46)
+    d.text(528, 36, "class arrow T, read at the end mark", anchor="end")
+    d.text(580, 266, "v: learned,", "start", ORANGE)
+    d.text(580, 282, "layer 0", "start", ORANGE)
+    d.text(580, 146, "u: learned,", "start", ORANGE)
+    d.text(580, 162, "layer 1 (deep)", "start", ORANGE)
+    d.caption(312, "orange: the prompt, the only numbers that are trained or sent; blue: words; grey: frozen")
     return d
 
 
@@ -168,15 +169,15 @@ def federated_round() -> Drawing:
 def shift() -> Drawing:
     """CDFP's counterfactual embedding."""
     d = Drawing(700, 270)
-    for x, y in ((420, 90), (450, 120), (480, 80), (500, 130), (440, 150)):
+    for x, y in ((420, 80), (450, 120), (480, 70), (512, 98), (470, 164)):
         d.dot(x, y, BLUE)
     for x, y in ((190, 170), (220, 130), (240, 190), (260, 150), (200, 210)):
         d.dot(x, y, ORANGE, square=True)
-    d.text(520, 66, "round faces", colour=BLUE, anchor="start")
+    d.text(505, 62, "round faces", colour=BLUE, anchor="start")
     d.text(120, 240, "square faces", colour=ORANGE, anchor="start")
-    d.arrow(458, 114, 222, 174, "#444")
-    d.text(345, 120, "α (D′ − D)")
-    d.text(500, 152, "z: a round, smiling face", anchor="start")
+    d.arrow(443, 122, 222, 174, "#444")
+    d.text(335, 132, "α (D′ − D)")
+    d.text(464, 127, "z: a round, smiling face", anchor="start")
     d.dot(214, 176, BLUE)
     d.text(50, 150, "z_cf: “what if", anchor="start")
     d.text(50, 166, "it were square?”", anchor="start")
@@ -581,16 +582,16 @@ def leaning_text() -> Drawing:
         (170, "T leans: it mixes smiling with round", (72, 96), ORANGE),
         (520, "T is straight: the shift hardly matters", (0, 120), GREEN),
     ):
-        d.line(x - 130, 180, x + 130, 180)
+        d.line(x - 115, 180, x + 115, 180)
         d.line(x, 210, x, 40)
         d.arrow(x, 180, x + 60, 100, BLUE)
         d.arrow(x, 180, x - 46, 88, GREY)
         d.arrow(x, 180, x + tip[0] * 1.3, 180 - tip[1] * 1.05, colour)
-        d.text(x + 66, 118, "z", "start", BLUE)
+        d.text(x + 54, 92, "z", "middle", BLUE)
         d.text(x - 54, 84, "z_cf", "end", GREY)
         d.text(x + tip[0] * 1.3 + 8, 180 - tip[1] * 1.05 + 4, "T", "start", colour)
-        d.text(x + 134, 184, "round", "start", GREY, 11)
-        d.text(x - 134, 184, "square", "end", GREY, 11)
+        d.text(x + 119, 184, "round", "start", GREY, 11)
+        d.text(x - 119, 184, "square", "end", GREY, 11)
         d.text(x - 6, 36, "smiling", "middle", GREY, 11)
         d.text(x, 240, name, colour=colour)
     return d
@@ -598,27 +599,22 @@ def leaning_text() -> Drawing:
 
 def soft_groups() -> Drawing:
     """Where DSOP's direction comes from: words, soft memberships, two means, a line."""
-    d = Drawing(700, 250)
-    d.box(20, 30, 150, 40, "“round face”, …", BLUE)
-    d.box(20, 150, 150, 40, "“square face”, …", ORANGE)
-    for x, y, q in (
-        (230, 40, "0.9 round"),
-        (230, 90, "0.7 round"),
-        (230, 140, "0.4 round"),
-        (230, 190, "0.1 round"),
-    ):
-        d.arrow(170, 50 if y < 100 else 170, x - 8, y + 6, GREY)
-        d.box(x, y - 8, 100, 30, q, GREY)
-    d.arrow(330, 80, 398, 80, BLUE)
-    d.arrow(330, 160, 398, 160, ORANGE)
-    d.box(400, 56, 120, 44, "soft mean\nof round", BLUE)
-    d.box(400, 138, 120, 44, "soft mean\nof square", ORANGE)
-    d.arrow(520, 160, 590, 128, GREEN)
-    d.arrow(520, 80, 590, 112, GREEN)
+    d = Drawing(700, 260)
+    d.box(20, 50, 140, 40, "“round face”, …", BLUE)
+    d.box(20, 150, 140, 40, "“square face”, …", ORANGE)
+    d.box(210, 34, 180, 176, "", GREY)
+    for i, q in enumerate(("0.9 round, 0.1 square", "0.7 round, 0.3 square", "0.4 round, 0.6 square", "…")):
+        d.text(300, 70 + 38 * i, q)
+    for y, mean, colour in ((70, "soft mean\nof round", BLUE), (170, "soft mean\nof square", ORANGE)):
+        d.arrow(160, y, 208, y, colour)
+        d.arrow(390, y, 438, y, colour)
+        d.box(440, y - 22, 100, 44, mean, colour)
+    d.arrow(540, 170, 590, 132, GREEN)
+    d.arrow(540, 70, 590, 108, GREEN)
     d.box(592, 98, 90, 44, "the line\nU", GREEN)
-    d.text(280, 26, "faces, by the words", size=12, colour=GREY)
+    d.text(300, 24, "every face, by the words", size=12, colour=GREY)
     d.caption(
-        238, "No label is read. Each class counts the same in a mean; only sums and counts leave a client."
+        244, "No label is read. Each class counts the same in a mean; only sums and counts leave a client."
     )
     return d
 
@@ -675,11 +671,11 @@ def parts_in_the_loop() -> Drawing:
     d.box(200, 155, 130, 50, "judges others’\nclass texts", GREY)
     d.box(440, 40, 240, 180, "", BLUE)
     d.text(560, 62, "server")
-    d.box(460, 80, 90, 50, "peer_\nweights", ORANGE)
+    d.box(456, 80, 100, 50, "peer_weights", ORANGE)
     d.box(580, 80, 80, 50, "fuse", ORANGE)
-    d.arrow(550, 105, 578, 105)
-    d.arrow(330, 98, 458, 98, GREEN)
-    d.arrow(330, 180, 458, 122, GREEN)
+    d.arrow(556, 105, 578, 105)
+    d.arrow(330, 98, 454, 98, GREEN)
+    d.arrow(330, 180, 454, 122, GREEN)
     d.arrow(620, 132, 560, 190, BLUE)
     d.text(500, 195, "the next P", colour=BLUE)
     d.arrow(438, 205, 352, 205, BLUE)
