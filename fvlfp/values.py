@@ -17,6 +17,7 @@ import pandas as pd
 
 from fvlfp.errors import InputError
 
+FIRST_ROW = 2  # of a table, as a spreadsheet counts: the header is row 1
 SPACES = " \u00a0\u202f\u3000"
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
@@ -31,6 +32,11 @@ class Coded:
 
     def __len__(self) -> int:
         return len(self.codes)
+
+
+def first_row(frame: pd.DataFrame) -> int:
+    """What messages call the first row of a frame: its reader knows; `FIRST_ROW` where nobody said."""
+    return int(frame.attrs.get("first_row", FIRST_ROW))
 
 
 def value_name(value: Any) -> str | None:

@@ -21,15 +21,14 @@ from fvlfp.audit.document import Audit
 from fvlfp.audit.from_arrays import ColumnNames, table_of_arrays
 from fvlfp.audit.provenance import with_versions
 from fvlfp.audit.schema import SCHEMA, Attribute, Facts, Gap, GroupRates, LeftOut, Rate, WorstCell
-from fvlfp.audit.stats.bins import bin_groups
-from fvlfp.audit.stats.counts import Columns, Counts, encode, first_row, require_column
-from fvlfp.audit.stats.decisions import with_decisions
+from fvlfp.audit.stats.columns import Columns, encode
+from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import FEW
 from fvlfp.audit.stats.gaps import attribute_gaps
 from fvlfp.audit.stats.intervals import holm, smallest_rate
 from fvlfp.audit.stats.rates import SMALL, estimate, group_rates
 from fvlfp.audit.stats.sanity import constant_columns, fine_groups, lone_labels, score_remarks, weight_remark
-from fvlfp.audit.stats.scores import read_scores, score_entry, sweep
+from fvlfp.audit.stats.scores import score_entry, sweep
 from fvlfp.audit.stats.sensitivity import label_noise
 from fvlfp.errors import InputError
 
@@ -66,7 +65,7 @@ def audit(
             template_scores, bins, cross, draws, seed, level.
 
     Raises:
-        InputError: see ``AuditOptions`` and ``counts.encode``.
+        InputError: see ``AuditOptions`` and ``columns.encode``.
     """
     arrays = {"y_true": y_true, "y_pred": y_pred, "y_score": y_score, "sample_weight": sample_weight}
     given = {name: value for name, value in options.items() if value is not None}
@@ -80,20 +79,14 @@ def audit(
         chosen = AuditOptions(**columns, **given)
     except TypeError as error:  # an unknown option, or one given twice
         raise InputError(str(error).replace("AuditOptions.__init__()", "audit")) from None
-    return judge(frame, chosen, provenance)
+    columns = encode(frame, chosen)
+    return judge(columns, chosen, provenance)
 
 
-def judge(frame: pd.DataFrame, options: AuditOptions, provenance: Facts | None = None) -> Audit:
-    """`audit` with its options in one object."""
-    o = options
-    frame = bin_groups(frame, o.bins, o.groups)
-    frame, prediction = with_decisions(frame, o)
-    columns = _encode(frame, o, prediction, o.positive)
-    positive = columns.classes[1] if len(columns.classes) == 2 else None
-    warnings, remarks = list(columns.notes), _remarks(columns, o, first_row(frame))
-    scores = _scores(frame, o.score, positive) if o.judges_scores else None
-    if scores is not None:
-        remarks += score_remarks(scores, columns.label, columns.prediction, columns.classes[1], o.level)
+def judge(columns: Columns, options: AuditOptions, provenance: Facts | None = None) -> Audit:
+    """`audit` of a table that was read with these options."""
+    o, score = options, columns.score
+    warnings, remarks = list(columns.notes), _remarks(columns, o)
     attributes: dict[str, Attribute] = {}
     for name in columns.groups:
         rng = np.random.default_rng([o.seed, zlib.crc32(name.encode())])
@@ -101,19 +94,19 @@ def judge(frame: pd.DataFrame, options: AuditOptions, provenance: Facts | None =
         remarks += fine_groups(name, counts.groups, counts.sizes)
         entry, notes = _attribute(counts, draws=o.draws, rng=rng, level=o.level)
         warnings += notes
-        if scores is not None:
-            entry["scores"] = score_entry(columns, scores, name, draws=o.draws, rng=rng, level=o.level)
-            entry["sweep"] = sweep(columns, scores, name)
+        if score is not None:
+            entry["scores"] = score_entry(columns, score, name, draws=o.draws, rng=rng, level=o.level)
+            entry["sweep"] = sweep(columns, score, name)
         attributes[name] = entry
     _adjust(attributes)
     overall = group_rates(columns.everyone(), o.level)[0]
-    _add_bands(frame, o, columns, overall, attributes)
+    _add_bands(columns, o, overall, attributes)
     return Audit(
         {
             "schema": SCHEMA,
             "n": len(columns),
             "classes": list(columns.classes),
-            "positive": positive,
+            "positive": columns.positive,
             "settings": o.settings(),
             "overall": overall,
             "attributes": attributes,
@@ -124,63 +117,32 @@ def judge(frame: pd.DataFrame, options: AuditOptions, provenance: Facts | None =
     )
 
 
-def audited_rows(frame: pd.DataFrame, options: AuditOptions) -> pd.DataFrame:
-    """The rows as they were judged, for ``predictions.csv``: label, `prediction`, banded groups, weight."""
-    frame, prediction = with_decisions(bin_groups(frame, options.bins, options.groups), options)
-    kept = [name for name in (options.label, prediction, *options.groups, options.weight) if name is not None]
-    return frame[kept].rename(columns={prediction: "prediction"})
-
-
-def _encode(frame: pd.DataFrame, o: AuditOptions, prediction: str, positive: str | None) -> Columns:
-    return encode(
-        frame,
-        label=o.label,
-        prediction=prediction,
-        groups=o.groups,
-        positive=positive,
-        weight=o.weight,
-        cross=o.cross,
-    )
-
-
-def _scores(frame: pd.DataFrame, column: str | None, positive: str | None) -> np.ndarray:
-    assert column is not None
-    require_column(frame, column, "score")
-    return read_scores(frame, column, positive)
-
-
-def _remarks(columns: Columns, o: AuditOptions, first: int) -> list[str]:
+def _remarks(columns: Columns, o: AuditOptions) -> list[str]:
     """What to look at before any number of the audit."""
-    out = []
-    if not columns.truth:
-        out.append("No truth column: only selection rates are judged, which say nothing about errors.")
+    label, prediction = columns.label, columns.prediction
+    if columns.truth:
+        out = lone_labels(columns.classes, label, columns.first_row)
     else:
-        out += lone_labels(columns.classes, columns.label, first)
+        out = ["No truth column: only selection rates are judged, which say nothing about errors."]
     out += weight_remark(o.weight)
-    return out + constant_columns(
-        columns.classes, columns.label if columns.truth else None, columns.prediction
-    )
+    out += constant_columns(columns.classes, label if columns.truth else None, prediction)
+    if columns.score is not None:
+        out += score_remarks(columns.score, label, prediction, columns.classes[1], o.level)
+    return out
 
 
 def _add_bands(
-    frame: pd.DataFrame,
-    o: AuditOptions,
-    columns: Columns,
-    overall: GroupRates,
-    attributes: Mapping[str, Attribute],
+    columns: Columns, o: AuditOptions, overall: GroupRates, attributes: Mapping[str, Attribute]
 ) -> None:
     """The range of every value over the templates, written into the entries as ``band``."""
-    positive = columns.classes[1] if len(columns.classes) == 2 else None
-    for column in o.templates.values():
-        again = _encode(frame, o, column, positive)
+    for again in columns.templates:
         widen_rates(overall, group_rates(again.everyone(), o.level)[0])
         for name, entry in attributes.items():
             widen_attribute(entry, again.count(name), o.level)
-    for column in o.template_scores.values():
-        values = _scores(frame, column, positive)
+    for score in columns.template_scores:
         for name, entry in attributes.items():
             rng = np.random.default_rng(o.seed)
-            other = score_entry(columns, values, name, draws=100, rng=rng, level=o.level)
+            other = score_entry(columns, score, name, draws=100, rng=rng, level=o.level)
             widen_scores(entry["scores"], other)
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import pandas as pd
 
-from fvlfp.audit.audit_options import check_numbers
+from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.document import read_document
 from fvlfp.audit.provenance import with_versions
 from fvlfp.audit.schema import (
@@ -28,7 +29,7 @@ from fvlfp.audit.schema import (
     Settings,
 )
 from fvlfp.audit.stats.bins import bin_groups
-from fvlfp.audit.stats.counts import Columns, encode, first_row, require_column
+from fvlfp.audit.stats.columns import Columns, encode, require_column
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
@@ -38,7 +39,7 @@ from fvlfp.audit.stats.rates import number
 from fvlfp.audit.stats.resampling import affordable
 from fvlfp.audit.stats.sanity import constant_columns, fine_groups, weight_remark
 from fvlfp.errors import InputError
-from fvlfp.values import Coded, names_of
+from fvlfp.values import Coded, first_row, names_of
 
 
 @dataclass(frozen=True)
@@ -133,17 +134,18 @@ def compare(
     Raises:
         InputError: as ``audit``; also different rows, or a label or group that differs (row named).
     """
-    check_numbers(draws, seed, level)
+    classes = {"label": label, "prediction": prediction, "positive": positive, "weight": weight}
+    options = AuditOptions(**classes, groups=groups, cross=cross, draws=draws, seed=seed, level=level)
     bins, same = dict(bins or {}), [label, *groups, *([weight] if weight else [])]
+    for frame, column in product((a, b), [prediction, *same, *([key] if key else [])]):
+        require_column(frame, column, "the")
     a, b = (bin_groups(frame, bins, groups) for frame in (a, b))
     a, b = _matched(a, b, key, [prediction, *same])
     for column in same:
         _same(a[column], b[column], column, first_row(a))
     for frame, side in zip((a, b), names, strict=True):
         _refuse_blank(frame, prediction, side)
-    both = pd.concat([a, b], ignore_index=True)
-    classes = {"label": label, "prediction": prediction, "positive": positive, "weight": weight}
-    columns = encode(both, groups=groups, cross=cross, **classes)  # type: ignore[arg-type]
+    columns = encode(pd.concat([a, b], ignore_index=True), options)
     settings: Settings = {
         "label": label,
         "prediction": prediction,
@@ -186,7 +188,7 @@ def _document(
         "n": n,
         "names": list(names),
         "classes": list(columns.classes),
-        "positive": columns.classes[1] if len(columns.classes) == 2 else None,
+        "positive": columns.positive,
         "settings": settings,
         "overall": {"n": n, "rates": rate_changes(everyone, 0, level)},
         "attributes": attributes,
@@ -199,9 +201,6 @@ def _document(
 def _matched(
     a: pd.DataFrame, b: pd.DataFrame, key: str | None, needed: Sequence[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    for frame in (a, b):
-        for column in [*needed, *([key] if key else [])]:
-            require_column(frame, column, "the")
     if len(a) != len(b):
         raise InputError(f"the tables have {len(a)} and {len(b)} rows: a paired comparison needs the same")
     if key is None:

@@ -1,6 +1,6 @@
 """Arrays, Series, dicts and frames as fairlearn and scikit-learn take them, turned into one table.
 
-What this module does not do: check values (see ``stats.counts``).
+What this module does not do: check values (see ``stats.columns``).
 """
 
 from __future__ import annotations

@@ -13,9 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from fvlfp.audit import compare, write_audit, write_comparison
-from fvlfp.audit.assess import judge
-from fvlfp.audit.audit_options import AuditOptions
+from fvlfp.audit import audit, compare, write_audit, write_comparison
 from fvlfp.audit.schema import Facts
 from fvlfp.config import Config
 from fvlfp.data.table import Dataset
@@ -208,7 +206,7 @@ def audit_pair(
     }
     for name, frame in frames.items():
         facts = {**provenance, **training_facts(names[name], runs[name])}
-        result = judge(frame, AuditOptions(**common), facts)
+        result = audit(frame, provenance=facts, **common)
         result.document["remarks"] += provenance.get("remarks", [])
         rows = frame[[cfg.label, *cfg.groups, "prediction"]]
         write_audit(result, out / name, title=f"Audit of {names[name]}", rows=rows)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from fvlfp.audit import Audit, Comparison, compare, write_audit, write_comparison
-from fvlfp.audit.assess import audited_rows, judge
+from fvlfp.audit.assess import judge
 from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.stats.bins import bin_words
+from fvlfp.audit.stats.columns import encode
 from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
 
@@ -29,8 +30,9 @@ def audit_table(table: Path, out: Path, options: AuditOptions) -> Audit:
     classes = tuple(name for name in (o.label, o.prediction) if name is not None)
     floats = [name for name in (o.score, o.weight) if name is not None]
     frame = read_predictions(table, [*classes, *o.groups], numbers=floats, alike=classes)
-    result = judge(frame, o, {"table": frame.attrs["facts"]})
-    write_audit(result, out, notebook=True, rows=audited_rows(frame, o))
+    columns = encode(frame, o)
+    result = judge(columns, o, {"table": frame.attrs["facts"]})
+    write_audit(result, out, notebook=True, rows=columns.rows)
     return result
 
 

@@ -21,6 +21,7 @@ from fvlfp.audit.assess import judge
 from fvlfp.audit.clip.clip_options import ClipAuditOptions
 from fvlfp.audit.clip.embedding_audit import Words, audit_embedding
 from fvlfp.audit.clip.probes import CLIP_PAPER
+from fvlfp.audit.stats.columns import encode
 from fvlfp.clip.cache import features
 from fvlfp.clip.encoder import Encoder
 from fvlfp.data.card import Card, fill_template
@@ -233,13 +234,14 @@ def _audit(
     first = options.of_predictions(classes[1] if binary else None)
     by_template = []
     for template in templates:
-        gaps = judge(predictions, replace(first, prediction=f"prediction: {template}", draws=100)).gaps
+        alone = replace(first, prediction=f"prediction: {template}", draws=100)
+        gaps = judge(encode(predictions, alone), alone).gaps
         by_template.append(gaps[["attribute", "class", "gap", "value"]].assign(template=template))
     chosen = replace(first, templates={t: f"prediction: {t}" for t in templates})
     if binary:
         scores = {t: f"score: {t}" for t in templates}
         chosen = replace(chosen, score="score", template_scores=scores)
-    result = judge(predictions, chosen, provenance)
+    result = judge(encode(predictions, chosen), chosen, provenance)
     result.document["remarks"] += [*provenance.get("remarks", []), *same_embeddings(z)]
     result.document["embedding"] = audit_embedding(
         z,

@@ -10,7 +10,8 @@ from sklearn.metrics import accuracy_score
 from typer.testing import CliRunner
 
 from fvlfp.audit import audit, write_audit
-from fvlfp.audit.stats.counts import encode
+from fvlfp.audit.audit_options import AuditOptions
+from fvlfp.audit.stats.columns import encode
 from fvlfp.audit.stats.rates import group_rates
 from fvlfp.cli import app
 from fvlfp.errors import InputError
@@ -100,7 +101,7 @@ def test_the_interval_of_a_weighted_rate_covers():
     for _ in range(300):
         p, w, g = rng.random(200) < 0.4, rng.exponential(size=200), rng.integers(0, 2, 200)
         frame = pd.DataFrame({"p": p.astype(int), "g": g, "w": w})
-        columns = encode(frame, label=None, prediction="p", groups=["g"], weight="w")
+        columns = encode(frame, AuditOptions(prediction="p", groups=["g"], weight="w"))
         cell = group_rates(columns.count("g"), 0.95)[0]["rates"]["selection_rate"]
         hits += cell["low"] <= 0.4 <= cell["high"]
     assert hits / 300 > 0.92

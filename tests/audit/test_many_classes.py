@@ -6,10 +6,12 @@ import pytest
 
 from fvlfp import metrics
 from fvlfp.audit import audit, compare, write_audit, write_comparison
+from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.stats import families as sampling
-from fvlfp.audit.stats.counts import encode
+from fvlfp.audit.stats.columns import encode
 from fvlfp.audit.stats.resampling import infer
 
+NAMED = AuditOptions(label="y", prediction="p", groups=["g"])
 KW = {"label": "y", "prediction": "p", "groups": ["g"], "draws": 200}
 
 
@@ -31,7 +33,7 @@ def test_one_vs_rest_tables_by_hand():
 
 @pytest.mark.parametrize("classes", [3, 8])
 def test_drawing_each_class_for_itself_gives_nearly_the_same_inference(classes, monkeypatch):
-    columns = encode(predictions(classes), label="y", prediction="p", groups=["g"])
+    columns = encode(predictions(classes), NAMED)
     counts = columns.count("g")
 
     def inferred():
@@ -53,13 +55,13 @@ def test_drawing_each_class_for_itself_gives_nearly_the_same_inference(classes, 
 
 def test_chance_is_what_shuffled_rows_give():
     frame = predictions(30)
-    counts = encode(frame, label="y", prediction="p", groups=["g"]).count("g")
+    counts = encode(frame, NAMED).count("g")
     found = {}
     for family in sampling.families(counts):
         found |= infer(family, draws=500, rng=np.random.default_rng(0))
     rng, shuffled = np.random.default_rng(1), []
     for _ in range(60):
-        mixed = encode(frame.assign(g=rng.permutation(frame.g)), label="y", prediction="p", groups=["g"])
+        mixed = encode(frame.assign(g=rng.permutation(frame.g)), NAMED)
         table = mixed.count("g").table
         shuffled.append(metrics.over_classes([metrics.gaps(table, k) for k in range(30)]))
     for name in ("demographic_parity_difference", "equal_opportunity_difference"):

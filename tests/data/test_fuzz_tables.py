@@ -32,14 +32,14 @@ from fvlfp import metrics
 from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.from_arrays import table_of_arrays
 from fvlfp.audit.report import write
-from fvlfp.audit.stats.counts import encode
-from fvlfp.audit.stats.decisions import with_decisions
-from fvlfp.audit.stats.scores import auc, read_scores
+from fvlfp.audit.stats.columns import encode
+from fvlfp.audit.stats.scores import auc
 from fvlfp.cli import app
 from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
 from tests.fuzzing import FIXED, often, told
 
+NAMED = AuditOptions(label="y", prediction="p", groups=["g"])
 #: Cells that every reader takes alike, a class or group each.
 GOOD = [
     ("0", "1"),
@@ -297,7 +297,7 @@ def test_tables_are_counted_right_or_refused(file, table):
     wanted = expected(table, content)
     try:
         frame = read_predictions(file, ["y", "p", "g"], alike=("y", "p"))
-        columns = encode(frame, label="y", prediction="p", groups=["g"])
+        columns = encode(frame, NAMED)
     except InputError as error:
         told(error)
         assert wanted is None or not table.plainly_good, str(error)
@@ -346,12 +346,7 @@ def test_scores_and_weights_are_read_right_or_refused(file, table, use):
     options |= {} if use == "threshold" else {"prediction": "p"}
     try:
         named = ["y", "g", *([] if use == "threshold" else ["p"])]
-        frame, prediction = with_decisions(
-            read_predictions(file, named, numbers=["s"]), AuditOptions(**options)
-        )
-        chosen = {k: options.get(k) for k in ("label", "groups", "positive", "weight")}
-        columns = encode(frame, prediction=prediction, **chosen)
-        score = read_scores(frame, "s", "1") if use == "score" else None
+        columns = encode(read_predictions(file, named, numbers=["s"]), AuditOptions(**options))
     except InputError as error:
         told(error)
         plain = set(table.numbers) <= set(NUMBERS) - {"0"} and use != "threshold"
@@ -359,11 +354,11 @@ def test_scores_and_weights_are_read_right_or_refused(file, table, use):
         return
     assert all(map(math.isfinite, values))
     truth = [row[1] == "1" for row in table.cells()[1:]]
-    if score is not None:
-        assert score.tolist() == values
+    if use == "score":
+        assert columns.score.tolist() == values
         pairs = [(a > b) + (a == b) / 2 for a, t in zip(values, truth, strict=True) if t
                  for b, f in zip(values, truth, strict=True) if not f]  # fmt: skip
-        mine = auc(score, columns.label)[0]
+        mine = auc(columns.score, columns.label)[0]
         assert math.isnan(mine) if not pairs else math.isclose(mine, sum(pairs) / len(pairs), abs_tol=1e-12)
     elif use == "threshold":
         assert [columns.classes[k] == "1" for k in columns.prediction] == [v >= 0.5 for v in values]
@@ -402,7 +397,7 @@ def test_arrays_are_counted_right_or_refused(rows, form):
             y_true=y, y_pred=p, sensitive_features=g, y_score=None, sample_weight=None
         )
         chosen = {name: named[name] for name in ("label", "prediction", "groups")}
-        found = encode(frame, **chosen).everyone()
+        found = encode(frame, AuditOptions(**chosen)).everyone()
     except InputError as error:
         told(error)
         return
@@ -452,7 +447,7 @@ def test_parquet_is_counted_right_or_refused(file, classes, groups, rows, damage
         path.write_bytes(whole[: 4 + damage] + b"\0" * 40 + whole[44 + damage :])
     try:
         frame = read_predictions(path, ["y", "p", "g"], alike=("y", "p"))
-        coded = encode(frame, label="y", prediction="p", groups=["g"])
+        coded = encode(frame, NAMED)
     except InputError as error:
         told(error)
         y, p, g = (set(values) for values in zip(*rows, strict=True))

@@ -11,8 +11,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from fvlfp.audit.stats.counts import first_row, require_column
 from fvlfp.errors import InputError
+from fvlfp.values import first_row
 
 
 def parse_bins(words: Sequence[str]) -> dict[str, list[float]]:
@@ -57,7 +57,6 @@ def bin_groups(
     for name, cuts in bins.items():
         if name not in groups:
             raise InputError(f"bins for {name!r}, which is not a group column ({', '.join(groups)})")
-        require_column(frame, name, "group")
         out[name] = _bands(frame[name], np.asarray(cuts, float), name, first_row(frame))
     return out
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from fvlfp import metrics
 from fvlfp.audit.schema import RateChange
-from fvlfp.audit.stats.counts import Columns, Counts, effective
+from fvlfp.audit.stats.columns import Columns
+from fvlfp.audit.stats.counts import Counts, effective
 from fvlfp.audit.stats.families import FEW, joints, joints_by_class
 from fvlfp.audit.stats.paired import mean_change, rate_change, residuals
 from fvlfp.audit.stats.rates import number

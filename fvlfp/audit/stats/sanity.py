@@ -1,6 +1,6 @@
 """Is this audit about what its reader thinks? Remarks that belong on the first page of the report.
 
-Each function gives one sentence or nothing. What this module does not do: refuse input (see ``counts``), or
+Each function gives one sentence or nothing. What this module does not do: refuse input (see ``columns``), or
 change a number.
 """
 

@@ -8,38 +8,18 @@ inversion as the gaps of rates. The threshold sweep shows which gaps a threshold
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from fvlfp import metrics
 from fvlfp.audit.schema import Bin, Gap, GroupScores, ScoreEstimate, Scores
-from fvlfp.audit.stats.counts import Columns, first_row
+from fvlfp.audit.stats.columns import Columns
 from fvlfp.audit.stats.intervals import wilson, z_score
 from fvlfp.audit.stats.inversion import GapInference, infer_estimates
 from fvlfp.audit.stats.rates import number
-from fvlfp.errors import InputError
 
 BINS = 10
-LARGEST = 1e100  # squares of larger scores overflow; they count as not finite
 THRESHOLDS = 51
 SWEPT = ("demographic_parity_difference", "equal_opportunity_difference", "equalized_odds_difference_worst")
 NOT_PROBABILITY = "scores outside [0, 1] are no probabilities"
-
-
-def read_scores(frame: pd.DataFrame, column: str, positive: str | None) -> np.ndarray:
-    """The score column as float64, checked.
-
-    Raises:
-        InputError: more than two classes, a missing or infinite score (row named), no number.
-    """
-    if positive is None:
-        raise InputError("scores are judged for two classes only; name the positive class")
-    score = pd.to_numeric(frame[column], errors="coerce").to_numpy(float)
-    bad = np.flatnonzero(~(np.abs(score) < LARGEST))  # NaN is not smaller
-    if len(bad):
-        row, value = int(bad[0]), frame[column].iloc[int(bad[0])]
-        shown = repr(value) if isinstance(value, str) else str(value)
-        raise InputError(f"score {column!r} in row {row + first_row(frame)} is {shown}, not a finite number")
-    return score
 
 
 def auc(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
