@@ -79,8 +79,8 @@ def audit(
         chosen = AuditOptions(**columns, **given)
     except TypeError as error:  # an unknown option, or one given twice
         raise InputError(str(error).replace("AuditOptions.__init__()", "audit")) from None
-    columns = encode(frame, chosen)
-    return judge(columns, chosen, provenance)
+    read = encode(frame, chosen)
+    return judge(read, chosen, provenance)
 
 
 def judge(columns: Columns, options: AuditOptions, provenance: Facts | None = None) -> Audit:

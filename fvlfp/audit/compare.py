@@ -134,18 +134,6 @@ def compare(
     Raises:
         InputError: as ``audit``; also different rows, or a label or group that differs (row named).
     """
-    classes = {"label": label, "prediction": prediction, "positive": positive, "weight": weight}
-    options = AuditOptions(**classes, groups=groups, cross=cross, draws=draws, seed=seed, level=level)
-    bins, same = dict(bins or {}), [label, *groups, *([weight] if weight else [])]
-    for frame, column in product((a, b), [prediction, *same, *([key] if key else [])]):
-        require_column(frame, column, "the")
-    a, b = (bin_groups(frame, bins, groups) for frame in (a, b))
-    a, b = _matched(a, b, key, [prediction, *same])
-    for column in same:
-        _same(a[column], b[column], column, first_row(a))
-    for frame, side in zip((a, b), names, strict=True):
-        _refuse_blank(frame, prediction, side)
-    columns = encode(pd.concat([a, b], ignore_index=True), options)
     settings: Settings = {
         "label": label,
         "prediction": prediction,
@@ -153,12 +141,21 @@ def compare(
         "positive": positive,
         "key": key,
         "weight": weight,
-        "bins": {name: list(cuts) for name, cuts in bins.items()},
+        "bins": {name: list(cuts) for name, cuts in (bins or {}).items()},
         "cross": cross,
         "draws": draws,
         "seed": seed,
         "level": level,
     }
+    named = {name: value for name, value in settings.items() if name not in ("key", "bins")}
+    options = AuditOptions(**named | {"groups": groups})  # type: ignore[arg-type]
+    same = [label, *groups, *([weight] if weight else [])]
+    for frame, column in product((a, b), [prediction, *same, *([key] if key else [])]):
+        require_column(frame, column, "the")
+    a, b = (bin_groups(frame, bins or {}, groups) for frame in (a, b))
+    a, b = _matched(a, b, key, [prediction, *same])
+    _check_rows(a, b, same, prediction, names)
+    columns = encode(pd.concat([a, b], ignore_index=True), options)
     return Comparison(_document(columns, names, settings, with_versions(provenance)))
 
 
@@ -220,11 +217,17 @@ def _matched(
     return a[list(needed)].reset_index(drop=True), b[list(needed)].reset_index(drop=True)
 
 
-def _refuse_blank(frame: pd.DataFrame, prediction: str, side: str) -> None:
-    blank = names_of(frame[prediction]).isna()
-    if blank.any():
-        row = int(blank.argmax()) + first_row(frame)
-        raise InputError(f"{side}: prediction {prediction!r} is missing in row {row}")
+def _check_rows(
+    a: pd.DataFrame, b: pd.DataFrame, same: Sequence[str], prediction: str, names: tuple[str, str]
+) -> None:
+    """Raise InputError where a column that is not a prediction differs, or a prediction is missing."""
+    for column in same:
+        _same(a[column], b[column], column, first_row(a))
+    for frame, side in zip((a, b), names, strict=True):
+        blank = names_of(frame[prediction]).isna()
+        if blank.any():
+            row = int(blank.argmax()) + first_row(frame)
+            raise InputError(f"{side}: prediction {prediction!r} is missing in row {row}")
 
 
 def _same(left: pd.Series, right: pd.Series, column: str, first: int) -> None:
