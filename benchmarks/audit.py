@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.machine import machine
+from benchmarks.markdown import table
 from fvlfp.audit import audit
 
 
@@ -108,18 +109,22 @@ def main() -> None:
 
 
 def page(f: Mapping[str, Any]) -> str:
-    both = f"{f['both_rows']:,} rows, one attribute of 7 groups, {f['both_draws']} draws"
+    three = f"{f['rows']:,} rows x 3 attributes, {f['draws']:,} draws"
+    n = f["both_draws"]
+    both = f"{f['both_rows']:,} rows, one attribute of 7 groups, {n} draws"
+    rows = [
+        (f"{three}: everything", f"{f['three_attributes_s']:.1f} s"),
+        ("peak memory of that process, table included", f"{f['peak_mib']:,.0f} MiB"),
+        (f"{both}: everything, best of 3", f"{f['ours_s']:.3f} s"),
+        (f"... fairlearn {f['fairlearn']}, MetricFrame(n_boot={n}) of 3 rates", f"{f['fairlearn_s']:.1f} s"),
+        ("ratio at equal rows and draws", f"{f['ratio']:,.0f}"),
+    ]
+    measured = "\n".join(table(["what", "measured"], rows))
     return f"""# How fast the audit is
 
 Written by `python -m benchmarks.audit` on {f["machine"]["cpu"]}, {f["machine"]["cores"]} cores.
 
-| what | measured |
-|---|--:|
-| {f["rows"]:,} rows x 3 attributes, {f["draws"]:,} draws: everything | {f["three_attributes_s"]:.1f} s |
-| peak memory of that process, table included | {f["peak_mib"]:,.0f} MiB |
-| {both}: everything, best of 3 | {f["ours_s"]:.3f} s |
-| ... fairlearn {f["fairlearn"]}, MetricFrame(n_boot=...) of 3 rates | {f["fairlearn_s"]:.1f} s |
-| ratio at equal rows and draws | {f["ratio"]:,.0f} |
+{measured}
 
 Nothing is extrapolated. The two do not compute the same: fairlearn gives percentile intervals of rates and of
 max - min, which miss a zero gap; the audit tries hypothetical truths from both sides with this number of

@@ -21,6 +21,7 @@ import pandas as pd
 
 from benchmarks import RESULTS
 from benchmarks.machine import machine
+from benchmarks.markdown import table
 from benchmarks.shared import load_encoder, shared_folder
 from data_prep.fairface import convert
 from fvlfp.audit import Audit, audit, write_audit
@@ -93,13 +94,13 @@ def summary(result: Audit, more: dict[str, Any]) -> dict[str, Any]:
 
 
 def page(found: dict[str, Any], published: dict[str, Any]) -> str:
+    where = found["machine"]
     out = [
         "# FaceCLIP-64 on FairFace, zero-shot",
         "",
-        f"Written by `python -m benchmarks.audit_fairface` on {machine()['cpu']}, {machine()['cores']} "
-        f"cores. All groups "
-        "are *perceived*, given by annotators (FairFace, CC BY 4.0). [95 % interval]; (range over prompt "
-        "templates).",
+        f"Written by `python -m benchmarks.audit_fairface` on {where['cpu']}, {where['cores']} cores. "
+        "All groups are *perceived*, given by annotators (FairFace, CC BY 4.0). [95 % interval]; (range over "
+        "prompt templates).",
     ]
     for task, data in sorted(found["tasks"].items(), reverse=True):  # gender first
         label, groups, positive = TASKS[task]
@@ -113,57 +114,57 @@ def page(found: dict[str, Any], published: dict[str, Any]) -> str:
             f"audit took {data['seconds']:.1f} s without encoding.",
         ]
         for attribute, part in data["attributes"].items():
-            out += [
-                "",
-                f"### by {attribute}",
-                "",
-                "| gap | value | by chance | perfect | p (Holm) | sees from |",
-            ]
-            out.append("|---|--:|--:|--:|--:|--:|")
-            for gap, e in part["gaps"].items():
-                cells = [_num(e[k]) for k in ("expected_null", "perfect_classifier", "p_adjusted") if k in e]
-                if "perfect_classifier" not in e:
-                    cells.insert(1, "")
-                out.append(f"| {gap} | {_cell(e)} | {' | '.join(cells)} | {_num(e['minimum_detectable'])} |")
+            keys = ("expected_null", "perfect_classifier", "p_adjusted", "minimum_detectable")
+            gaps = [[gap, _cell(e), *(_num(e.get(k)) for k in keys)] for gap, e in part["gaps"].items()]
+            heads = ["gap", "value", "by chance", "perfect", "p (Holm)", "sees from"]
+            out += ["", f"### by {attribute}", "", *table(heads, gaps)]
             worst = part["worst_cell_recall"]
             where = f"{worst['cell']['group']}, {worst['cell']['class']}"
             out += ["", f"Lowest recall: {_cell(worst)} ({where})."]
             if len(part["groups"]) <= 7:
-                out += ["", "| group | n | TPR | FPR | accuracy |", "|---|--:|--:|--:|--:|"]
-                for group, e in part["groups"].items():
-                    shown = " | ".join(_cell(e["rates"][r]) for r in ("tpr", "fpr", "accuracy"))
-                    out.append(f"| {group} | {e['n']:,} | {shown} |")
+                by_group = [
+                    [group, f"{e['n']:,}", *(_cell(e["rates"][r]) for r in ("tpr", "fpr", "accuracy"))]
+                    for group, e in part["groups"].items()
+                ]
+                out += ["", *table(["group", "n", "TPR", "FPR", "accuracy"], by_group)]
         out += ["", "Leakage: what a probe reads from the image embedding (five folds).", ""]
-        out += ["| perceived | probe | balanced accuracy | chance |", "|---|---|--:|--:|"]
-        for group in groups:
-            for row in data["leakage"][group]:
-                value = f"{row['balanced_accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-                out.append(f"| {group} | {row['probe']} | {value} | {row['chance']:.3f} |")
+        probes = [
+            [
+                group,
+                row["probe"],
+                f"{row['balanced_accuracy']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
+                f"{row['chance']:.3f}",
+            ]
+            for group in groups
+            for row in data["leakage"][group]
+        ]
+        out += table(["perceived", "probe", "balanced accuracy", "chance"], probes)
         out += [
             "",
             f"Retrieval: skew of the ranking for each class text; target: the images' own shares; k = {K}.",
             "",
         ]
-        out += ["| perceived | query | measure | value | by chance | most favoured | p (Holm) |"]
-        out.append("|---|---|---|--:|--:|---|--:|")
-        for group in groups:
-            out += [
-                f"| {group} | {r['query']} | {r['measure']} | {r['value']:.3f} | {r['expected_null']:.3f} "
-                f"| {r['group']} | {r['p_adjusted']:.3f} |"
-                for r in data["retrieval"][group]
+        skews = [
+            [
+                *(group, r["query"], r["measure"], f"{r['value']:.3f}", f"{r['expected_null']:.3f}"),
+                *(r["group"], f"{r['p_adjusted']:.3f}"),
             ]
+            for group in groups
+            for r in data["retrieval"][group]
+        ]
+        heads = ["perceived", "query", "measure", "value", "by chance", "most favoured", "p (Holm)"]
+        out += table(heads, skews)
     order, clip = published["order"], published["Zero-shot CLIP"]["All"]
     ours = found["tasks"]["gender"]["attributes"]["race"]["groups"]
     lower = {name.lower(): e for name, e in ours.items()}
     out += ["", "## Published numbers, as context", "", CONTEXT, ""]
-    out += [
-        "| perceived race | accuracy for perceived gender | zero-shot CLIP (Radford et al. 2021, table 5) |"
-    ]
-    out.append("|---|--:|--:|")
+    beside = []
     for name, theirs in zip(order, clip, strict=True):
         match = next((e for group, e in lower.items() if group.startswith(name.lower())), None)
         if match and theirs is not None:
-            out.append(f"| {name} | {_cell(match['rates']['accuracy'])} | {theirs / 100:.3f} |")
+            beside.append([name, _cell(match["rates"]["accuracy"]), f"{theirs / 100:.3f}"])
+    radford = "zero-shot CLIP (Radford et al. 2021, table 5)"
+    out += table(["perceived race", "accuracy for perceived gender", radford], beside)
     return "\n".join(out) + "\n"
 
 

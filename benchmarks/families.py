@@ -34,6 +34,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks.machine import machine, named
+from benchmarks.markdown import table
 from fvlfp.clip.encoder import Encoder
 from fvlfp.errors import InputError
 
@@ -219,12 +220,14 @@ def page(rows: list[Row]) -> str:
         "with a tokenizer of Hugging Face were tried with open_clip's own in its place; of open_clip's",
         f"own transformers {BLOCKS} blocks were kept, the first.",
         "",
-        "| family | model | million weights | audit | training |",
-        "|---|---|---:|---|---|",
+        *table(
+            ["family", "model", "million weights", "audit", "training"],
+            [
+                (r.family, r.model, f"{r.millions:.0f}" if r.millions else "", r.audit, r.training)
+                for r in rows
+            ],
+        ),
     ]
-    for r in rows:
-        size = f"{r.millions:.0f}" if r.millions else ""
-        lines.append(f"| {r.family} | {r.model} | {size} | {r.audit} | {r.training} |")
     left = [family for family in FAMILIES if family not in {row.family for row in rows}]
     if left:
         lines += ["", f"Not run for this page: {', '.join(left)}."]

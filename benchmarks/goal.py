@@ -50,7 +50,7 @@ def _judge(cells: list[Cell], methods: dict[str, list[Cell]]) -> dict[str, tuple
         inside = sum(e["value"] <= e["null_95"] for e in entries)
         over = sum(e["value"] - e["null_95"] for e in entries) / n
         told = f"{inside} of {n} seeds; mean {over:+.3f} from the 95 % point of chance"
-        found["odds gap not told from chance"] = inside == n, told
+        found["odds gap within chance"] = inside == n, told
     share, wanted = reduction(cells, methods["fedavg"]), REDUCTION[cells[0]["method"]]
     if share is None:
         found["excess over chance falls"] = True, "FedAvg has no excess over chance here"
@@ -94,9 +94,9 @@ def over_tasks(grid: Grid, method: str) -> list[Verdict]:
     if not shares:
         return []
     mean = sum(shares.values()) / len(shares)
-    told = f"by {mean:.0%} on the mean of {len(shares)} tasks, wanted {MEAN_REDUCTION:.0%}"
+    told = f"the excess falls by {mean:.0%} on the mean of {len(shares)} tasks, wanted {MEAN_REDUCTION:.0%}"
     found = [Verdict("all tasks", method, "mean excess falls", mean >= MEAN_REDUCTION, told)]
     if ahead or behind:
-        told = f"below LEACE on {len(ahead)} tasks, not below on {len(behind)}"
+        told = f"the excess is below LEACE's on {len(ahead)} tasks and not on {len(behind)}"
         found.append(Verdict("all tasks", method, "as often ahead of LEACE", len(ahead) >= len(behind), told))
     return found

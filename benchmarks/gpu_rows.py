@@ -29,6 +29,7 @@ import torch
 
 from benchmarks import speed
 from benchmarks.machine import machine
+from benchmarks.markdown import table
 from fvlfp.clip.encoder import Encoder
 from fvlfp.config import Config
 from fvlfp.methods import METHODS
@@ -217,8 +218,8 @@ def page(found: dict[str, Any]) -> str:
         "One run each; times are wall times, medians of a few repetitions.",
     ]
     for name, (work, _) in PARTS.items():
-        lines += ["", f"## {name}", (work.__doc__ or "").strip(), "", "| row | measured |", "|---|---|"]
-        lines += [f"| {row} | {value} |" for row, value in _rows(found.get(name, "not measured"))]
+        lines += ["", f"## {name}", (work.__doc__ or "").strip(), ""]
+        lines += table(["row", "measured"], _rows(found.get(name, "not measured")))
     return "\n".join(lines) + "\n"
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
+from benchmarks.markdown import table
 from fvlfp import metrics
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import families, joints
@@ -220,13 +221,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
     ]
     if low:
-        out += [
-            "Coverage below 93.5 %:",
-            "",
-            "| groups | n | gap | pattern | measure | coverage |",
-            "|--:|--:|--:|---|---|--:|",
-        ]
-        out += [f"| {k} | {n} | {g} | {p} | {name} | {c:.1%} |" for c, k, n, g, p, name in low]
+        worst = [(k, n, g, p, name, f"{c:.1%}") for c, k, n, g, p, name in low]
+        heads = ["groups", "n", "gap", "pattern", "measure", "coverage"]
+        out += ["Coverage below 93.5 %:", "", *table(heads, worst)]
     else:
         out.append("No combination covers less than 93.5 %.")
     out += [
@@ -236,7 +233,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
     ]
     out += ["## Coverage, pooled", "", "Target: 95 ± 1.5 %. Each line pools data sets over all else.", ""]
-    out += ["| pool | data sets | mean | lowest line | highest line |", "|---|--:|--:|--:|--:|"]
+    lines = []
     pools: list[tuple[str, dict[str, Any]]] = [
         (f"{k} groups, n = {n:,}", {"groups": k, "n": n}) for k, n in itertools.product(SHARES, SIZES)
     ]
@@ -251,51 +248,51 @@ def page(rows: list[dict[str, Any]]) -> str:
         ]
         values, weights = zip(*found, strict=True)
         mean = np.average(values, weights=weights)
-        out.append(f"| {title} | {sum(weights):,} | {mean:.1%} | {min(values):.1%} | {max(values):.1%} |")
-    out.append("")
+        lines.append([title, f"{sum(weights):,}", *(f"{c:.1%}" for c in (mean, min(values), max(values)))])
+    out += table(["pool", "data sets", "mean", "lowest line", "highest line"], lines)
     out += [
+        "",
         "## TPR gap: coverage, power, false alarms",
         "",
         "“Found” is after correction over the audit's four tests; in lines with gap 0 it is a false alarm "
         "of this test.",
         "",
-        "| groups | pattern | n | gap | coverage | interval too high | width | found | any alarm | plain "
-        "bootstrap covers |",
-        "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for r in audits:
-        out.append(
-            f"| {r['groups']} | {r['pattern'] if r['gap'] else '–'} | {r['n']:,} | {r['gap']} | "
-            f"{coverage(r):.1%} "
-            f"| {rate(r, f'too high {TPR}', f'known {TPR}'):.1%} | "
-            f"{rate(r, f'width {TPR}', f'known {TPR}'):.3f} "
-            f"| {rate(r, 'found'):.1%} | {rate(r, 'alarm'):.1%} | {rate(r, 'plain bootstrap'):.1%} |"
+    place = ["groups", "pattern", "n", "gap"]
+    places = [(r["groups"], r["pattern"] if r["gap"] else "–", f"{r['n']:,}", r["gap"]) for r in audits]
+    shown = [
+        (
+            f"{coverage(r):.1%}",
+            f"{rate(r, f'too high {TPR}', f'known {TPR}'):.1%}",
+            f"{rate(r, f'width {TPR}', f'known {TPR}'):.3f}",
+            *(f"{rate(r, key):.1%}" for key in ("found", "alarm", "plain bootstrap")),
         )
-    out += ["", "## Coverage of the other measures", ""]
+        for r in audits
+    ]
+    heads = ["coverage", "interval too high", "width", "found", "any alarm", "plain bootstrap covers"]
+    out += table([*place, *heads], [(*a, *b) for a, b in zip(places, shown, strict=True)])
     others = [n for n in JUDGED if n != TPR]
-    out += [
-        "| groups | pattern | n | gap | " + " | ".join(others) + " |",
-        "|--:|---|--:|--:|" + "--:|" * len(others),
-    ]
-    for r in audits:
-        shown = " | ".join(f"{coverage(r, n):.1%}" for n in others)
-        out.append(
-            f"| {r['groups']} | {r['pattern'] if r['gap'] else '–'} | {r['n']:,} | {r['gap']} | {shown} |"
-        )
+    covered = [[f"{coverage(r, n):.1%}" for n in others] for r in audits]
+    out += ["", "## Coverage of the other measures", ""]
+    out += table([*place, *others], [(*a, *b) for a, b in zip(places, covered, strict=True)])
     out += [
         "",
         "## Paired change of the TPR gap",
         "",
         "“Found” is one uncorrected test; with equal gaps it is a false alarm.",
         "",
-        "| groups | n | gap before | gap after | coverage | width | found |",
-        "|--:|--:|--:|--:|--:|--:|--:|",
+        *table(
+            ["groups", "n", "gap before", "gap after", "coverage", "width", "found"],
+            [
+                (
+                    *(r["groups"], f"{r['n']:,}", r["gap_a"], r["gap_b"], f"{coverage(r):.1%}"),
+                    f"{rate(r, f'width {TPR}', f'known {TPR}'):.3f}",
+                    f"{rate(r, 'found'):.1%}",
+                )
+                for r in changes
+            ],
+        ),
     ]
-    for r in changes:
-        out.append(
-            f"| {r['groups']} | {r['n']:,} | {r['gap_a']} | {r['gap_b']} | {coverage(r):.1%} "
-            f"| {rate(r, f'width {TPR}', f'known {TPR}'):.3f} | {rate(r, 'found'):.1%} |"
-        )
     return "\n".join(out) + "\n"
 
 

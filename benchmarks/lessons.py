@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
+from benchmarks.markdown import table
 from fvlfp.course.tour import lessons
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -54,17 +55,15 @@ def page(results: dict[str, Any]) -> str:
         "nothing: no saved stage, no cached feature, the kernel's start included. A second run is shorter.",
         *measured_elsewhere(results),
         "",
-        f"| lesson | {' | '.join(f'{p}, s' for p in profiles)} | peak memory, MiB |",
-        f"|---|{'---|' * (len(profiles) + 1)}",
     ]
+    rows = []
     for lesson in results["profiles"][profiles[0]]:
         peak = max(
             results["profiles"][p][lesson]["peak_mib"] for p in profiles if lesson in results["profiles"][p]
         )
-        lines.append(
-            f"| {lesson} | {' | '.join(seconds(results, p, lesson) for p in profiles)} | {peak:.0f} |"
-        )
-    return "\n".join([*lines, ""])
+        rows.append([lesson, *(seconds(results, p, lesson) for p in profiles), f"{peak:.0f}"])
+    heads = ["lesson", *(f"{p}, s" for p in profiles), "peak memory, MiB"]
+    return "\n".join([*lines, *table(heads, rows), ""])
 
 
 def measured_elsewhere(results: dict[str, Any]) -> list[str]:

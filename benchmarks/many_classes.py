@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.machine import machine
+from benchmarks.markdown import table
 from fvlfp.audit import Audit, Comparison, audit, compare
 
 CLASSES = (10, 50, 100)
@@ -56,19 +57,22 @@ def cell(what: str, classes: int) -> dict[str, object]:
 
 
 def page(found: Mapping[str, Any]) -> str:
-    rows = "".join(
-        f"| {c['what']} | {c['classes']} | {c['cpu_s']:.1f} s | {c['peak_mib']:,.0f} MiB "
-        f"| {'; '.join(c['fewer_draws']) or 'all draws'} |\n"
+    rows = [
+        (
+            *(c["what"], c["classes"], f"{c['cpu_s']:.1f} s", f"{c['peak_mib']:,.0f} MiB"),
+            "; ".join(c["fewer_draws"]) or "all draws",
+        )
         for c in found["cells"]
-    )
+    ]
+    heads = ["what", "classes", "CPU time", "peak memory of the process", "draws"]
+    measured = "\n".join(table(heads, rows))
     return f"""# What the number of classes costs
 
 Written by `python -m benchmarks.many_classes` on {found["machine"]["cpu"]}: {ROWS:,} rows, one attribute of
 {GROUPS} groups, {DRAWS:,} draws, one thread.
 
-| what | classes | CPU time | peak memory of the process | draws |
-|---|--:|--:|--:|---|
-{rows}
+{measured}
+
 From 11 classes on, each class is drawn against the rest: time grows with the number of classes, not with its
 square. The audit spends a fixed number of drawn counts: very many classes get fewer draws, and it says so.
 """

@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.ceiling import HEADS, RESULT
 from benchmarks.grid import CORNERS, FUSIONS, OPTIONS, OURS, PARTS, TASKS
+from benchmarks.markdown import table
 from benchmarks.table import ODDS, Cell, Grid, excess, over_seeds, reduction
 
 BASE = {"cdfp": "CDFP alone", "dsop": "DSOP alone", "fpf": "FPF alone", "fedavg": "FedAvg"}
@@ -34,9 +35,9 @@ def options(grid: Grid) -> str:
         return ""
     head = (
         "## One option at a time\n\n"
-        "Each component alone, with one setting changed; the settings named are the change, everything else "
-        "is the default. Columns as above; a flip is a test row whose class changes when its embedding is "
-        "moved from its group to another (see the next section)."
+        "Each component runs alone, with one setting changed. The second column names the change; everything "
+        "else is the default. The other columns are as above. A flip is a test row whose class changes when "
+        "its embedding is moved from its group to another (see the next section)."
     )
     return "\n\n".join([head, *blocks, _fpf_said(grid)]).rstrip()
 
@@ -52,7 +53,7 @@ def _fpf_said(grid: Grid) -> str:
     told: dict[str, list[str]] = {
         "lower": [],
         "higher": [],
-        "no further away than FedAvg's seeds lie apart": [],
+        "within one standard deviation of FedAvg's seeds": [],
     }
     for task in PARTS["fusions"].tasks:
         methods = _seeds_of("fusions", grid.get(task, {}))
@@ -64,17 +65,14 @@ def _fpf_said(grid: Grid) -> str:
             told[word].append(f"`{task}` ({change:+.3f})")
     parts = [f"{word}: {', '.join(where)}" for word, where in told.items() if where]
     return (
-        f"FPF alone against weights by size, mean odds gap over seeds: {'; '.join(parts)}." if parts else ""
+        f"Odds gap of FPF alone minus that of weights by size, means over seeds. {'; '.join(parts)}."
+        if parts
+        else ""
     )
 
 
 def _table(task: str, methods: dict[str, list[Cell]], bases: tuple[str, ...], names: dict[str, Any]) -> str:
-    lines = [
-        f"**{TASKS[task].title[0].upper()}{TASKS[task].title[1:]}**",
-        "",
-        "| | changed | seeds | balanced accuracy | worst cell | odds gap | excess | flips |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     fedavg = methods.get("fedavg")
     for name in (*bases, *names):
         cells = methods.get(name)
@@ -88,8 +86,10 @@ def _table(task: str, methods: dict[str, list[Cell]], bases: tuple[str, ...], na
         told.append(f"{excess(cells):.3f}" + (f" ({-share:+.0%})" if share is not None else ""))
         told.append(_flips(cells))
         changed = ", ".join(f"{k} = {v}" for k, v in names.get(name, {}).items() if k != "method")
-        lines.append(f"| `{name}` | {changed or BASE[name]} | {len(cells)} | " + " | ".join(told) + " |")
-    return "\n".join(lines)
+        rows.append([f"`{name}`", changed or BASE[name], len(cells), *told])
+    title = TASKS[task].title
+    heads = ["", "changed", "seeds", "balanced accuracy", "worst cell", "odds gap", "excess", "flips"]
+    return "\n".join([f"**{title[0].upper()}{title[1:]}**", "", *table(heads, rows)])
 
 
 def _flips(cells: list[Cell]) -> str:
@@ -108,8 +108,7 @@ def counterfactuals(grid: Grid) -> str:
             pairs = [c["counterfactual"] for c in cells if "cosine_before" in c["counterfactual"]]
             keys = ("cosine_before", "cosine_after")
             cosines = [f"{np.mean([p[k] for p in pairs]):+.2f}" if pairs else "" for k in keys]
-            told = [TASKS[task].title, f"`{name}`", str(len(cells)), _flips(cells), *cosines]
-            rows.append(f"| {' | '.join(told)} |")
+            rows.append([TASKS[task].title, f"`{name}`", len(cells), _flips(cells), *cosines])
     if not rows:
         return ""
     return "\n".join(
@@ -117,13 +116,12 @@ def counterfactuals(grid: Grid) -> str:
             "## What happens to counterfactuals",
             "",
             "Flips: share of (test row, other group) pairs whose class changes when the embedding is moved "
-            "by the whole difference of the two groups' mean training embeddings (perceived labels, for "
-            "measuring only). Cosine: between the gradients of CDFP's term and of the cross-entropy, at the "
-            "first and at the final prompts; below 0 they pull apart. Means over seeds.",
+            "by the whole difference of the two groups' mean training embeddings (perceived labels, used for "
+            "this measurement only). Cosine: between the gradients of CDFP's term and of the cross-entropy, "
+            "at the first and at the final prompts; below 0 they point in opposite directions. All values "
+            "are means over seeds.",
             "",
-            "| task | | seeds | flips | cosine before | cosine after |",
-            "|---|---|---|---|---|---|",
-            *rows,
+            *table(["task", "", "seeds", "flips", "cosine before", "cosine after"], rows),
         ]
     )
 
@@ -139,16 +137,13 @@ def ceiling() -> str:
         "",
         "`python -m benchmarks.ceiling`. Logistic regression on the frozen embeddings, on a development "
         f"split of *training* rows (a third held out), mean ± standard deviation over {splits} splits. The "
-        f"last "
-        "head of each task is told the group at inference, which no method above is, except `thresholds`. "
-        "Where "
-        "even that head leaves an excess, the image tower separates the classes less well for some groups: "
-        "what remains can be bought with accuracy of other groups, not mended by prompts, projections or "
-        "weights.",
+        "last head of each task is told the group at inference; of the methods above only `thresholds` is. "
+        "Where even that head leaves an excess, the image tower separates the classes less well for some "
+        "groups. Prompts, projections or weights cannot remove this part; it can only be lowered at the cost "
+        "of other groups' accuracy.",
         "",
-        "| task | | n | balanced accuracy | by group | worst cell | odds gap | by chance | excess |",
-        "|---|---|---|---|---|---|---|---|---|",
     ]
+    rows = []
     for task, found in document["tasks"].items():
         for head, title in HEADS.items():
             runs = [seed[head] for seed in found["seeds"]]
@@ -159,9 +154,20 @@ def ceiling() -> str:
 
             by_group = np.mean([run["balanced_accuracy_by_group"] for run in runs], 0)
             more = np.mean([run["odds_gap"] - run["by_chance"] for run in runs])
-            lines.append(
-                f"| {TASKS[task].title} | {title} | {runs[0]['n']:,} | {mean('balanced_accuracy')} | "
-                f"{by_group.min():.3f}, {by_group.max():.3f} | {mean('worst_cell_recall')} | "
-                f"{mean('odds_gap')} | {np.mean([r['by_chance'] for r in runs]):.3f} | {more:.3f} |"
-            )
-    return "\n".join(lines)
+            chance = f"{np.mean([r['by_chance'] for r in runs]):.3f}"
+            span = f"{by_group.min():.3f}, {by_group.max():.3f}"
+            gaps = (mean("worst_cell_recall"), mean("odds_gap"), chance, f"{more:.3f}")
+            first = (TASKS[task].title, title, f"{runs[0]['n']:,}", mean("balanced_accuracy"), span)
+            rows.append([*first, *gaps])
+    heads = [
+        "task",
+        "",
+        "n",
+        "balanced accuracy",
+        "by group",
+        "worst cell",
+        "odds gap",
+        "by chance",
+        "excess",
+    ]
+    return "\n".join([*lines, *table(heads, rows)])

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.markdown import table
+
 PAGE = Path(__file__).resolve().parent / "results" / "other_tools.md"
 Y = np.array([1] * 5 + [0] * 5 + [1] * 5 + [0] * 5 + [0] * 5)
 SAID = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 1] * 2 + [0, 0, 0, 0, 1])
@@ -73,14 +75,13 @@ def main() -> None:
         "positive rate 1 of 5 each. Group c: nobody is positive, 1 of 5 false positives. So c has no true",
         "positive rate, and all rates that exist are equal.",
         "",
-        "| tool | version | true positive rate of c | gap |",
-        "|---|---|---|---|",
     ]
+    rows = []
     for ask in (ours, fairlearn, aif360, aequitas):
         name = "fvlfp" if ask is ours else ask.__name__
-        rate, gap = ask()
-        lines.append(f"| {name} | {version(name)} | {rate} | {gap} |")
-    PAGE.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        rows.append((name, version(name), *ask()))
+    heads = ["tool", "version", "true positive rate of c", "gap"]
+    PAGE.write_text("\n".join([*lines, *table(heads, rows), ""]), encoding="utf-8")
 
 
 if __name__ == "__main__":

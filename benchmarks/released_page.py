@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks import RESULTS
 from benchmarks.machine import named
+from benchmarks.markdown import table
 
 ODDS, ACCURACY = "equalized_odds_difference_worst", "accuracy_gap"
 AGES = ("0-2", "3-9", "10-19", "20-29", "30-39", "40-49", "50-59", "60-69", "more than 70")
@@ -76,17 +77,20 @@ def _short(found: Found) -> str:
         "",
         *_sentences(found),
         "",
-        "| | family | trained on | accuracy | odds gap by race | lowest cell by race | odds gap by age | "
-        "lowest cell by age |",
-        "|---|---|---|---|---|---|---|---|",
     ]
+    rows = []
     for e in found["gender"]:
         told = [e["name"], e["family"], e["data"], _num(e["overall"]["accuracy"])]
         for attribute in ("race", "age"):
             part = e["attributes"][attribute]
             told += [_num(part["gaps"][ODDS]), _worst(part)]
-        lines.append(f"| {' | '.join(told)} |")
+        rows.append(told)
+    heads = ["", "family", "trained on", "accuracy"]
+    heads += [
+        f"{what} by {attribute}" for attribute in ("race", "age") for what in ("odds gap", "lowest cell")
+    ]
     lines += [
+        *table(heads, rows),
         "",
         "Lowest cell: the group and gender found least often. Families: "
         + "; ".join(f"{k}: {v}" for k, v in FAMILIES.items())
@@ -138,28 +142,21 @@ def _by(found: Found, attribute: str, title: str) -> str:
         "Accuracy of each group, and the two gaps with what chance would show and Holm's p-value over all "
         "checkpoints and both attributes.",
         "",
-        "| | family | " + " | ".join(groups) + " |",
-        "|---|---|" + "---|" * len(groups),
-        "| images | | "
-        + " | ".join(f"{found['gender'][0]['attributes'][attribute]['groups'][g]['n']:,}" for g in groups)
-        + " |",
     ]
+    sizes = found["gender"][0]["attributes"][attribute]["groups"]
+    rows = [["images", "", *(f"{sizes[g]['n']:,}" for g in groups)]]
     for e in found["gender"]:
         values = {g: e["attributes"][attribute]["groups"][g]["accuracy"]["value"] for g in groups}
         low = min(values.values())
         told = [f"**{v:.3f}**" if v == low else f"{v:.3f}" for v in values.values()]
-        lines.append(f"| {e['name']} | {e['family']} | {' | '.join(told)} |")
-    lines += [
-        "",
-        "| | family | odds gap | by chance | p | accuracy gap | by chance | p | between |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+        rows.append([e["name"], e["family"], *told])
+    gaps = []
     for e in found["gender"]:
         told = [e["name"], e["family"], *_gap_columns(e["attributes"][attribute]["gaps"], ODDS)]
         pair = e["attributes"][attribute]["gaps"][ACCURACY].get("pair") or {}
-        told.append(" and ".join(pair.get("groups", ())))
-        lines.append(f"| {' | '.join(told)} |")
-    return "\n".join(lines)
+        gaps.append([*told, " and ".join(pair.get("groups", ()))])
+    heads = ["", "family", "odds gap", "by chance", "p", "accuracy gap", "by chance", "p", "between"]
+    return "\n".join([*lines, *table(["", "family", *groups], rows), "", *table(heads, gaps)])
 
 
 def _gap_columns(gaps: Mapping[str, Any], odds: str) -> list[str]:
@@ -178,18 +175,17 @@ def _cells(found: Found) -> str:
         "How often women are called women and men are called men, in each of the 14 cells of gender and "
         "race: women / men. The lowest of a row is bold.",
         "",
-        "| | family | " + " | ".join(groups) + " |",
-        "|---|---|" + "---|" * len(groups),
     ]
+    rows = []
     for e in found["gender"]:
         by = e["attributes"]["race"]["groups"]
         cells = {g: (1 - by[g]["fpr"]["value"], by[g]["tpr"]["value"]) for g in groups}
         low = min(min(pair) for pair in cells.values())
         told = [" / ".join(f"**{v:.3f}**" if v == low else f"{v:.3f}" for v in cells[g]) for g in groups]
-        lines.append(f"| {e['name']} | {e['family']} | {' | '.join(told)} |")
+        rows.append([e["name"], e["family"], *told])
     sizes = found["gender"][0]["attributes"]["race"]["groups"]
     told = [f"{sizes[g]['fpr']['denominator']:,} / {sizes[g]['tpr']['denominator']:,}" for g in groups]
-    return "\n".join([*lines, f"| images | | {' | '.join(told)} |"])
+    return "\n".join([*lines, *table(["", "family", *groups], [*rows, ["images", "", *told]])])
 
 
 def _race(found: Found) -> str:
@@ -200,30 +196,29 @@ def _race(found: Found) -> str:
         "Asked to name one of seven races, how often is the perceived one named? By perceived gender: "
         "women / men.",
         "",
-        "| | accuracy | balanced accuracy | " + " | ".join(classes) + " |",
-        "|---|---|---|" + "---|" * len(classes),
     ]
+    rows = []
     for e in found["race"]:
         by = e["attributes"]["gender"]["groups"]
         told = [" / ".join(f"{by[g]['recall'][c]['value']:.3f}" for g in ("Female", "Male")) for c in classes]
         overall = e["overall"]
-        lines.append(
-            f"| {e['name']} | {_num(overall['accuracy'])} | {_num(overall['balanced_accuracy'])} | "
-            f"{' | '.join(told)} |"
-        )
-    lines += [
-        "",
-        "Gaps of the race answers, the largest of the seven classes against the rest:",
-        "",
-        "| | by | odds gap | by chance | p | accuracy gap | by chance | p |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+        rows.append([e["name"], *(_num(overall[k]) for k in ("accuracy", "balanced_accuracy")), *told])
+    gaps = []
     for e in found["race"]:
         for attribute, part in e["attributes"].items():
-            told = [e["name"], attribute, *_gap_columns(part["gaps"], f"{ODDS}_class_max")]
-            lines.append(f"| {' | '.join(told)} |")
-    lines += ["", "p: Holm over these tests."]
-    return "\n".join(lines)
+            gaps.append([e["name"], attribute, *_gap_columns(part["gaps"], f"{ODDS}_class_max")])
+    return "\n".join(
+        [
+            *lines,
+            *table(["", "accuracy", "balanced accuracy", *classes], rows),
+            "",
+            "Gaps of the race answers, the largest of the seven classes against the rest:",
+            "",
+            *table(["", "by", "odds gap", "by chance", "p", "accuracy gap", "by chance", "p"], gaps),
+            "",
+            "p: Holm over these tests.",
+        ]
+    )
 
 
 def _compared(found: Found, question: str, title: str) -> str:
@@ -234,18 +229,15 @@ def _compared(found: Found, question: str, title: str) -> str:
         "sections 5 and 6. Below the table stand all groups whose accuracy changed clearly; their intervals "
         "hold all at once, over both sections.",
         "",
-        "| from, to | accuracy | odds gap by race | p | accuracy gap by race | p | odds gap by age | p | "
-        "accuracy gap by age | p |",
-        "|---|" + "---|" * 9,
     ]
-    who = []
+    rows, who = [], []
     for e in found[question]:
         told = [f"{e['a']} → {e['b']} ({e['family']})", _change(e["accuracy"])]
         for attribute in ("race", "age"):
             for gap in (ODDS, ACCURACY):
                 change = e["attributes"][attribute]["changes"][gap]
                 told += [_change(change), _p(change["p_across"])]
-        lines.append(f"| {' | '.join(told)} |")
+        rows.append(told)
         groups = {
             name: x["accuracy"]
             for attribute in ("race", "age")
@@ -254,7 +246,10 @@ def _compared(found: Found, question: str, title: str) -> str:
         more = _list(f"{g} {x['change']:+.3f}" for g, x in groups.items() if x["low"] > 0)
         less = _list(f"{g} {x['change']:+.3f}" for g, x in groups.items() if x["high"] < 0)
         who.append(f"- {e['a']} to {e['b']}: more often right: {more}; less often right: {less}.")
-    return "\n".join([*lines, "", *who])
+    heads = ["from, to", "accuracy"]
+    for attribute in ("race", "age"):
+        heads += [f"odds gap by {attribute}", "p", f"accuracy gap by {attribute}", "p"]
+    return "\n".join([*lines, *table(heads, rows), "", *who])
 
 
 def _source(found: Found) -> str:

@@ -19,6 +19,7 @@ from benchmarks.frontier import SHOWN, draw
 from benchmarks.goal import over_tasks, verdicts
 from benchmarks.grid import CORNERS, DRAWS, FUSIONS, OPTIONS, OURS, PAIRED_DRAWS, PARTS, SETTINGS, TASKS
 from benchmarks.machine import named
+from benchmarks.markdown import table
 from benchmarks.options import ceiling, counterfactuals, options
 from benchmarks.summary import summary, transfer
 from benchmarks.table import COLUMNS, ODDS, Cell, Grid, Mean, excess, main_effect, over_seeds, reduction
@@ -60,7 +61,7 @@ def _head(grid: Grid) -> str:
         "test "
         "rows. All models are small and were trained for this purpose: their numbers say nothing about any "
         "released CLIP.\n\n"
-        f"{len(cells)} cells, seeds {_list(map(str, seeds))}, made by {len(sources)} state"
+        f"{len(cells)} cells, seeds {_list(map(str, seeds))}, made by {len(sources)} version"
         f"{'' if len(sources) == 1 else 's'} of the code. Intervals: 95 %, {DRAWS:,} draws; paired changes "
         f"{PAIRED_DRAWS:,} draws. Machine: {'; '.join(where)}. Training took {minutes:.0f} minutes in all."
     )
@@ -68,7 +69,7 @@ def _head(grid: Grid) -> str:
 
 def _first(grid: Grid) -> str:
     """What a reader must know before any gap: weak models, missing cells, states of the code."""
-    lines = ["## Read this first", ""]
+    lines = ["## Read this first", "", *_missed(grid)]
     for task in (t for t in TASKS if TASKS[t].kind in ("main", "vision") and TASKS[t].source != "toy"):
         cells = grid.get(task, {}).get("zero-shot")
         if cells and (mean := over_seeds(cells, "balanced_accuracy")) and mean.value < WEAK:
@@ -84,14 +85,14 @@ def _first(grid: Grid) -> str:
     if part := [f"{TASKS[t].title} ({n} of {wanted} seeds)" for t, n in lacking.items() if 0 < n < wanted]:
         lines.append(f"- **Not complete: {'; '.join(part)}.**")
     if none := [TASKS[t].title for t, n in lacking.items() if not n]:
-        lines.append(f"- **No seed has all of the other methods yet: {'; '.join(none)}.**")
+        lines.append(f"- **No seed has been run with all of the other methods yet: {'; '.join(none)}.**")
     states: dict[str, int] = {}
     for cell in grid.cells():
         made = cell["made_by"]
         state = made.get("commit") or f"source {made['source']}"
         states[state] = states.get(state, 0) + 1
     told = ", ".join(f"{state} ({n:,})" for state, n in states.items())
-    lines.append(f"- States of the code, and how many cells each made: {told}. Each cell names its own.")
+    lines.append(f"- Versions of the code, and how many cells each made: {told}. Each cell names its own.")
     if RECHECK.is_file():
         again = json.loads(RECHECK.read_text(encoding="utf-8"))
         equal = sum(not c["differs"] for c in again["cells"].values())
@@ -100,6 +101,24 @@ def _first(grid: Grid) -> str:
             "digit."
         )
     return "\n".join(lines)
+
+
+def _missed(grid: Grid) -> list[str]:
+    """For each of our methods a sentence on the tasks where it misses the goal's three main parts."""
+    parts = {
+        "excess over chance falls": "the excess over chance does not fall enough on",
+        "balanced accuracy within 1 point": "balanced accuracy falls by more than one point on",
+        "worst cell not lower": "the worst cell gets worse on",
+    }
+    missed = [v for v in verdicts(grid) if not v.hit]
+    lines = []
+    for method in OURS:
+        where = {goal: [v.task for v in missed if (v.method, v.goal) == (method, goal)] for goal in parts}
+        told = [
+            f"{words} {_list(f'`{t}`' for t in where[goal])}" for goal, words in parts.items() if where[goal]
+        ]
+        lines += [f"- Missed by the {_name(method).strip('*')}: {'; '.join(told)}."] if told else []
+    return lines
 
 
 def _seeds_done(methods: dict[str, list[Cell]], names: list[str]) -> int:
@@ -119,10 +138,10 @@ def _goal(grid: Grid) -> str:
         "## The goal",
         "",
         f"Against FedAvg prompts with class-balanced cross-entropy, {hits} of {len(found)} parts of the goal "
-        f"are hit and {len(found) - hits} missed: {counts}. A part is judged on the mean over seeds, or "
-        "on every seed where it says so; an interval that includes 0 does not undo a hit, so read it. The "
-        "best "
-        "free projection is picked on test rows, in its favour.",
+        f"are hit and {len(found) - hits} missed: {counts}. Each part is judged on the mean over "
+        "seeds, or on every seed where the table says so. A hit counts even if its interval includes 0, so "
+        "read the intervals. The best free projection is picked on test rows, which favours it over our "
+        "method.",
         "",
     ]
     whole = [v for m in OURS for v in over_tasks(grid, m)]
@@ -132,28 +151,26 @@ def _goal(grid: Grid) -> str:
         "",
         "<details><summary>Every part on every task, misses first</summary>",
         "",
-        "| | task | " + " | ".join(_name(m) for m in OURS) + " |",
-        "|---|---|" + "---|" * len(OURS),
     ]
     by = {(v.goal, v.task, v.method): v for v in found}
     goals = list(dict.fromkeys(v.goal for v in found))
     rows = [(goal, task, [by.get((goal, task, m)) for m in OURS]) for goal in goals for task in TASKS]
     rows.sort(key=lambda row: all(v is None or v.hit for v in row[2]))  # misses first
+    parts = []
     for goal, task, cells in rows:
         if any(cells):
             told = [f"{'hit' if v.hit else '**missed**'}: {v.told}" if v else "not run" for v in cells]
-            lines.append(f"| {goal} | {TASKS[task].title} | " + " | ".join(told) + " |")
-    lines += ["", "</details>"]
+            parts.append([goal, TASKS[task].title, *told])
+    lines += [*table(["", "task", *map(_name, OURS)], parts), "", "</details>"]
     if hits < len(found):
         lines += [
             "",
-            "Tried against the misses on a development split of training rows: class-conditional and oblique "
-            "(LEACE) projections, a loss with class-group cells weighted equally, groups that the model "
-            "reads "
-            "itself, other rules for choosing the rank. The options of each component are shown "
-            "[below](#one-option-at-a-time) on test rows; no default was changed by them. What linear heads "
-            "can reach at all, even told the group, stands under [How far could anything go "
-            "here](#how-far-could-anything-go-here).",
+            "To reduce the misses, these were tried on a development split of training rows: "
+            "class-conditional and oblique (LEACE) projections, a loss that weights class-group cells "
+            "equally, groups that the model reads itself, and other rules for choosing the rank. [One "
+            "option at a time](#one-option-at-a-time) shows the options of each component on test rows; no "
+            "default was chosen by them. [How far could anything go here](#how-far-could-anything-go-here) "
+            "shows what a linear head can reach, even one that is told the group.",
         ]
     return "\n".join(lines)
 
@@ -163,11 +180,10 @@ def _frontier(grid: Grid) -> str:
         return ""
     return (
         "## Fairness and performance\n\n"
-        f"![Odds gap against balanced accuracy, a panel a task]({FIGURE.as_posix()})\n\n"
-        "Mean over seeds, bars are one standard deviation over seeds. Up and left is better; the dotted line "
-        "joins "
-        f"the methods that no other beats in both. Methods more than {SHOWN * 100:.0f} points of balanced "
-        "accuracy under FedAvg are counted, not drawn."
+        f"![Odds gap against balanced accuracy, one panel per task]({FIGURE.as_posix()})\n\n"
+        "Points are means over seeds; bars show one standard deviation over seeds. Up and left is better. "
+        "The dotted line joins the methods that no other method beats on both axes. Methods more than "
+        f"{SHOWN * 100:.0f} points of balanced accuracy below FedAvg are counted but not drawn."
     )
 
 
@@ -179,16 +195,16 @@ def _task(task: str, methods: dict[str, list[Cell]]) -> str:
         f"## {TASKS[task].title[0].upper()}{TASKS[task].title[1:]}",
         "",
         f"`--task {task}`. n = {some['n_test']:,} test rows, {some['groups']} groups, {len(some['clients'])} "
-        "clients "
-        f"with {min(some['clients'])} to {max(some['clients']):,} training rows (seed {some['seed']}). Equal "
-        f"rates would show an odds gap of {null['expected_null']:.3f} by chance (95 %: {null['null_95']:.3f})"
-        + (f"; a perfect classifier has a parity gap of {floor:.3f}." if floor is not None else ".")
-        + " Mean ± standard deviation over seeds, in brackets the sampling interval (its ends averaged over "
-        "seeds). Excess: odds gap above chance, and how much less that is than FedAvg's.",
+        f"clients with {min(some['clients'])} to {max(some['clients']):,} training rows (seed "
+        f"{some['seed']}). If all groups had equal rates, the odds gap would be {null['expected_null']:.3f} "
+        f"by chance, on average (95 % point: {null['null_95']:.3f})."
+        + (f" A perfect classifier has a parity gap of {floor:.3f}." if floor is not None else "")
+        + " Cells show the mean ± the standard deviation over seeds, and in brackets the sampling interval "
+        "(its ends averaged over seeds). Excess: the odds gap minus its average by chance; in brackets the "
+        "change against FedAvg.",
         "",
-        "| | group labels read | seeds | " + " | ".join(COLUMNS.values()) + " | excess | rank, λ |",
-        "|---|---|---|" + "---|" * (len(COLUMNS) + 2),
     ]
+    rows = []
     fedavg = methods.get("fedavg")
     for method in _ordered(methods):
         cells = methods[method]
@@ -197,7 +213,8 @@ def _task(task: str, methods: dict[str, list[Cell]]) -> str:
         told.append(f"{excess(cells):.3f}" + (f" ({-share:+.0%})" if share is not None else ""))
         told.append(_chosen(cells))
         reads = _list(cells[0]["labels_read"]) or "none"
-        lines.append(f"| {_name(method)} | {reads} | {len(cells)} | " + " | ".join(told) + " |")
+        rows.append([_name(method), reads, len(cells), *told])
+    lines += table(["", "group labels read", "seeds", *COLUMNS.values(), "excess", "rank, λ"], rows)
     own = {m: methods[m] for m in _ordered(methods) if "mean_client" in methods[m][0]}
     if own:
         lines += ["", *_own_models(own)]
@@ -214,19 +231,19 @@ def _own_models(methods: dict[str, list[Cell]]) -> list[str]:
         return " / ".join(f"{x:.3f}" for x in mean.values())
 
     lines = [
-        "Where each client has a model of its own, a test row is judged by one client's model, drawn by "
-        "size. Below, as balanced accuracy / worst cell / odds gap: the mean client, by size, on the test "
-        "rows; and all clients' held-out rows, each judged by its own client's model, beside FedAvg's on the "
-        "same rows.",
+        "These methods leave each client a model of its own. In the table above, each test row is judged by "
+        "the model of one client, drawn in proportion to its size. The table below shows balanced accuracy / "
+        "worst cell / odds gap three times: of the mean client (weighted by size) on the test rows; on all "
+        "clients' held-out rows, each judged by its own client's model; and of FedAvg on those held-out "
+        "rows.",
         "",
-        "| | mean client, test rows | own model, own rows | FedAvg, own rows |",
-        "|---|---|---|---|",
     ]
+    shown = []
     for method, cells in methods.items():
         rows = [c["own_rows"] for c in cells if "own_rows" in c]
         own = [told([r[whose] for r in rows]) if rows else "not run" for whose in ("own", "fedavg")]
-        lines.append(f"| {_name(method)} | {told([c['mean_client'] for c in cells])} | {' | '.join(own)} |")
-    return lines
+        shown.append([_name(method), told([c["mean_client"] for c in cells]), *own])
+    return lines + table(["", "mean client, test rows", "own model, own rows", "FedAvg, own rows"], shown)
 
 
 def _changes(methods: dict[str, list[Cell]]) -> list[str]:
@@ -234,13 +251,11 @@ def _changes(methods: dict[str, list[Cell]]) -> list[str]:
     if not shown:
         return []
     lines = [
-        "Paired change against FedAvg on the same rows: mean over seeds, interval (ends averaged over "
-        "seeds), and "
-        "in how many seeds it excludes 0.",
+        "Paired change against FedAvg on the same rows: the mean over seeds, its interval (ends averaged "
+        "over seeds), and the number of seeds whose interval excludes 0.",
         "",
-        "| | " + " | ".join(COLUMNS.values()) + " |",
-        "|---|" + "---|" * len(COLUMNS),
     ]
+    rows = []
     for method in shown:
         told = []
         for metric in COLUMNS:
@@ -251,8 +266,8 @@ def _changes(methods: dict[str, list[Cell]]) -> list[str]:
                 continue
             clear = sum(c["changes"][metric]["high"] < 0 or c["changes"][metric]["low"] > 0 for c in cells)
             told.append(f"{mean.value:+.3f} [{mean.low:+.3f}, {mean.high:+.3f}], {clear} of {len(cells)}")
-        lines.append(f"| {_name(method)} | " + " | ".join(told) + " |")
-    return lines
+        rows.append([_name(method), *told])
+    return lines + table(["", *COLUMNS.values()], rows)
 
 
 def _ablation(grid: Grid) -> str:
@@ -270,7 +285,7 @@ def _ablation(grid: Grid) -> str:
                 "undefined" if e is None else f"{e[0]:+.3f} [{e[1]:+.3f}, {e[2]:+.3f}]"
                 for e in effects.values()
             ]
-            rows.append(f"| {name} | {TASKS[task].title} | " + " | ".join(told) + " |")
+            rows.append([name, TASKS[task].title, *told])
             where = helped if gap[2] < 0 else harmed if gap[1] > 0 else unclear
             where.append(f"`{task}`")
         if helped or harmed or unclear:
@@ -279,7 +294,7 @@ def _ablation(grid: Grid) -> str:
                 for word, where in (
                     ("lowers the odds gap on", helped),
                     ("raises it on", harmed),
-                    ("cannot be told from no effect on", unclear),
+                    ("has no clear effect on", unclear),
                 )
                 if where
             ]
@@ -290,15 +305,12 @@ def _ablation(grid: Grid) -> str:
         [
             "## What each component does (2 x 2 x 2)",
             "",
-            "The effect of switching one component on, mean over the four settings of the other two; 95 % t "
-            "interval "
-            "over seeds. Without group labels in training.",
+            "The effect of switching one component on, averaged over the four settings of the other two, "
+            "with a 95 % t interval over seeds. Training uses no group labels.",
             "",
             *said,
             "",
-            "| | task | " + " | ".join(COLUMNS.values()) + " |",
-            "|---|---|" + "---|" * len(COLUMNS),
-            *rows,
+            *table(["", "task", *COLUMNS.values()], rows),
         ]
     )
 
@@ -312,24 +324,22 @@ def _cost(grid: Grid) -> str:
     lines = [
         "## Cost",
         "",
-        f"Means over {_list(f'`{t}`' for t in tasks)}. Bytes are arrays that all clients together send; "
-        "`centralised` sends no prompts but every image. Seconds are of training with features cached; a "
-        "post-hoc method's include FedAvg's, the machine was shared.",
+        f"Means over {_list(f'`{t}`' for t in tasks)}. Bytes: the arrays that all clients together send; "
+        "`centralised` sends every image instead of prompts. Seconds: training on cached features, on a "
+        "machine that did other work too; those of a post-hoc method include FedAvg's training.",
         "",
-        "| | parameters | uplink a round, KiB | uplink once, KiB | seconds |",
-        "|---|---|---|---|---|",
     ]
+    rows = []
     for method in _ordered(methods):
         cells = methods[method]
         mean = {
             k: np.mean([c[k] for c in cells])
             for k in ("parameters", "uplink_bytes_a_round", "uplink_bytes_after", "seconds")
         }
-        lines.append(
-            f"| {_name(method)} | {mean['parameters']:,.0f} | {mean['uplink_bytes_a_round'] / 1024:,.0f} | "
-            f"{mean['uplink_bytes_after'] / 1024:,.0f} | {mean['seconds']:.1f} |"
-        )
-    return "\n".join(lines)
+        sent = (f"{mean[k] / 1024:,.0f}" for k in ("uplink_bytes_a_round", "uplink_bytes_after"))
+        rows.append([_name(method), f"{mean['parameters']:,.0f}", *sent, f"{mean['seconds']:.1f}"])
+    heads = ["", "parameters", "uplink per round, KiB", "uplink once, KiB", "seconds"]
+    return "\n".join([*lines, *table(heads, rows)])
 
 
 def _loses(grid: Grid) -> str:
@@ -353,9 +363,8 @@ def _loses(grid: Grid) -> str:
                 told = _list(f"`{name}` ({value:.3f})" for value, name in sorted(better)[:5])
                 more = f" and {len(better) - 5} more" if len(better) > 5 else ""
                 lines.append(
-                    f"- `{task}`, {_name(ours)}: odds gap {odds.value:.3f}; lower, within a point of "
-                    "FedAvg's "
-                    f"balanced accuracy: {told}{more}."
+                    f"- `{task}`, {_name(ours)}: its odds gap is {odds.value:.3f}. Lower, with a balanced "
+                    f"accuracy within one point of FedAvg's: {told}{more}."
                 )
             for metric, heading in COLUMNS.items():
                 change = over_seeds(cells, metric, change=True)
@@ -367,7 +376,7 @@ def _loses(grid: Grid) -> str:
                         f"[{change.low:+.3f}, {change.high:+.3f}]."
                     )
     if not lines:
-        lines = ["On none of these tasks did another method or FedAvg do better by the measures above."]
+        lines = ["On none of these tasks was FedAvg or another method better by the measures above."]
     return "\n".join(["## Where the method loses", "", *lines])
 
 
@@ -381,12 +390,12 @@ def _absent(grid: Grid) -> str:
     lines = [
         "## What was not tried",
         "",
-        "- Training with any released CLIP (`benchmarks.run --model` does it on a machine that has one), "
-        "more than one attribute at once. Elsewhere: [what released CLIPs answer](results/released.md), "
-        "[vision prompts](results/vision.md), [clients that lie](results/bad_clients.md), "
-        "[privacy](results/private.md).",
-        "- A search for every baseline's best setting on every task: each runs with the one setting of "
-        "`fvlfp/methods.py`, as our method does with one.",
+        "- Training with a released CLIP (`benchmarks.run --model` does it on a machine that has one), and "
+        "training for more than one attribute at once. Other pages: [what released CLIPs "
+        "answer](results/released.md), [vision prompts](results/vision.md), [clients that "
+        "lie](results/bad_clients.md), [privacy](results/private.md).",
+        "- A search for the best setting of each baseline on each task. Every baseline runs with the one "
+        "setting in `fvlfp/methods.py`, and so does our method.",
     ]
     if lack:
         n = sum(k for _, k in lack)
@@ -402,19 +411,17 @@ def _models() -> str:
     lines = [
         "## The small models",
         "",
-        "`python -m benchmarks.small_clips`. Weights are not in the repository: recipe, seed and sha256 are. "
-        "The same machine and versions give the same bits.",
+        "`python -m benchmarks.small_clips`. The repository holds the recipe, seed and sha256 of each model, "
+        "not its weights. The same machine with the same versions gives the same bits.",
         "",
-        "| | tower | pretraining rows | epochs | seed | processor minutes | sha256 |",
-        "|---|---|---|---|---|---|---|",
     ]
+    rows = []
     for name, told in json.loads(SMALL_CLIPS.read_text(encoding="utf-8")).items():
         recipe = told["recipe"]
-        lines.append(
-            f"| {name} | {recipe['tower']} | {told['rows']:,} | {recipe['epochs']:g} | {recipe['seed']} | "
-            f"{told['processor_minutes']} | `{told['weights_sha256']}` |"
-        )
-    return "\n".join(lines)
+        training = (f"{told['rows']:,}", f"{recipe['epochs']:g}", recipe["seed"], told["processor_minutes"])
+        rows.append([name, recipe["tower"], *training, f"`{told['weights_sha256']}`"])
+    heads = ["", "tower", "pretraining rows", "epochs", "seed", "processor minutes", "sha256"]
+    return "\n".join([*lines, *table(heads, rows)])
 
 
 def _ordered(methods: dict[str, list[Cell]]) -> list[str]:

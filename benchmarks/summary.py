@@ -93,9 +93,8 @@ def transfer() -> str:
         f"{found['seeds']} seeds. Projections travel with the prompts. CelebA's crops and labels differ from "
         "FairFace's, so a loss here may be of the data as well as of the prompts.",
         "",
-        "| trained on | judged on | | balanced accuracy | worst cell | odds gap | by chance |",
-        "|---|---|---|---|---|---|---|",
     ]
+    rows = []
     for entry in found["cases"]:
         for method, runs in entry["methods"].items():
             told = [
@@ -106,8 +105,9 @@ def transfer() -> str:
                 _spread([g["value"] for g in gaps]),
                 f"{np.mean([g['expected_null'] for g in gaps]):.3f}",
             ]
-            lines.append(f"| {entry['trained']} | {entry['judged']} | `{method}` | {' | '.join(told)} |")
-    return "\n".join(lines)
+            rows.append([entry["trained"], entry["judged"], f"`{method}`", *told])
+    heads = ["trained on", "judged on", "", "balanced accuracy", "worst cell", "odds gap", "by chance"]
+    return "\n".join([*lines, *table(heads, rows)])
 
 
 def _spread(values: list[float]) -> str:

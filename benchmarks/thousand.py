@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks import RESULTS
 from benchmarks.machine import machine, named
+from benchmarks.markdown import table
 from fvlfp.config import Config
 from fvlfp.runs.train import prepare, train
 
@@ -74,9 +75,10 @@ def page(results: dict[str, Any]) -> str:
                 for n, m in longer
             ),
             "",
-            "| round | clients that answered | memory, MiB | seconds |",
-            "|--:|--:|--:|--:|",
-            *(f"| {i} | {n} | {mib:.1f} | {s:.1f} |" for i, (n, mib, s) in enumerate(rows, 1)),
+            *table(
+                ["round", "clients that answered", "memory, MiB", "seconds"],
+                [(i, n, f"{mib:.1f}", f"{s:.1f}") for i, (n, mib, s) in enumerate(rows, 1)],
+            ),
             "",
         ]
     )

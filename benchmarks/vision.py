@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from benchmarks import RESULTS
 from benchmarks.grid import metrics_of
 from benchmarks.machine import machine
+from benchmarks.markdown import table
 from benchmarks.speed import random_clip
 from benchmarks.table import COLUMNS
 from fvlfp.arrays import default_cache
@@ -179,15 +180,17 @@ def _memory_page(found: dict[str, Any]) -> list[str]:
         "CPU, bfloat16 on a GPU. A step is one batch: both towers forward, backward to the prompts, Adam.",
         "Peak, on a CPU: the largest resident memory of the process, with interpreter, weights and pixels.",
         "",
-        "| way | clients, one after another | seconds a step | peak GB after the first | peak GB |",
-        "|---|---|---|---|---|",
     ]
+    measured = []
     for way, name in WAYS.items():
         rows = found[way]
         seconds, first = mean(row["seconds"] for row in rows), rows[0]["peak"] / 1e9
-        lines.append(f"| {name} | {len(rows)} | {seconds:.1f} | {first:.2f} | {rows[-1]['peak'] / 1e9:.2f} |")
+        peak = rows[-1]["peak"] / 1e9
+        measured.append((name, len(rows), f"{seconds:.1f}", f"{first:.2f}", f"{peak:.2f}"))
+    heads = ["way", "clients, one after another", "seconds a step", "peak GB after the first", "peak GB"]
     return [
         *lines,
+        *table(heads, measured),
         "",
         f"**{len(saved)} clients at batch 64 in 16 GB: {'met' if last < LIMIT / 1e9 else 'missed'}**, "
         f"{last:.2f} GB. {_ten(saved)}",
@@ -221,16 +224,15 @@ def _drawn_page(found: dict[str, Any]) -> list[str]:
         f"Mean of {len(metrics)} seeds",
         "[smallest, largest]. Nothing was tuned for either side.",
         "",
-        "| | " + " | ".join(COLUMNS.values()) + " |",
-        "|---|" + "---|" * len(COLUMNS),
     ]
+    rows = []
     for name in next(iter(metrics.values())):
         cells = []
         for key in COLUMNS:
             values = [seed[name][key]["value"] for seed in metrics.values()]
             cells.append(f"{mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", "Change by vision prompts, each seed by itself:", ""]
+        rows.append([name, *cells])
+    lines += [*table(["", *COLUMNS.values()], rows), "", "Change by vision prompts, each seed by itself:", ""]
 
     def changes(method: str, key: str) -> list[float]:
         return [s[f"{method} + vision"][key]["value"] - s[method][key]["value"] for s in metrics.values()]
