@@ -176,7 +176,7 @@ def shift() -> Drawing:
     d.text(505, 62, "round faces", colour=BLUE, anchor="start")
     d.text(120, 240, "square faces", colour=ORANGE, anchor="start")
     d.arrow(443, 122, 222, 174, "#444")
-    d.text(335, 132, "α (D′ − D)")
+    d.text(318, 128, "α (D_target − D_source)")
     d.text(464, 127, "z: a round, smiling face", anchor="start")
     d.dot(214, 176, BLUE)
     d.text(50, 150, "z_cf: “what if", anchor="start")

@@ -76,15 +76,27 @@ def without_traces(notebook: Any, folder: Path) -> Any:
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     paths = {str(folder.resolve()): f"runs/{folder.name}", str(folder): f"runs/{folder.name}"}
     for cell in notebook.cells:
+        if "outputs" in cell:
+            cell.outputs = in_one_piece([o for o in cell.outputs if WIDGET not in o.get("data", {})])
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if len(data) > 1:
-                data.pop(WIDGET, None)
             for holder, key in [(output, "text")] * ("text" in output) + [(data, kind) for kind in data]:
                 if isinstance(holder[key], str):
                     for path, short in paths.items():
                         holder[key] = holder[key].replace(path, short)
     return notebook
+
+
+def in_one_piece(outputs: list[Any]) -> list[Any]:
+    """Outputs, printed lines that follow one another joined: they came as the lesson ran."""
+    joined: list[Any] = []
+    for output in outputs:
+        before = joined[-1] if joined else {}
+        if output.get("name") and output.get("name") == before.get("name"):
+            before["text"] += output["text"]
+        else:
+            joined.append(output)
+    return joined
 
 
 def with_reports(body: str, folder: Path, files: Path) -> str:
