@@ -130,6 +130,15 @@ def test_a_lesson_page_holds_no_trace_of_where_it_was_run(tmp_path):
     assert (tmp_path / "site" / "files" / "10_a" / "report" / "report.html").read_text() == "the report"
 
 
+def test_a_lesson_page_drops_live_widgets_and_joins_printed_lines(tmp_path):
+    lines = [new_output("stream", name="stdout", text=text) for text in ("round 1\n", "round 2\n")]
+    data = {"text/plain": "SelectionSlider()", "application/vnd.jupyter.widget-view+json": {"model_id": "a"}}
+    cell = new_code_cell("x", outputs=[*lines, new_output("display_data", data=data)])
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# A?"), cell]), tmp_path / "a.ipynb")
+    body = lesson_body(tmp_path / "a.ipynb", tmp_path, tmp_path)
+    assert "round 1\nround 2\n" in body and "SelectionSlider" not in body
+
+
 def test_every_figure_of_a_lesson_has_a_description_above_it():
     """A cell that draws comes after a *Picture: ...* of its own."""
     for lesson in lessons():

@@ -136,7 +136,9 @@ def test_lesson_has_graded_steps_a_recap_and_a_quiz(path):
         assert "expected =" not in every[i].source, "the answer stands below the stub"
     (end,) = [cell.source for cell in every if "## Recap" in cell.source]
     assert len(re.findall(r"^\d\. .+\?$", end.split("## Quiz")[1], re.M)) == 3, "three quiz questions"
-    assert end.count("\n\n<details><summary>Answer</summary>\n\n") == 3, "or the answer is shown beside its fold"
+    assert end.count("\n\n<details><summary>Answer</summary>\n\n") == 3, (
+        "or the answer is shown beside its fold"
+    )
     assert not re.search(r"</summary>\n\n\d+\. ", end), "a number and a full stop would begin a list"
 
 
