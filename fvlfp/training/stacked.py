@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fvlfp.baselines.losses import proximal
 from fvlfp.clip.device import free_bytes
 from fvlfp.config import Config
+from fvlfp.training.graphs import replayed
 from fvlfp.training.local import Job, LocalResult, adam
 from fvlfp.training.loss import Batch, batch_loss, plan, row_weights
 from fvlfp.training.model import Prompts
@@ -107,6 +108,12 @@ def optimise_stack(
     """
     params = [t.detach().clone().requires_grad_() for t in start]
     optimiser = adam(params, cfg.lr)
+
+    def step(batch: Batch) -> tuple[Tensor, list[Tensor]]:
+        losses = losses_of([p[: len(batch.y)] for p in params], batch)  # (n,)
+        return losses.detach(), list(torch.autograd.grad(losses.sum(), params))
+
+    losses_and_gradients = replayed(step, start[0].device)
     batch_at = _stack_batches(jobs, task, cfg)
     left = [n_steps(job, cfg) for job in jobs]
     totals = torch.zeros(len(jobs), device=start[0].device)
@@ -114,11 +121,11 @@ def optimise_stack(
     for t in range(left[0]):
         at_work = len(jobs) - len(finished)
         batch = batch_at(t, at_work)
-        losses = losses_of([p[:at_work] for p in params], batch)  # (n,)
-        optimiser.zero_grad()
-        losses.sum().backward()
+        losses, gradients = losses_and_gradients(batch)
+        for param, gradient in zip(params, gradients, strict=True):
+            param.grad = gradient
         optimiser.step()
-        totals[:at_work] += losses.detach() * batch.real.sum(1)
+        totals[:at_work] += losses * batch.real.sum(1)
         # A finished client drifts on in the stack by its momentum; what counts is taken here.
         while len(finished) < len(jobs) and left[at_work - 1] == t + 1:
             finished.append([p[at_work - 1].detach().clone() for p in params])

@@ -94,6 +94,7 @@ class Watch(TorchDispatchMode):
         self.kernels = 0
         self.transfers: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
+        self.recording: Graph | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if OnDevice not in types and not (kwargs and kwargs.get("device")):
@@ -120,7 +121,10 @@ class Watch(TorchDispatchMode):
         args, kwargs = _each(lambda x: x.host if isinstance(x, OnDevice) else x, (args, kwargs))
         if asked is not None:
             kwargs["device"] = torch.device("cpu")
-        out = func(*args, **{k: v for k, v in kwargs.items() if k not in ("pin_memory", "non_blocking")})
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("pin_memory", "non_blocking")}
+        out = func(*args, **kwargs)
+        if self.recording is not None:
+            self.recording.record(func, args, kwargs, out, self.waits)
         if not (stays or to_us):
             return out
         return _each(lambda x: self._there(known, x), out)
@@ -159,6 +163,56 @@ class Watch(TorchDispatchMode):
             raise RuntimeError(f"{func}: a generator on cpu for a tensor on {DEVICE} ({_line()})")
         if op in WAITING or (op in INDEXING and any(x.dtype == torch.bool for x in tensors[1:])):
             self.waits[_line()] += 1
+
+
+class Graph:
+    """Stands for `torch.cuda.CUDAGraph`: operations, done again on the memory that they were recorded on.
+
+    As on CUDA, what is recorded has no result before it is replayed, and nothing in it may wait for the host.
+    """
+
+    def __init__(self) -> None:
+        self.operations: list[tuple[Any, Any, Any, list[torch.Tensor]]] = []
+        self.waits_before: Counter[str] = Counter()
+        self.replays = 0
+
+    def record(self, func: Any, args: Any, kwargs: Any, out: Any, waits: Counter[str]) -> None:
+        """One operation, already done."""
+        if waits != self.waits_before:
+            raise RuntimeError(f"operation not permitted when stream is capturing ({_line()})")
+        if not func.is_view:
+            results: list[torch.Tensor] = []
+            _each(results.append, [out] if isinstance(out, torch.Tensor) else out)
+            self.operations.append((func, args, kwargs, results))
+
+    def replay(self) -> None:
+        """All of them, in order."""
+        self.replays += 1
+        for func, args, kwargs, results in self.operations:
+            again: list[torch.Tensor] = []
+            out = func(*args, **kwargs)
+            _each(again.append, [out] if isinstance(out, torch.Tensor) else out)
+            for place, new in zip(results, again, strict=True):
+                if place is not new:  # an operation in place answers with what it was given
+                    place.copy_(new)
+
+
+@contextmanager
+def recorded(graph: Graph) -> Iterator[None]:
+    """Stands for `torch.cuda.graph`."""
+    watch = Watch.current
+    graph.waits_before = Counter(watch.waits)
+    watch.recording = graph
+    try:
+        yield
+    finally:
+        watch.recording = None
+    for _func, args, _kwargs, results in graph.operations:
+        given: list[torch.Tensor] = []
+        _each(given.append, args)
+        for result in results:
+            if result.is_floating_point() and not any(result is x for x in given):
+                result.fill_(float("nan"))
 
 
 def _each(change: Callable[[torch.Tensor], Any], x: Any) -> Any:
