@@ -4,8 +4,8 @@
 
 Built-in data, lesson profile (6,000 drawn faces, 10 clients, 8 rounds). Writes `results/liars.json` after
 every run (a second call goes on from it) and `liars.md` at the end. A seed draws new faces, clients and
-batches; the liars are the first 1 or 3 of a permutation drawn by the seed. `--single` adds the phases one by
-one.
+batches; the liars are the first 1 or 3 of a permutation drawn by the seed. Liars that know everything and
+optimise what they say are in `benchmarks.knowing`. `--single` adds the phases one by one.
 
 What this module does not do: it chooses nothing by these numbers; they are of test rows.
 """
@@ -17,7 +17,7 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from benchmarks import RESULTS
 from benchmarks.bad_clients import run_with
+from benchmarks.knowing import AIMS, Knowing, along_the_classes, for_one
 from benchmarks.machine import named
 from benchmarks.seeds import complete, run_missing
 from fvlfp.config import Config
@@ -51,6 +52,18 @@ PHASES = {
     JUDGE: "100,000 rows in every cell; of every candidate the opposite of what it sees",
 }
 SINGLE = tuple(PHASES)
+#: what the knowing liars of `benchmarks.knowing` do in the same phases
+KNOWING = {
+    TRAIN: "under the trimmed mean, every number is the largest or smallest honest one, on the side on which "
+    "the harm of the fused prompts rises; under sums, along the gradient of the harm, nine times the median "
+    "length; the largest weight allowed",
+    MOMENTS: "of three lies along the classes' difference, the one that turns the server's pooled directions "
+    "most towards it; 10,000 examples in every cell",
+    CANDIDATES: "100,000 rows in every cell; perfect for the candidate whose choice harms most, all wrong "
+    "for the others",
+    JUDGE: "100,000 rows in every cell; all right for the most harmful quarter of the candidates, all wrong "
+    "for the others",
+}
 ACCURACY, GAP = "balanced_accuracy", "equalized_odds_difference_worst"
 
 
@@ -95,29 +108,10 @@ def opposite(prompts: Tensor, start: Tensor) -> Tensor:
     return out
 
 
-def along_the_classes(arrays: dict[str, Tensor], task: Task) -> dict[str, Tensor]:
-    """Moments whose groups differ exactly as the classes do: what DSOP then removes is the task."""
-    out = {}
-    for name, tensor in arrays.items():
-        if name.startswith("counts/"):
-            out[name] = torch.full_like(tensor, 10_000.0)
-        else:
-            groups = torch.arange(tensor.shape[1]) % len(task.classes)
-            out[name] = 10_000.0 * task.frozen_texts.cpu()[groups].expand_as(tensor).clone()
-    return out
-
-
 def for_the_last(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     """Validation tables that praise the candidate of the highest rank with lambda 1 alone."""
     number = {int(name.partition("/")[0]) for name in arrays}
-    praised = (max(number) + 1) // 2  # "off" is 0, then all ranks with lambda 1, then with 1/2
-    out = {}
-    for name, tensor in arrays.items():
-        classes = torch.arange(tensor.shape[-1])
-        said = classes if int(name.partition("/")[0]) == praised else (classes + 1) % len(classes)
-        out[name] = torch.zeros_like(tensor)
-        out[name][:, classes, said] = 100_000
-    return out
+    return for_one(arrays, (max(number) + 1) // 2)  # "off" is 0, then all ranks with lambda 1, then with 1/2
 
 
 def turned(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -131,30 +125,49 @@ def turned(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def run_once(prepared: Prepared, cfg: Config, bad: int, phases: tuple[str, ...]) -> dict[str, Any]:
-    """`run_with` liars in these phases."""
-    return run_with(prepared, cfg, bad, lambda honest, who: Liars(honest, who, phases, prepared.task, cfg))
+class Case(NamedTuple):
+    """Some liars: what the page calls them, how many, in which phases, and what knowing liars aim at."""
+
+    name: str
+    bad: int
+    phases: tuple[str, ...] = ()
+    aim: str | None = None
+    rules: tuple[str, ...] = tuple(RULES)
 
 
-def cases(*, single: bool) -> list[tuple[str, int, tuple[str, ...]]]:
-    """(name, liars, phases)."""
-    out: list[tuple[str, int, tuple[str, ...]]] = [("nobody", 0, ())]
-    out += [("every phase", bad, tuple(PHASES)) for bad in (1, 3)]
+def cases(*, single: bool) -> list[Case]:
+    """Every case; knowing liars that aim at the gap meet the robust rules alone, the others are ruined."""
+    out = [Case("nobody", 0)]
+    out += [Case("every phase", bad, SINGLE) for bad in (1, 3)]
+    for aim in AIMS:
+        rules = tuple(rule for rule in RULES if aim == "error" or "robust" in rule)
+        out += [Case(f"every phase, knowing, for the {aim}", bad, SINGLE, aim, rules) for bad in (1, 3)]
     if single:
-        out += [(phase, 1, (phase,)) for phase in SINGLE]
+        out += [Case(phase, 1, (phase,)) for phase in SINGLE]
     return out
+
+
+def run_once(prepared: Prepared, cfg: Config, case: Case) -> dict[str, Any]:
+    """`run_with` the case's liars."""
+
+    def spoil(honest: ClientApp, who: frozenset[int]) -> ClientApp:
+        if case.aim is None:
+            return Liars(honest, who, case.phases, prepared.task, cfg)
+        return Knowing(honest, who, prepared.clients, prepared.task, cfg, case.aim)
+
+    return run_with(prepared, cfg, case.bad, spoil)
 
 
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown, the goal's misses first."""
     runs = results["runs"]
-    seeds = complete(results, [f"{n}|{bad}|{rule}" for n, bad, _ in cases(single=False) for rule in RULES])
+    seeds = complete(results, [f"{c.name}|{c.bad}|{rule}" for c in cases(single=False) for rule in c.rules])
 
     def mean(name: str, bad: int, rule: str, metric: str) -> float:
         return float(np.mean([runs[f"{name}|{bad}|{rule}|{seed}"][metric]["value"] for seed in seeds]))
 
     rows, missed = [], []
-    for name, bad, _ in cases(single=True):
+    for name, bad, *_ in cases(single=True):
         for rule in RULES:
             if not all(f"{name}|{bad}|{rule}|{seed}" in runs for seed in seeds):
                 continue
@@ -188,6 +201,13 @@ def page(results: dict[str, Any]) -> str:
             "",
             *(f"- `{phase}`: {said}." for phase, said in PHASES.items()),
             "",
+            "A knowing liar knows every honest answer of the round, the server's rule and the other liars, "
+            "and tries each lie on the server's own code before it sends it. Its harm is either the error "
+            "or the gap between groups, of soft answers on all clients' validation rows. It plans no more "
+            "than one round ahead.",
+            "",
+            *(f"- `{phase}`: {said}." for phase, said in KNOWING.items()),
+            "",
             "`robust` is `robust = \"trimmed-mean\"`, told how many liars there are. What the checks refuse "
             "stands in `fvlfp/federation/replies.py`; the last column counts training replies that were "
             "refused, of liars and of honest clients.",
@@ -204,16 +224,14 @@ def page(results: dict[str, Any]) -> str:
 def runs_of(seed: int, *, single: bool) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Every case of one seed; faces are drawn for the first that runs."""
     prepared = functools.cache(lambda: prepare(Config.make("lesson", seed=seed, device="cpu")))
-    for name, bad, phases in cases(single=single):
-        for rule, settings in RULES.items():
+    for case in cases(single=single):
+        for rule in case.rules:
 
-            def run(
-                bad: int = bad, phases: tuple[str, ...] = phases, settings: Any = settings
-            ) -> dict[str, Any]:
-                cfg = Config.make("lesson", seed=seed, device="cpu", liars=max(bad, 1), **settings)
-                return run_once(prepared(), cfg, bad, phases)
+            def run(case: Case = case, settings: Any = RULES[rule]) -> dict[str, Any]:
+                cfg = Config.make("lesson", seed=seed, device="cpu", liars=max(case.bad, 1), **settings)
+                return run_once(prepared(), cfg, case)
 
-            yield f"{name}|{bad}|{rule}|{seed}", run
+            yield f"{case.name}|{case.bad}|{rule}|{seed}", run
 
 
 def main() -> None:

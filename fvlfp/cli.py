@@ -72,6 +72,9 @@ def train(
 ) -> None:
     """Federated training, then the paired audit against the baseline.
 
+    Clients are believed: by default one that lies can ruin the model. Where you do not know them, add --set
+    robust=trimmed-mean --set liars=1 --set max_examples=N. Client weights (FPF) and dp_noise then do not act.
+
     Example: fvlfp train --set method=fvlfp --set label=smiling --set groups=shape,tint --out runs/smile
     """
     from fvlfp.config import Config

@@ -1,14 +1,23 @@
 """The lies of the page pass what the server checks, and the page names its misses."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from flwr.app import MetricRecord, RecordDict
+from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 
-from benchmarks.liars import RULES, along_the_classes, cases, for_the_last, opposite, page, turned
+from benchmarks import knowing
+from benchmarks.knowing import along_the_classes
+from benchmarks.liars import RULES, cases, for_the_last, opposite, page, turned
 from benchmarks.machine import machine
-from fvlfp.federation.protocol import arrays_of
+from fvlfp.config import Config
+from fvlfp.federation.client_app import make_client_app
+from fvlfp.federation.local_grid import LocalGrid, in_this_process
+from fvlfp.federation.protocol import CANDIDATES, MOMENTS, TRAIN, arrays_of
 from fvlfp.federation.replies import check_counts, check_judgement, check_moments
+from fvlfp.federation.server_app import serve
 
 
 def shapes(arrays):
@@ -54,7 +63,7 @@ def test_the_page_names_what_was_missed():
             "refused honest": 0,
         }
 
-    runs = {f"{n}|{bad}|{rule}|0": run(0.9, 0.1) for n, bad, _ in cases(single=False) for rule in RULES}
+    runs = {f"{c.name}|{c.bad}|{rule}|0": run(0.9, 0.1) for c in cases(single=False) for rule in c.rules}
     good = page({"machine": machine(), "runs": runs})
     assert "## Missed\n\nNothing." in good
     runs["every phase|1|fvlfp|0"] = run(0.88, 0.2)
@@ -64,3 +73,56 @@ def test_the_page_names_what_was_missed():
     assert "fvlfp, 1 of 10 in every phase: an odds gap of 0.200, over 0.100" in missed
     assert "fvlfp, 3 of 10 in every phase: 40.0 points, more than 3" in missed
     assert np.all([f"| {rule} |" in missed for rule in RULES])
+
+
+@pytest.mark.parametrize("liars", [1, 3])
+def test_a_knowing_liar_moves_a_trimmed_mean_as_far_as_it_says(liars):
+    """What it reckons with is what Flower's rule makes of the lies, and no lie leaves the honest range."""
+    drawn = torch.Generator().manual_seed(0)
+    honest, direction = torch.randn(10 - liars, 2, 4, generator=drawn), torch.randn(2, 4, generator=drawn)
+    lie, expected = knowing.by_trimmed_mean(honest, liars, direction)
+    everybody = torch.cat([honest, lie.expand(liars, 2, 4)]).numpy()
+    assert trim_mean(everybody, (liars + 0.25) / 10) == pytest.approx(expected.numpy(), abs=1e-6)
+    assert bool(((lie >= honest.amin(0)) & (lie <= honest.amax(0))).all())
+    assert bool(((expected - honest.mean(0)) * direction >= 0).all())
+
+
+def test_a_knowing_liar_moves_a_sum_as_far_as_it_says():
+    honest, weights = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0)), torch.arange(1.0, 5)
+    start, direction = torch.zeros(2, 3), torch.ones(2, 3)
+    lie, fused = knowing.by_sum(honest, weights, start, 6.0, direction)
+    total = sum(w * p for w, p in zip(weights, honest, strict=True)) + 6 * lie
+    assert torch.allclose(fused, total / 16)
+    assert float(lie.norm()) == pytest.approx(9 * float(honest.flatten(1).norm(dim=1).median()))
+
+
+def of_one_attribute(task):
+    parts = ("groups", "group_texts", "word_tokens", "pair_tokens")
+    return dataclasses.replace(task, **{part: {"shape": getattr(task, part)["shape"]} for part in parts})
+
+
+@pytest.mark.parametrize(("robust", "method"), [("none", "fvlfp"), ("trimmed-mean", "fvlfp-peers")])
+@pytest.mark.parametrize("aim", knowing.AIMS)
+def test_knowing_liars_pass_all_checks_and_honest_answers_are_untouched(planted, robust, method, aim):
+    cfg = Config.make("smoke", method, groups="shape", clients=4, device="cpu", robust=robust, rounds=1)
+    task, clients = of_one_attribute(planted.task), planted.clients
+    replies: dict[str, list] = {}
+
+    def load(context):
+        return clients[int(context.node_config["partition-id"])]
+
+    honest = make_client_app(load, task, cfg)
+    app = knowing.Knowing(honest, frozenset({1}), clients, task, cfg, aim)
+
+    def watched(message, context):
+        said, kind = app(message, context), message.metadata.message_type
+        replies.setdefault(kind, []).append(said)
+        if int(context.node_config["partition-id"]) != 1:
+            true = honest(message, context)
+            assert said.content == true.content
+        return said
+
+    with in_this_process():
+        state = serve(LocalGrid(watched, len(clients)), task, cfg)
+    assert {TRAIN, MOMENTS, CANDIDATES} <= set(replies)
+    assert not [name for row in state.history for name in row.failed]
