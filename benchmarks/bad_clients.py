@@ -1,6 +1,6 @@
 """What lying and broken clients do, and what checks, caps and robust rules do about them.
 
-    python -m benchmarks.bad_clients [--seeds 3]
+    python -m benchmarks.bad_clients [--seeds 3] [--again N]
 
 Built-in data, lesson profile (6,000 drawn faces, 10 clients, 8 rounds). Writes
 `benchmarks/results/bad_clients.json` after every run (a second call goes on from it) and `bad_clients.md` at
@@ -26,7 +26,7 @@ from flwr.clientapp import ClientApp
 from benchmarks import RESULTS
 from benchmarks.grid import metrics_of
 from benchmarks.machine import named
-from benchmarks.seeds import complete, over_seeds, run_missing, states
+from benchmarks.seeds import complete, over_seeds, repeat, repeated, run_missing, states
 from fvlfp.config import Config
 from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
@@ -145,7 +145,7 @@ def page(results: dict[str, Any]) -> str:
         "longer than 10 times the round's median; what else is refused stands in "
         "`fvlfp/federation/trust.py`.",
         "",
-        f"Machine: {named(where)}. Made by these states of the code: {states(results)}.",
+        f"Machine: {named(where)}. Made by these states of the code: {states(results)}.{repeated(results)}",
         "",
         "| clients | bad of 10 | rule | seeds | balanced accuracy | odds gap (worst) | refused bad, honest |",
         "|---|--:|---|---|---|---|---|",
@@ -183,11 +183,13 @@ def main() -> None:
     """Run what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--again", type=int, metavar="N", help="make N of the runs again, and compare")
     args = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.WARNING)
     logging.getLogger("fvlfp").setLevel(logging.ERROR)
     cases = (case for seed in range(args.seeds) for case in runs_of(seed))
-    results = run_missing(RESULTS / "bad_clients.json", cases)
+    path = RESULTS / "bad_clients.json"
+    results = repeat(path, cases, args.again) if args.again else run_missing(path, cases)
     (RESULTS / "bad_clients.md").write_text(page(results))
     print(RESULTS / "bad_clients.md")
 

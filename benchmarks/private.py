@@ -1,6 +1,6 @@
 """What client-level differential privacy costs: epsilon against balanced accuracy and odds gap.
 
-    python -m benchmarks.private [--seeds 3]
+    python -m benchmarks.private [--seeds 3] [--again N]
 
 Built-in data: 6,000 drawn faces, 60 clients of very different size, FedAvg and FPF, 8 rounds. Writes
 `benchmarks/results/private.json` after every run (a second call goes on from it) and `private.md` at the end.
@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks import RESULTS
 from benchmarks.grid import metrics_of
 from benchmarks.machine import named
-from benchmarks.seeds import complete, over_seeds, run_missing, states
+from benchmarks.seeds import complete, over_seeds, repeat, repeated, run_missing, states
 from fvlfp.config import Config
 from fvlfp.federation.privacy import epsilon
 from fvlfp.runs.predict import predict
@@ -70,7 +70,7 @@ def page(results: dict[str, Any]) -> str:
         "their own validation rows after training, so they tell more: with FPF the same epsilon promises "
         "less.",
         "",
-        f"Machine: {named(where)}. Made by these states of the code: {states(results)}.",
+        f"Machine: {named(where)}. Made by these states of the code: {states(results)}.{repeated(results)}",
         "",
         "| method | noise multiplier | epsilon | largest share | balanced accuracy | odds gap (worst) |",
         "|---|--:|--:|--:|---|---|",
@@ -125,11 +125,11 @@ def main() -> None:
     """Run what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--again", type=int, metavar="N", help="make N of the runs again, and compare")
     args = parser.parse_args()
     logging.getLogger("fvlfp").setLevel(logging.ERROR)
-    results = run_missing(
-        RESULTS / "private.json", (case for seed in range(args.seeds) for case in runs_of(seed))
-    )
+    path, cases = RESULTS / "private.json", (case for seed in range(args.seeds) for case in runs_of(seed))
+    results = repeat(path, cases, args.again) if args.again else run_missing(path, cases)
     (RESULTS / "private.md").write_text(page(results))
     print(RESULTS / "private.md")
 

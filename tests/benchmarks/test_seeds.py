@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import bad_clients, private
-from benchmarks.seeds import complete, over_seeds, run_missing
+from benchmarks.seeds import complete, over_seeds, repeat, repeated, run_missing
 from fvlfp.config import Config
 from fvlfp.federation.client_app import make_client_app
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
@@ -36,6 +36,19 @@ def test_what_stands_in_the_file_is_not_run_again(tmp_path):
     assert complete(results, ["a", "b"]) == ["0"]
     runs = [results["runs"][f"a|{seed}"] for seed in (0, 2, 10)]
     assert over_seeds(runs, BALANCED) == "0.600 ± 0.100 [0.400, 0.600]"
+
+
+def test_runs_are_made_again_and_what_differs_is_named(tmp_path):
+    path, now = tmp_path / "runs.json", {"a|0": made(0.5 + 1e-9), "b|0": made(0.6), "c|0": made(0.7)}
+    before = {"a|0": made(0.5), "b|0": made(0.5)}
+    path.write_text(json.dumps({"runs": before}))
+    assert repeated(json.loads(path.read_text())) == ""
+    results = repeat(path, [(key, lambda key=key: now[key]) for key in now], 9)
+    assert results["runs"] == before and set(results["repeated"]) == {"a|0", "b|0"}
+    assert "2 of the 2 runs were made again by" in repeated(results)
+    assert repeated(results).endswith("these differ: b|0.")
+    path.write_text(json.dumps({"runs": before}))
+    assert "all were equal" in repeated(repeat(path, [("a|0", lambda: now["a|0"])], 1))
 
 
 def test_the_pages_show_every_case_that_has_run():
