@@ -55,7 +55,7 @@ EXAMPLES, ROWS = 10_000.0, 100_000
 
 @dataclass
 class Knowing(ClientApp):
-    """A ClientApp some of whose clients lie with full knowledge, in every phase and from the first round on.
+    """A ClientApp some of whose clients lie with full knowledge, in some phases, from the first round on.
 
     It asks all clients when the first of them is asked, and answers the others from what it has heard.
     """
@@ -66,6 +66,7 @@ class Knowing(ClientApp):
     task: Task
     cfg: Config
     aim: str
+    phases: tuple[str, ...] = (TRAIN, MOMENTS, CANDIDATES, JUDGE)
     waiting: dict[str, dict[int, RecordDict]] = field(default_factory=dict)
 
     def __call__(self, message: Message, context: Context) -> Message:
@@ -82,6 +83,8 @@ class Knowing(ClientApp):
             node = Context(context.run_id, k + 1, {"partition-id": k}, RecordDict(), {})
             contents[k] = self.honest(message, node).content
         honest = [content for k, content in contents.items() if k not in self.who]
+        if message.metadata.message_type not in self.phases:
+            return contents
         if message.metadata.message_type == TRAIN:
             self._train(message, contents, honest)
             return contents
