@@ -136,13 +136,12 @@ class Case(NamedTuple):
 
 
 def cases(*, single: bool) -> list[Case]:
-    """Every case; most knowing liars meet the robust rules alone, the other rules are ruined already."""
+    """Every case; knowing liars meet the robust rules alone, the other rules are ruined already."""
     out = [Case("nobody", 0)]
     out += [Case("every phase", bad, SINGLE) for bad in (1, 3)]
     robust = tuple(rule for rule in RULES if "robust" in rule)
     for aim in AIMS:
-        rules = tuple(RULES) if aim == "error" else robust
-        out += [Case(f"every phase, knowing, for the {aim}", bad, SINGLE, aim, rules) for bad in (1, 3)]
+        out += [Case(f"every phase, knowing, for the {aim}", bad, SINGLE, aim, robust) for bad in (1, 3)]
     for phase in (TRAIN, MOMENTS):
         out.append(Case(f"{phase}, knowing, for the error", 3, (phase,), "error", robust))
     if single:
