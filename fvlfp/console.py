@@ -52,7 +52,8 @@ def command_line(*words: str | Path, **options: Any) -> str:
 def _without_folder(word: Any) -> str:
     """`/home/me/faces.csv` as `faces.csv`, `local-dir:/home/me/clip` as `local-dir:clip`."""
     schema, colon, path = str(word).rpartition(":")
-    return schema + colon + (Path(path).name if path.startswith("/") else path)
+    told = schema + colon + (Path(path).name if path.startswith("/") else path)
+    return told.encode("utf-8", "replace").decode()  # a name may hold bytes that are no UTF-8
 
 
 def tell(remarks: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and their fingerprints.
+"""Files that are whole or not there, their names and fingerprints.
 
 What this module does not do: it knows no format.
 """
@@ -21,6 +21,15 @@ def write_atomically(path: Path, body: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def name_of(path: Path) -> str:
+    r"""A file's name as text; bytes that are no UTF-8 become question marks.
+
+    >>> name_of(Path("caf\udce9.csv"))
+    'caf?.csv'
+    """
+    return path.name.encode("utf-8", "replace").decode()
 
 
 def file_sha256(path: str | Path) -> str:

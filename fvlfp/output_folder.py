@@ -44,11 +44,15 @@ def check_folder(folder: Path) -> Path:
     """`folder` itself, if it is or can become a local folder.
 
     Raises:
-        InputError: an address, a file, or a path through a file.
+        InputError: an address, a file, a path through a file, or one that the file system cannot have.
     """
     check_local(folder)
     for part in (folder, *folder.parents):
-        if part.exists():
+        try:
+            there = part.exists()
+        except OSError as error:  # such as a name that is too long
+            raise InputError(f"{str(part)[:60]} ... cannot be a folder: {error.strerror}") from None
+        if there:
             if not part.is_dir():
                 raise InputError(f"{part} is a file, not a folder: choose another --out")
             break

@@ -109,6 +109,13 @@ def test_an_address_is_no_folder(tmp_path, monkeypatch, command, out):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_name_that_no_file_system_has_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be a folder: File name too long"):
+        check_folder(tmp_path / ("x" * 5000))
+    assert fvlfp("train", *WORDS, "--out", tmp_path / ("x" * 5000)).exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / "f").write_text("mine")
     for out in (tmp_path / "f", tmp_path / "f" / "deeper" / "still"):

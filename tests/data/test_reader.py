@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,14 @@ def audited(tmp_path, text, *words, name="t.csv"):
         assert result.exit_code == 2 and "Traceback" not in result.output
         return result.output, None
     return result.output, json.loads((out / "audit.json").read_text())
+
+
+def test_a_file_whose_name_is_no_utf8_is_read(tmp_path):
+    table = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    table.write_text("y,p,g\n" + "yes,yes,a\nno,yes,a\nyes,no,b\nno,no,b\n" * 3)
+    columns = ["--label", "y", "--prediction", "p", "--group", "g", "--draws", 100, "--out", tmp_path / "out"]
+    assert fvlfp("audit", "predictions", table, *columns).exit_code == 0
+    assert "caf?.csv" in (tmp_path / "out" / "audit.json").read_text()
 
 
 def test_spellings_are_merged_and_told_or_refused(tmp_path):  # F7, F17, M5, M6
