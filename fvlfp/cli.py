@@ -145,11 +145,20 @@ def audit_predictions(
     from fvlfp.audit.stats.bins import parse_bins
     from fvlfp.runs.tables import audit_table
 
-    columns: dict[str, Any] = {"label": label, "prediction": prediction, "score": score, "weight": weight}
-    not_empty(**columns, group=group, positive=positive)
-    bins = parse_bins(bin_ or ())
-    numbers: dict[str, Any] = {"threshold": threshold, "draws": draws, "seed": seed}
-    options = AuditOptions(**columns, groups=group, positive=positive, bins=bins, cross=cross, **numbers)
+    not_empty(label=label, prediction=prediction, score=score, weight=weight, group=group, positive=positive)
+    options = AuditOptions(
+        label=label,
+        prediction=prediction,
+        groups=group,
+        score=score,
+        threshold=threshold,
+        weight=weight,
+        positive=positive,
+        bins=parse_bins(bin_ or ()),
+        cross=cross,
+        draws=draws,
+        seed=seed,
+    )
     result = audit_table(table, out, options)
     tell_read(result.document["provenance"]["table"])
     tell(result.remarks)

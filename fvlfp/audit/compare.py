@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from fvlfp.audit.audit_options import AuditOptions
-from fvlfp.audit.document import read_document
+from fvlfp.audit.document import Result
 from fvlfp.audit.provenance import with_versions
 from fvlfp.audit.schema import (
     SCHEMA,
@@ -42,20 +40,8 @@ from fvlfp.errors import InputError
 from fvlfp.values import Coded, first_row, names_of
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One finished comparison; `document` is the content of its ``audit.json``."""
-
-    document: ComparisonDocument
-
-    def to_json(self) -> ComparisonDocument:
-        """All numbers, as JSON types."""
-        return self.document
-
-    @classmethod
-    def read(cls, path: str | Path) -> Comparison:
-        """Read the ``audit.json`` of a comparison. Raises InputError as `read_document`."""
-        return cls(cast(ComparisonDocument, read_document(path)))
+class Comparison(Result[ComparisonDocument]):
+    """One finished comparison of two models."""
 
     @property
     def changes(self) -> pd.DataFrame:
@@ -93,16 +79,6 @@ class Comparison:
             "parity gap": gaps[f"demographic_parity_difference{end}"],
         }
         return pd.DataFrame(rows).T[["a", "b", "change", "low", "high"]].astype(float)
-
-    @property
-    def remarks(self) -> list[str]:
-        """What to look at before any number: constant predictions, groups that are too fine."""
-        return list(self.document.get("remarks", []))
-
-    @property
-    def warnings(self) -> list[str]:
-        """What a reader must know before the numbers."""
-        return list(self.document["warnings"])
 
 
 def compare(

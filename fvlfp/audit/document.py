@@ -1,4 +1,4 @@
-"""`Audit`: the result of an audit, a document with tables as views of it."""
+"""`Result`: a document with tables as views of it; `Audit`, that of one model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, Self, TypeVar, cast
 
 import pandas as pd
 
-from fvlfp.audit.schema import SCHEMA, AuditDocument
+from fvlfp.audit.schema import SCHEMA, AuditDocument, ComparisonDocument
 from fvlfp.errors import InputError
 
+D = TypeVar("D", AuditDocument, ComparisonDocument)
 KEYS = ("n", "classes", "settings", "attributes", "overall", "warnings", "provenance")
 
 
@@ -39,19 +40,33 @@ def read_document(path: str | Path) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True)
-class Audit:
-    """One finished audit. `document` is the content of ``audit.json``."""
+class Result(Generic[D]):
+    """One finished audit or comparison. `document` is the content of its ``audit.json``."""
 
-    document: AuditDocument
+    document: D
 
-    def to_json(self) -> AuditDocument:
+    def to_json(self) -> D:
         """The whole document: only dict, list, str, int, float, bool and None."""
         return self.document
 
     @classmethod
-    def read(cls, path: str | Path) -> Audit:
+    def read(cls, path: str | Path) -> Self:
         """Read an ``audit.json`` or the folder that holds one. Raises InputError as `read_document`."""
-        return cls(cast(AuditDocument, read_document(path)))
+        return cls(cast(D, read_document(path)))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What to look at before any number: constant predictions, groups that are too fine, and so on."""
+        return list(self.document.get("remarks", []))
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before the numbers."""
+        return list(self.document["warnings"])
+
+
+class Audit(Result[AuditDocument]):
+    """One finished audit."""
 
     @property
     def groups(self) -> pd.DataFrame:
@@ -106,16 +121,6 @@ class Audit:
                         }
                     )
         return pd.DataFrame(rows)
-
-    @property
-    def remarks(self) -> list[str]:
-        """What to look at before any number: constant predictions, scores of the other class, and so on."""
-        return list(self.document.get("remarks", []))
-
-    @property
-    def warnings(self) -> list[str]:
-        """What a reader must know before the numbers."""
-        return list(self.document["warnings"])
 
     @property
     def left_out(self) -> list[dict[str, object]]:

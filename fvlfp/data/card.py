@@ -19,7 +19,7 @@ A card is a TOML file. That of the table `my.csv` lies beside it as `my.card.tom
 import json
 import re
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -164,7 +164,7 @@ def fill_template(template: str, phrase: str) -> str:
     return template.format(phrase)
 
 
-def _attribute(raw: dict[str, Any], name: str) -> Attribute:
+def _attribute(raw: Mapping[str, Any], name: str) -> Attribute:
     unknown = sorted(set(raw) - {"words", "phrase", "with_label"})
     if unknown:
         raise InputError(f"unknown key {unknown[0]!r} under [groups.{name}]")
@@ -179,7 +179,7 @@ def _attribute(raw: dict[str, Any], name: str) -> Attribute:
     return Attribute(words=words, phrase=phrase, with_label=with_label)
 
 
-def _by_value(written: dict[str, Any], where: str, read: Callable[[Any, str], T]) -> dict[str, T]:
+def _by_value(written: Mapping[str, Any], where: str, read: Callable[[Any, str], T]) -> dict[str, T]:
     """Keys as values of a table are read: `true` is "True", `1.0` is "1"; no two may be one value."""
     out: dict[str, T] = {}
     for key, content in written.items():
@@ -203,7 +203,7 @@ def _check_fields(text: str, wanted: set[str], where: str) -> None:
         raise InputError(f"{where}: {text!r} must have {fields} and no other field")
 
 
-def _table(value: Any, where: str) -> dict[str, dict[str, Any]]:
+def _table(value: Any, where: str) -> Mapping[str, Mapping[str, Any]]:
     if not isinstance(value, dict) or not all(isinstance(v, dict) and v for v in value.values()):
         raise InputError(f"[{where}]: each entry must be a table with at least one line")
     return value

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -48,7 +47,7 @@ def read_predictions(
     texts = list(dict.fromkeys(columns))
     floats = [c for c in dict.fromkeys(numbers) if c not in texts]
     categories, values = read_columns(table, texts, floats)
-    out: dict[str, Any] = {}
+    out = {}
     notes = []
     for name in texts:
         read = read_values(pd.Series(categories.pop(name)))
@@ -63,7 +62,7 @@ def read_predictions(
             f"{path}: {value!r} in column {spellings[value]!r} differs from {other!r} in column "
             f"{spellings[other]!r} by {ALIKE} only: spell them alike"
         )
-    frame = pd.DataFrame(out | values)
+    frame = pd.DataFrame({**out, **values})
     frame.attrs["first_row"] = table.first_row
     frame.attrs["facts"] = {
         "file": name_of(path),

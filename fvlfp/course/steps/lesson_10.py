@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def _gaps(rng: np.random.Generator) -> tuple[float, list[float]]:
     return float(rng.choice([dealt[0], 0.06, 0.5])), dealt  # a tie, something between, more than all
 
 
-def _noticed(document: dict[str, Any], attribute: str, difference: float) -> bool:
+def _noticed(document: Mapping[str, Any], attribute: str, difference: float) -> bool:
     gap = document["attributes"][attribute]["gaps"]["equalized_odds_difference_worst"]
     return bool(gap["minimum_detectable"] <= difference)
 
