@@ -16,7 +16,7 @@ import pandas as pd
 
 from fvlfp import metrics
 from fvlfp.audit.audit_options import AuditOptions
-from fvlfp.audit.bands import equity_scaled_accuracy, widen_attribute, widen_rates, widen_scores
+from fvlfp.audit.bands import equity_scaled_accuracy, under_template, widen
 from fvlfp.audit.document import Audit
 from fvlfp.audit.from_arrays import ColumnNames, table_of_arrays
 from fvlfp.audit.provenance import with_versions
@@ -136,14 +136,15 @@ def _add_bands(
 ) -> None:
     """The range of every value over the templates, written into the entries as ``band``."""
     for again in columns.templates:
-        widen_rates(overall, group_rates(again.everyone(), o.level)[0])
+        widen(overall, group_rates(again.everyone(), o.level)[0])
         for name, entry in attributes.items():
-            widen_attribute(entry, again.count(name), o.level)
+            found = under_template(again.count(name), o.level)
+            widen({part: entry[part] for part in found}, found)  # type: ignore[literal-required]
     for score in columns.template_scores:
         for name, entry in attributes.items():
             rng = np.random.default_rng(o.seed)
             other = score_entry(columns, score, name, draws=100, rng=rng, level=o.level)
-            widen_scores(entry["scores"], other)
+            widen(entry["scores"], other)
 
 
 def _attribute(
