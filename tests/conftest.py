@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fvlfp.audit.report import write
+from fvlfp.audit.report import plots, write
 from fvlfp.clip.encoder import Encoder
 from fvlfp.config import Config
 from fvlfp.data.card import Attribute, Card
@@ -52,6 +52,16 @@ def reports_made_in_process(request, monkeypatch):
     """A kernel takes seconds to start and makes the same page: tests of the kernel itself carry its mark."""
     if "kernel" not in request.keywords:
         monkeypatch.setattr(write, "execute", write.in_process)
+
+
+@pytest.fixture(autouse=True)
+def figures_of_reports(request, monkeypatch):
+    """Turning a report's figures into SVG takes most of its time: the tests of audits and of the kernel do it.
+
+    Elsewhere every figure is composed, and a blank one stands in the page.
+    """
+    if "audit" not in request.path.parts and "kernel" not in request.keywords:
+        monkeypatch.setattr(plots, "svg", lambda figure: b'<svg xmlns="http://www.w3.org/2000/svg"/>')
 
 
 @pytest.fixture(scope="session")
