@@ -56,9 +56,9 @@ def reports_made_in_process(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def figures_of_reports(request, monkeypatch):
-    """Turning a report's figures into SVG takes most of its time: the tests of audits and of the kernel do it.
+    """Turning figures into SVG takes most of a report's time: the tests of audits and of the kernel do it.
 
-    Elsewhere every figure is composed, and a blank one stands in the page.
+    In all others every figure is composed, and a blank one stands in the page.
     """
     if "audit" not in request.path.parts and "kernel" not in request.keywords:
         monkeypatch.setattr(plots, "svg", lambda figure: b'<svg xmlns="http://www.w3.org/2000/svg"/>')
