@@ -32,7 +32,7 @@ from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
 from fvlfp.audit.stats.paired import Change, infer_changes
-from fvlfp.audit.stats.pairs import Pairs, count_pairs, rate_changes, worst_cell_change
+from fvlfp.audit.stats.pairs import Pairs, class_sizes, count_pairs, rate_changes, worst_cell_change
 from fvlfp.audit.stats.rates import number
 from fvlfp.audit.stats.resampling import affordable
 from fvlfp.audit.stats.sanity import constant_columns, fine_groups, weight_remark
@@ -53,10 +53,13 @@ class Comparison(Result[ComparisonDocument]):
 
     @property
     def groups(self) -> pd.DataFrame:
-        """One row per attribute, group and rate: a, b, change, low, high, n."""
+        """One row per attribute, group and rate: a, b, change, low, high, n, positives, negatives."""
+        sizes = ("n", "positives", "negatives")
         return pd.DataFrame(
             [
-                {"attribute": attribute, "group": group, "rate": rate, "n": entry["n"], **cell}
+                {"attribute": attribute, "group": group, "rate": rate}
+                | {size: entry.get(size) for size in sizes}
+                | cell
                 for attribute, part in self.document["attributes"].items()
                 for group, entry in part["groups"].items()
                 for rate, cell in entry["rates"].items()
@@ -233,10 +236,15 @@ def _attribute(
     changes: dict[str, Change] = {}
     for joint, family in zip(pairs.joints(), sampled, strict=True):
         changes |= infer_changes(joint, family, draws=made, rng=rng, level=level)
-    groups: dict[str, GroupChanges] = {
-        group: {"n": int(counts.sizes[i]), "rates": rate_changes(pairs, i, level)}
-        for i, group in enumerate(counts.groups)
-    }
+    groups: dict[str, GroupChanges] = {}
+    for i, group in enumerate(counts.groups):
+        positives, negatives = class_sizes(pairs, i)
+        groups[group] = {
+            "n": int(counts.sizes[i]),
+            "positives": positives,
+            "negatives": negatives,
+            "rates": rate_changes(pairs, i, level),
+        }
     entry: ChangedAttribute = {
         "groups": groups,
         "changes": {gap: _entry(c) for gap, c in changes.items()},

@@ -265,9 +265,11 @@ class GapChange(RateChange):
 
 
 class GroupChanges(TypedDict):
-    """The changes of one group's rates."""
+    """The changes of one group's rates. Of two classes, `positives` and `negatives` as in an audit."""
 
     n: int
+    positives: float | None
+    negatives: float | None
     rates: dict[str, RateChange]
 
 

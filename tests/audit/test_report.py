@@ -272,6 +272,18 @@ def test_a_distance_means_the_same_in_every_panel(table):
         assert lengths == pytest.approx([lengths[0]] * len(lengths))
 
 
+def test_each_panel_says_how_many_examples_its_rate_rests_on(table):
+    settings = {"label": "smiling", "prediction": "prediction", "groups": ["shape"], "positive": "yes"}
+    smiles = table[table["shape"] == "round"]["smiling"] == "yes"
+    counts = [len(smiles), len(smiles), smiles.sum(), (~smiles).sum()]
+    judged = audit(table, **settings, draws=100).to_json()
+    paired = compare(table, table, **settings, draws=100).to_json()
+    for figure, order in ((plots.rates(judged, "shape"), (0, 1, 2, 3)), (plots.dumbbells(paired, "shape"), (0, 2, 3, 1))):
+        told = [ax.get_yticklabels()[0].get_text() for ax in figure.axes]
+        named = ["round  ({})" if i % 2 == 0 else "{}" for i in range(4)]
+        assert told[:4] == [name.format(f"n={counts[i]:,}") for name, i in zip(named, order, strict=True)]
+
+
 # what other machines and odd values do
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypedDict
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +23,8 @@ from matplotlib.figure import Figure
 from fvlfp.metrics import is_ratio
 
 BLUE, ORANGE, GREY = "#0173b2", "#d55e00", "#8c8c8c"
+#: lessons use it as well: plt.style.use("fvlfp.audit.report.figures")
+STYLE = "fvlfp.audit.report.figures"
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # characters that XML does not allow
 CURVES = 8  # groups drawn at most as curves
 SHOWN = 30  # groups drawn at most: the lowest and the highest
@@ -67,14 +70,13 @@ def rates(document: Mapping[str, Any], attribute: str) -> Figure:
     present = next(iter(groups.values()))["rates"]
     wanted = [rate for rate in wanted if rate in present]
     order = _order(groups, "accuracy" if "accuracy" in wanted else wanted[0])
-    names = [f"{_short(g)}  (n={groups[g]['n']:,})" for g in order]
     rows = (len(wanted) + 1) // 2
     height = 0.5 + rows * (0.75 + 0.26 * len(order))
-    figure, axes = new_figure(7.2, height, rows, 2, sharey=True)
+    figure, axes = new_figure(7.2, height, rows, 2)
     for ax in axes[len(wanted) :]:
         ax.set_visible(False)
     axes = axes[: len(wanted)]
-    for ax, rate in zip(axes, wanted, strict=True):
+    for i, (ax, rate) in enumerate(zip(axes, wanted, strict=True)):
         cells = [groups[g]["rates"][rate] for g in order]
         _intervals(ax, cells, BLUE)
         overall = document["overall"]["rates"][rate]["value"]
@@ -84,7 +86,7 @@ def rates(document: Mapping[str, Any], attribute: str) -> Figure:
         if rate == "tpr":
             title += f" of {_short(document['positive'])!r}"
         ax.set_title(title, loc="left", parse_math=False)
-        _ticks(ax, names)
+        _ticks(ax, _with_n(groups, order, rate, named=i % 2 == 0))
     _same_scale(axes)
     return figure
 
@@ -139,8 +141,8 @@ def dumbbells(document: Mapping[str, Any], attribute: str) -> Figure:
     wanted = list(next(iter(groups.values()))["rates"])
     order = list(groups)[:SHOWN]
     rows = (len(wanted) + 1) // 2
-    figure, axes = new_figure(7.2, 0.9 + rows * (0.7 + 0.26 * len(order)), rows, 2, sharey=True)
-    for ax, rate in zip(axes, wanted, strict=False):
+    figure, axes = new_figure(7.2, 0.9 + rows * (0.7 + 0.26 * len(order)), rows, 2)
+    for i, (ax, rate) in enumerate(zip(axes, wanted, strict=False)):
         for y, g in enumerate(order):
             cell = groups[g]["rates"][rate]
             if cell["a"] is None:
@@ -150,7 +152,7 @@ def dumbbells(document: Mapping[str, Any], attribute: str) -> Figure:
             ax.plot(cell["a"], y, "o", color=ORANGE, mfc="white", ms=7, zorder=2)
             ax.plot(cell["b"], y, "s", color=BLUE, ms=6, zorder=3)
         ax.set_title(measure_name(rate), loc="left")
-        _ticks(ax, [f"{_short(g)}  (n={groups[g]['n']:,})" for g in order])
+        _ticks(ax, _with_n(groups, order, rate, named=i % 2 == 0))
     for ax in axes[len(wanted) :]:
         ax.set_visible(False)
     _same_scale(axes[: len(wanted)])
@@ -235,19 +237,13 @@ def svg(figure: Figure) -> bytes:
     return CONTROL.sub(b"?", buffer.getvalue())
 
 
-def new_figure(
-    width: float, height: float, rows: int, columns: int, *, sharey: bool = False
-) -> tuple[Figure, list[Axes]]:
+def new_figure(width: float, height: float, rows: int, columns: int) -> tuple[Figure, list[Axes]]:
     """An empty figure in the report's style, without pyplot's global state."""
-    import seaborn as sns
-
-    style = sns.axes_style("whitegrid", {"axes.edgecolor": "#bbbbbb", "grid.color": "#eeeeee"})
-    with style, sns.plotting_context("notebook", font_scale=0.85):
+    with mpl.style.context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, sharey=sharey, squeeze=False)
+        axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.grid(axis="y", visible=False)
-        ax.tick_params(length=0)
     return figure, list(axes.flat)
 
 
@@ -262,6 +258,17 @@ def _intervals(ax: Axes, cells: Sequence[Mapping[str, Any]], colour: str) -> Non
             ax.plot([cell["low"], cell["high"]], [y, y], color=colour, lw=2, solid_capstyle="round")
         face = "white" if cell.get("small") else colour  # hollow: fewer than ten examples
         ax.plot(cell["value"], y, "o", color=colour, mfc=face, ms=6)
+
+
+def _with_n(groups: Mapping[str, Any], order: Sequence[str], rate: str, *, named: bool) -> list[str]:
+    """What stands beside each row of a panel: the number of examples its rate rests on, and the group."""
+    rests_on = {"tpr": "positives", "fpr": "negatives"}.get(rate, "n")
+    names = []
+    for g in order:
+        n = groups[g].get(rests_on)  # not in comparisons that were written by 0.1.0
+        count = f"n={groups[g]['n'] if n is None else n:,.0f}"  # weighted: the effective number
+        names.append(f"{_short(g)}  ({count})" if named else count)
+    return names
 
 
 def _ticks(ax: Axes, names: Sequence[str]) -> None:

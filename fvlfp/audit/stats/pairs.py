@@ -102,6 +102,14 @@ def rate_changes(pairs: Pairs, group: int, level: float) -> dict[str, RateChange
     return out
 
 
+def class_sizes(pairs: Pairs, group: int) -> tuple[float, float] | tuple[None, None]:
+    """Rows of one group that TPR and FPR rest on: positives and negatives; None unless there are two classes."""
+    if pairs.counts.judged != (1,):
+        return None, None
+    negatives, positives = pairs.by_class[group][1].sum((1, 2))
+    return positives.item(), negatives.item()
+
+
 def _rate_change(hits: np.ndarray, level: float) -> RateChange:
     """From counts [[neither, only b], [only a, both]]."""
     n = hits.sum()
