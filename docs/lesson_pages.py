@@ -54,6 +54,13 @@ def with_local_links(body: str) -> str:
     return LINK.sub(there, body)
 
 
+def with_own_anchors(body: str) -> str:
+    """Links within a page, written as GitHub names a heading, lead to that heading here."""
+    names = re.findall(r'<h[1-6][^>]* id="([^"]+)"', body)
+    by_slug = {re.sub(r"[^\w-]", "", name.lower()): name for name in names}
+    return re.sub(r'href="#([^"]+)"', lambda found: f'href="#{by_slug.get(found[1], found[1])}"', body)
+
+
 def with_alt_texts(notebook: Any) -> Any:
     """The notebook, each figure described by the last *Picture: ...* above it."""
     alt = ""

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -62,6 +63,10 @@ def test_pages_load_nothing_from_elsewhere_and_their_links_lead_somewhere(pages)
             assert not target.startswith("/"), (page.name, target)
             if not re.match(r"https?:|data:", target):
                 assert (page.parent / target).exists(), (page.name, target)
+        for target, anchor in re.findall(r'<a\b[^>]*?href="([^"#:]*)#([^"]+)"', text):
+            there = (page.parent / target).resolve() if target else page
+            names = re.findall(r'\b(?:id|name)="([^"]+)"', there.read_text(encoding="utf-8"))
+            assert {anchor, unquote(anchor)} & set(names), (page.name, target, anchor)
 
 
 def test_each_lesson_leads_to_the_one_before_and_the_next(pages):
@@ -88,6 +93,7 @@ def test_the_search_finds_lessons_and_api_and_its_entries_are_there(pages):
 def test_equations_are_drawn(pages):
     for lesson in lessons():
         text = (pages / "notebooks" / f"{lesson.stem}.html").read_text(encoding="utf-8")
+        assert not re.search(r"<mi>[TF]</mi>\s*<mi>[PN]</mi>", text), "TPR is one name, not T times P times R"
         equations = re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)
         assert "$" not in re.sub(r"<style>.*?</style>", "", equations, flags=re.DOTALL), lesson.stem
     assert with_mathml("`$a$` and $x_1$").startswith("`$a$` and <math")
