@@ -13,7 +13,7 @@ def _too_long(lengths: list[float], bound: float) -> np.ndarray:
 
 
 def _lengths(rng: np.random.Generator) -> tuple[list[float], float]:
-    lengths = rng.uniform(0.5, 1.5, int(rng.integers(4, 9)))
+    lengths = rng.uniform(0.5, 1.5, int(rng.integers(4, 13)))
     lengths[0] *= float(rng.choice([1, 12, 1000]))
     return rng.permutation(lengths).tolist(), float(rng.choice([3, 10]))
 
@@ -53,9 +53,9 @@ def _most_liars(clients: int) -> int:
 
 
 #: (lengths of the updates, bound) -> which are refused.
-too_long = Step(_too_long, _lengths)
+too_long = Step(_too_long, _lengths, cases=16)
 #: (values (K, n), trim) -> the mean of each number without its `trim` smallest and largest values.
-trimmed_mean = Step(_trimmed_mean, _values)
+trimmed_mean = Step(_trimmed_mean, _values, cases=12)
 #: (claimed sizes, times) -> sizes, none above `times` the median.
 capped = Step(_capped, _claims)
 #: (prompts at the start, honest prompts) -> prompts whose update is the opposite.
