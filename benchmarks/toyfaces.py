@@ -61,6 +61,7 @@ def picture(methods: dict[str, list[Cell]], faces: Dataset, path: Path) -> None:
         below.text(gap.high + 0.004, y, f"balanced accuracy {accuracy.value:.3f}", va="center", fontsize=10)
     below.set_xlim(0, max(gap.high for gap in gaps) * 1.45)
     below.invert_yaxis()
+    below.grid(axis="y", visible=False)  # it would strike through the numbers
     below.set_xlabel(
         "odds gap between round and square faces (worst of TPR and FPR),\n"
         f"mean of {len(cells)} seeds, n = {cells[0]['n_test']:,} each"

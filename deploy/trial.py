@@ -236,7 +236,7 @@ class Trial:
         )
 
     def server_log(self) -> list[str]:
-        """What the server's side of the run has said so far, a line a round."""
+        """What the server's side of the run has said so far, one line per round."""
         path = self.folder / "server" / "server.log"
         return path.read_text(errors="replace").splitlines() if path.exists() else []
 

@@ -6,6 +6,7 @@ compares no number with a CPU's; `tests/test_notebooks.py` has the golden ones.
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import matplotlib
@@ -32,7 +33,7 @@ def test_a_lesson_on_the_device(lesson, watch, tmp_path, monkeypatch):
     names = {"__name__": "__main__", "display": lambda *shown: None}
     for cell in cells:
         if cell["cell_type"] == "code":
-            source = "".join(cell["source"]).replace("%matplotlib inline\n", "")
+            source = re.sub(r"^%.*\n", "", "".join(cell["source"]), flags=re.MULTILINE)
             exec(compile(source, f"{lesson}/{cell['id']}", "exec"), names)
             if "parameters" in cell["metadata"].get("tags", ()):
                 names |= {"profile": "smoke", "seed": 0, "out": str(tmp_path / "out")}
