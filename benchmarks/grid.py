@@ -130,7 +130,7 @@ TASKS: dict[str, GridTask] = {
         of="smiling-gender",
     ),
     "one-word": GridTask(
-        "gender by perceived race, one word per group instead of several",
+        "gender by perceived race, one word a group instead of several",
         *("gender", "gender", "race", "Male"),
         one_word=True,
         kind="variant",
