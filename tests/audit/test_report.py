@@ -278,7 +278,8 @@ def test_each_panel_says_how_many_examples_its_rate_rests_on(table):
     counts = [len(smiles), len(smiles), smiles.sum(), (~smiles).sum()]
     judged = audit(table, **settings, draws=100).to_json()
     paired = compare(table, table, **settings, draws=100).to_json()
-    for figure, order in ((plots.rates(judged, "shape"), (0, 1, 2, 3)), (plots.dumbbells(paired, "shape"), (0, 2, 3, 1))):
+    rates, change = plots.rates(judged, "shape"), plots.dumbbells(paired, "shape")
+    for figure, order in ((rates, (0, 1, 2, 3)), (change, (0, 2, 3, 1))):
         told = [ax.get_yticklabels()[0].get_text() for ax in figure.axes]
         named = ["round  ({})" if i % 2 == 0 else "{}" for i in range(4)]
         assert told[:4] == [name.format(f"n={counts[i]:,}") for name, i in zip(named, order, strict=True)]
