@@ -103,7 +103,7 @@ def rate_changes(pairs: Pairs, group: int, level: float) -> dict[str, RateChange
 
 
 def class_sizes(pairs: Pairs, group: int) -> tuple[float, float] | tuple[None, None]:
-    """What TPR and FPR of one group rest on: its positives and negatives; None unless there are two classes."""
+    """Positives and negatives of one group, which TPR and FPR rest on; None unless there are two classes."""
     if pairs.counts.judged != (1,):
         return None, None
     negatives, positives = pairs.by_class[group][1].sum((1, 2))
