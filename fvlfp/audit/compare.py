@@ -166,7 +166,7 @@ def _document(
         "classes": list(columns.classes),
         "positive": columns.positive,
         "settings": settings,
-        "overall": {"n": n, "rates": rate_changes(everyone, 0, level)},
+        "overall": _group(everyone, 0, level),
         "attributes": attributes,
         "remarks": remarks,
         "warnings": warnings,
@@ -236,22 +236,24 @@ def _attribute(
     changes: dict[str, Change] = {}
     for joint, family in zip(pairs.joints(), sampled, strict=True):
         changes |= infer_changes(joint, family, draws=made, rng=rng, level=level)
-    groups: dict[str, GroupChanges] = {}
-    for i, group in enumerate(counts.groups):
-        positives, negatives = class_sizes(pairs, i)
-        groups[group] = {
-            "n": int(counts.sizes[i]),
-            "positives": positives,
-            "negatives": negatives,
-            "rates": rate_changes(pairs, i, level),
-        }
     entry: ChangedAttribute = {
-        "groups": groups,
+        "groups": {group: _group(pairs, i, level) for i, group in enumerate(counts.groups)},
         "changes": {gap: _entry(c) for gap, c in changes.items()},
         "worst_cell_recall": worst_cell_change(pairs, draws, rng, level),
         "missing": counts.missing,
     }
     return entry, notes
+
+
+def _group(pairs: Pairs, group: int, level: float) -> GroupChanges:
+    """The entry of one group."""
+    positives, negatives = class_sizes(pairs, group)
+    return {
+        "n": int(pairs.counts.sizes[group]),
+        "positives": positives,
+        "negatives": negatives,
+        "rates": rate_changes(pairs, group, level),
+    }
 
 
 def _adjust(attributes: Mapping[str, ChangedAttribute]) -> None:
