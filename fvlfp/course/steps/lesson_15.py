@@ -44,9 +44,9 @@ def _update(rng: np.random.Generator) -> tuple[np.ndarray, float]:
     return rng.normal(size=(2, 3)), float(rng.choice([0.5, 2.0, 50.0]))
 
 
-def _delta(epsilon: float, z: float, rounds: int) -> float:
-    mu = math.sqrt(rounds) / z
-    first, second = norm.cdf(mu / 2 - epsilon / mu), norm.cdf(-mu / 2 - epsilon / mu)
+def _delta(epsilon: float, noise: float, rounds: int) -> float:
+    rho = math.sqrt(rounds) / noise
+    first, second = norm.cdf(rho / 2 - epsilon / rho), norm.cdf(-rho / 2 - epsilon / rho)
     return float(first - math.exp(epsilon) * second)
 
 
@@ -54,8 +54,8 @@ def _promise(rng: np.random.Generator) -> tuple[float, float, int]:
     return float(rng.uniform(0.5, 4)), float(rng.uniform(0.8, 4)), int(rng.integers(1, 20))
 
 
-def _real_multiplier(z: float, sizes: list[int]) -> float:
-    return z * sum(sizes) / (len(sizes) * max(sizes))
+def _real_multiplier(noise: float, sizes: list[int]) -> float:
+    return noise * sum(sizes) / (len(sizes) * max(sizes))
 
 
 def _unequal(rng: np.random.Generator) -> tuple[float, list[int]]:
@@ -68,7 +68,7 @@ masked = Step(_masked, _shares)
 the_other = Step(_the_other, _two_sums)
 #: (update, C) -> the update, at most C long.
 clipped = Step(_clipped, _update, cases=8)
-#: (epsilon, z, rounds) -> delta.
+#: (epsilon, noise multiplier, rounds) -> delta.
 delta = Step(_delta, _promise)
-#: (z, sizes) -> the multiplier that noise for K equal weights really has.
+#: (noise multiplier, sizes) -> the multiplier that noise for K equal weights really has.
 real_multiplier = Step(_real_multiplier, _unequal)
