@@ -15,19 +15,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
-from benchmarks import speed
+from benchmarks import speed, vision
 from benchmarks.machine import machine
 from benchmarks.markdown import table
 from fvlfp.clip.encoder import Encoder
@@ -47,7 +49,7 @@ class Plan:
     device: str
     small: bool = False
 
-    @property
+    @cached_property
     def towers(self) -> list[Encoder]:
         """Of random weights: time does not depend on what a model knows."""
         if self.small:
@@ -56,22 +58,14 @@ class Plan:
         found += [speed.random_clip(name, self.device) for name in ("ViT-B-16", "ViT-L-14")]
         return [encoder for encoder in found if encoder is not None]
 
-
-def seconds(work: Callable[[], Any], *, repeat: int = 5) -> float:
-    """Median wall seconds of `repeat` runs after one that does not count."""
-    found = []
-    for _ in range(repeat + 1):
-        _wait()
-        started = time.perf_counter()
-        work()
-        _wait()
-        found.append(time.perf_counter() - started)
-    return statistics.median(found[1:])
+    @property
+    def tower(self) -> Encoder:
+        """ViT-B/16, for parts that take one tower."""
+        return next((e for e in self.towers if e.provenance["model"] == "ViT-B-16"), self.towers[0])
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+#: Median wall seconds of some runs after one that does not count.
+seconds = partial(speed.timed, device="cuda", repeat=5)
 
 
 def methods(plan: Plan) -> dict[str, Any]:
@@ -97,7 +91,7 @@ def _difference(a: Any, b: Any) -> float:
 
 
 def bits(plan: Plan) -> dict[str, Any]:
-    """Do a second run of one seed, and a resumed one, have the bits of the first?"""
+    """Do a second run of one seed, a resumed one, and one without CUDA graphs have the bits of the first?"""
     cfg = Config.make("smoke", n=300 if plan.small else 900, clients=2, rounds=2, device=plan.device)
     prepared = prepare(cfg)
     with tempfile.TemporaryDirectory() as folder:
@@ -107,23 +101,29 @@ def bits(plan: Plan) -> dict[str, Any]:
         for path in (Path(folder) / "checkpoints").glob(f"{newest}*"):
             path.unlink()
         resumed = train(cfg, prepared, out=folder, resume=True, progress=None).model
-    return {"same_seed": _difference(first, again) == 0, "resumed": _difference(first, resumed) == 0}
+    with patch.dict(os.environ, FVLFP_CUDA_GRAPHS="off"):
+        plain = train(cfg, prepared, progress=None).model
+    others = {"same_seed": again, "resumed": resumed, "without_graphs": plain}
+    return {name: _difference(first, other) == 0 for name, other in others.items()}
 
 
 def steps(plan: Plan) -> dict[str, Any]:
-    """Seconds of one optimiser step of all clients at once, and what the stack takes of memory."""
+    """Seconds of one optimiser step of all clients at once, replayed as a CUDA graph and not; peak memory."""
     out: dict[str, Any] = {}
-    for encoder in plan.towers:
-        rows = out[encoder.provenance["model"]] = {}
-        for clients in (1, 2) if plan.small else (1, 10, 100):
-            jobs, task, cfg = speed._world(encoder, classes=2, groups=2, clients=clients)
-            if torch.cuda.is_available():
-                torch.cuda.reset_peak_memory_stats()
-            took = seconds(partial(train_stacked, jobs, task, cfg), repeat=1 if plan.small else 3)
-            step, tokens = took / n_steps(jobs[0], cfg), clients * task.class_tokens.ids.numel()
-            rows[clients] = {"seconds": step, "tokens_a_second": tokens / step}
-            if torch.cuda.is_available():
-                rows[clients]["peak_mb"] = torch.cuda.max_memory_allocated() / 1e6
+    stacks, epochs, repeat = ((1, 2), 2, 1) if plan.small else ((1, 10, 100), 8, 3)
+    for encoder, clients, graphs in product(plan.towers, stacks, ("on", "off")):
+        jobs, task, cfg = speed._world(encoder, classes=2, groups=2, clients=clients)
+        cfg = cfg.replace(local_epochs=epochs)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        with patch.dict(os.environ, FVLFP_CUDA_GRAPHS=graphs):
+            took = seconds(partial(train_stacked, jobs, task, cfg), repeat=repeat)
+        step, tokens = took / n_steps(jobs[0], cfg), clients * task.class_tokens.ids.numel()
+        row = {"seconds": step, "tokens_a_second": tokens / step}
+        if torch.cuda.is_available():
+            row["peak_mb"] = torch.cuda.max_memory_allocated() / 1e6
+        by_clients = out.setdefault(encoder.provenance["model"], {}).setdefault(f"graphs {graphs}", {})
+        by_clients[clients] = row
     return out
 
 
@@ -146,19 +146,49 @@ def encoding(plan: Plan) -> dict[str, Any]:
 
 
 def text(plan: Plan) -> dict[str, Any]:
-    """The text tower beside its own matrix products, 1, 10 and 100 clients (`benchmarks.speed`)."""
-    return {} if plan.small else speed.text(plan.device)
+    """The text tower beside its own matrix products, by clients in a stack."""
+    stacks = (1, 2) if plan.small else (1, 10, 100)
+    return {e.provenance["model"]: speed.text_tower(e, stacks) for e in plan.towers}
 
 
 def loop(plan: Plan) -> dict[str, Any]:
-    """A round beside a plain training loop (`benchmarks.speed`)."""
-    return {} if plan.small else speed.loop(plan.device)
+    """A round beside a plain training loop."""
+    clients, each = (2, 4) if plan.small else (10, 16)
+    with tempfile.TemporaryDirectory() as folder:
+        faces = speed.jpegs(clients * each, 64 if plan.small else 224, Path(folder))
+        return speed.round_of(plan.tower, faces, clients, each)
+
+
+def growth(plan: Plan) -> dict[str, Any]:
+    """Seconds of a round as clients, classes, context and groups grow: stacked, and one by one."""
+    sizes: dict[str, tuple[int, ...]] = {
+        "clients": (1, 10, 100, 1000), "classes": (2, 100, 1000), "n_ctx": (4, 32), "groups": (2, 50)
+    }  # fmt: skip
+    return speed.growth(plan.device, {"clients": (10, 11)} if plan.small else sizes, repeat=1)
+
+
+def vision_prompts(plan: Plan) -> dict[str, Any]:
+    """Seconds and peak memory of a step with prompts in both towers, beside one with text prompts alone."""
+    encoder = speed.random_clip("ViT-S-32-alt", plan.device) if plan.small else plan.tower
+    out: dict[str, Any] = {}
+    for way, name in vision.WAYS.items():
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        clients, batch = (1, 2) if plan.small else (3, 64)
+        out[name] = list(vision.steps(way, clients, encoder, batch))[-1]
+    return out
+
+
+def audit(plan: Plan) -> dict[str, Any]:
+    """`fvlfp audit clip` on JPEG files: the share of its time inside the image tower."""
+    return speed.audit_share(plan.tower, 64 if plan.small else 2000)
 
 
 #: Part -> (what measures it, seconds it may take), the most valuable first.
 PARTS: dict[str, tuple[Callable[[Plan], dict[str, Any]], int]] = {
-    "methods": (methods, 110), "bits": (bits, 30), "steps": (steps, 90),
-    "encoding": (encoding, 90), "text": (text, 90), "loop": (loop, 60),
+    "methods": (methods, 110), "bits": (bits, 20), "steps": (steps, 65), "encoding": (encoding, 70),
+    "text": (text, 40), "vision prompts": (vision_prompts, 40), "growth": (growth, 35),
+    "loop": (loop, 40), "audit": (audit, 40),
 }  # fmt: skip
 
 

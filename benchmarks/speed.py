@@ -19,10 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import open_clip
@@ -36,6 +37,7 @@ from benchmarks import speed_page
 from benchmarks.machine import machine
 from benchmarks.reference_loop import reference_loop
 from fvlfp.clip.cache import features
+from fvlfp.clip.device import pick_device
 from fvlfp.clip.encoder import BATCH, Encoder
 from fvlfp.config import Config
 from fvlfp.data import toyfaces
@@ -47,9 +49,9 @@ from fvlfp.runs.zero_shot import audit_clip
 from fvlfp.training.client import train_client
 from fvlfp.training.examples import ClientData, Split
 from fvlfp.training.local import Job
-from fvlfp.training.loss import plan
+from fvlfp.training.loss import Batch, batch_loss, plan
 from fvlfp.training.model import Prompts
-from fvlfp.training.stacked import train_stacked
+from fvlfp.training.stacked import _stack_batches, train_stacked
 from fvlfp.training.task import Task
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,7 +61,8 @@ PLAIN = {"lambda_anchor": 0.0, "depth": 1, "class_balanced": False, "local_epoch
 def random_clip(name: str, device: str) -> Encoder:
     """An open_clip model with random weights (seed 0)."""
     torch.manual_seed(0)
-    model, _, transform = open_clip.create_model_and_transforms(name, device=device)
+    model, _, transform = open_clip.create_model_and_transforms(name)
+    model = model.to(pick_device(device))
     provenance = {
         "model": name,
         "weights_sha256": f"random {name}",
@@ -95,20 +98,32 @@ def now(device: str) -> float:
     ratios still hold. Work that a second core could hide, such as opening files, is counted in full.
     """
     if device == "cuda":
-        torch.cuda.synchronize()
+        wait()
         return time.perf_counter()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
+def wait() -> None:
+    """Until the GPU has done what it was given, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def timed(work: Callable[[], Any], *, device: str = "cpu", repeat: int = 3) -> float:
     """Median seconds of `repeat` runs after one that does not count."""
-    seconds = []
+    return timed_in_turn([work], device=device, repeat=repeat)[0]
+
+
+def timed_in_turn(works: Sequence[Callable[[], Any]], *, device: str, repeat: int) -> list[float]:
+    """`timed` of each, in turn, so that a machine that others use as well is the same for all."""
+    seconds: list[list[float]] = [[] for _ in works]
     for _ in range(repeat + 1):
-        started = now(device)
-        work()
-        seconds.append(now(device) - started)
-    return statistics.median(seconds[1:])
+        for work, took in zip(works, seconds, strict=True):
+            started = now(device)
+            work()
+            took.append(now(device) - started)
+    return [statistics.median(took[1:]) for took in seconds]
 
 
 def loop(device: str) -> dict[str, Any]:
@@ -120,14 +135,15 @@ def loop(device: str) -> dict[str, Any]:
     ):
         if encoder is not None:
             with tempfile.TemporaryDirectory() as folder:
-                found = _loop(encoder, jpegs(clients * each, size, Path(folder)), clients, each)
+                found = round_of(encoder, jpegs(clients * each, size, Path(folder)), clients, each)
             out[encoder.provenance["model"]] = found
     return out
 
 
-def _loop(encoder: Encoder, data: Dataset, clients: int, each: int, rounds: int = 2) -> dict[str, Any]:
+def round_of(encoder: Encoder, data: Dataset, clients: int, each: int, rounds: int = 2) -> dict[str, Any]:
+    """`loop` for one tower: `clients` with `each` images."""
     device = encoder.device
-    settings = {"rounds": rounds, "clients": clients, "batch": 16, "device": device.type, **PLAIN}
+    settings = {"rounds": rounds, "clients": clients, "batch": 16, **PLAIN}
     cfg = Config.make("full", "fedavg", **settings)
     task = Task.make(encoder, data.card, cfg)
     started = now(device.type)
@@ -190,72 +206,84 @@ def _loop(encoder: Encoder, data: Dataset, clients: int, each: int, rounds: int 
     }
 
 
-class Matmuls(TorchDispatchMode):
-    """Writes down every matrix product with the shapes and strides of its operands."""
+aten = torch.ops.aten
+#: What a tower's operations are, by the kernels that do them; whatever has no name here is a copy or a sum.
+KINDS: dict[str, set[Any]] = {
+    "matrix products": {aten.mm, aten.addmm, aten.bmm},
+    "attention": {
+        getattr(aten, f"_scaled_dot_product_{how}{way}")
+        for how in ("flash_attention", "efficient_attention", "flash_attention_for_cpu")
+        for way in ("", "_backward")
+    },
+    "layer norm": {aten.native_layer_norm, aten.native_layer_norm_backward},
+    "GELU": {aten.gelu, aten.gelu_backward},
+}
+COPIES = "copies and sums"
+
+
+class Operations(TorchDispatchMode):
+    """Writes down every operation that computes or copies, by its kind, with its operands."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: list[tuple[Any, list[tuple[Any, Any]]]] = []
+        self.seen: dict[str, list[tuple[Any, Any, Any]]] = {kind: [] for kind in (*KINDS, COPIES)}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Note, then do as asked."""
-        aten = torch.ops.aten
-        if func in (aten.mm.default, aten.addmm.default, aten.bmm.default):
-            self.seen.append((func, [(x.shape, x.stride()) for x in args]))
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if not func.is_view:
+            kind = next((kind for kind, ops in KINDS.items() if func.overloadpacket in ops), COPIES)
+            self.seen[kind].append((func, args, kwargs))
+        return func(*args, **kwargs)
 
     @property
     def flop(self) -> int:
-        """Floating-point operations of all of them."""
-        return sum(2 * s[-2][0].numel() * s[-1][0][-1] for _, s in self.seen)
+        """Floating-point operations of all matrix products."""
+        pairs = (args[-2:] for _, args, _ in self.seen["matrix products"])
+        return sum(2 * a.numel() * b.shape[-1] for a, b in pairs)
 
-    def again(self, device: str) -> Callable[[], None]:
-        """The same products on random operands, nothing between them."""
-        made = {
-            str(shapes): [
-                torch.empty_strided(size, stride, device=device).normal_() for size, stride in shapes
-            ]
-            for _, shapes in self.seen
-        }
-
-        def work() -> None:
-            for func, shapes in self.seen:
-                func(*made[str(shapes)])
-
-        return work
+    def again(self, kind: str) -> None:
+        """The operations of one kind, nothing between them."""
+        with torch.no_grad():
+            for func, args, kwargs in self.seen[kind]:
+                func(*args, **kwargs)
 
 
 def text(device: str) -> dict[str, Any]:
     """(b) The text tower, forward and backward, against its own matrix products alone."""
     names = ["ViT-B-32"] + (["ViT-B-16", "ViT-L-14"] if device == "cuda" else [])
     encoders = [*(random_clip(name, device) for name in names), faceclip(device)]
-    out: dict[str, Any] = {}
-    for encoder in encoders:
-        if encoder is None:
-            continue
-        cfg = Config.make("full", "fedavg", device=device)
-        task = Task.make(encoder, toyfaces.CARD, cfg)
-        by_clients = {}
-        for clients in (1, 10, 100):
-            prompts = task.initial.expand(clients, -1, -1, -1).clone().requires_grad_()
+    return {e.provenance["model"]: text_tower(e) for e in encoders if e is not None}
 
-            def tower(prompts: Tensor = prompts, task: Task = task) -> None:
-                texts = task.class_texts(prompts)
-                torch.autograd.grad(texts.sum(), prompts)
 
-            with Matmuls() as products:
-                tower()
-            seconds = timed(tower, device=device, repeat=1 if device == "cpu" else 5)
-            alone = timed(products.again(device), device=device, repeat=1 if device == "cpu" else 5)
-            tokens = clients * task.class_tokens.ids.numel()
-            by_clients[clients] = {
-                "seconds": seconds,
-                "tflops": products.flop / seconds / 1e12,
-                "matmul_tflops": products.flop / alone / 1e12,
-                "share": alone / seconds,
-                "tokens_a_second": tokens / seconds,
-            }
-        out[encoder.provenance["model"]] = by_clients
+def text_tower(encoder: Encoder, stacks: Sequence[int] = (1, 10, 100)) -> dict[int, dict[str, Any]]:
+    """`text` for one tower, by the number of clients in a stack."""
+    device = encoder.device.type
+    task = Task.make(encoder, toyfaces.CARD, Config.make("full", "fedavg"))
+    out = {}
+    for clients in stacks:
+        prompts = task.initial.expand(clients, -1, -1, -1).clone().requires_grad_()
+
+        def tower(prompts: Tensor = prompts) -> None:
+            texts = task.class_texts(prompts)
+            torch.autograd.grad(texts.sum(), prompts)
+
+        with Operations() as operations:
+            tower()
+        parts = {kind: partial(operations.again, kind) for kind in operations.seen}
+        seconds, *each = timed_in_turn([tower, *parts.values()], device=device, repeat=9)
+        took = dict(zip(parts, each, strict=True))
+        alone = took["matrix products"]
+        tokens = clients * task.class_tokens.ids.numel()
+        out[clients] = {
+            "seconds": seconds,
+            "tflops": operations.flop / seconds / 1e12,
+            "matmul_tflops": operations.flop / alone / 1e12,
+            "share": alone / seconds,
+            "tokens_a_second": tokens / seconds,
+            "operations": {kind: len(seen) for kind, seen in operations.seen.items()},
+            "shares": {kind: s / seconds for kind, s in took.items()},
+        }
     return out
 
 
@@ -309,21 +337,25 @@ def audit(device: str) -> dict[str, Any]:
 
     By the wall clock, because what overlaps is the point: run this part on a quiet machine.
     """
-    model, n = "ViT-B-16", 512 if device == "cpu" else 20_000
-    encoder = random_clip(model, device)
+    return audit_share(random_clip("ViT-B-16", device), 512 if device == "cpu" else 20_000)
+
+
+def audit_share(encoder: Encoder, n: int) -> dict[str, Any]:
+    """`audit` of one model and n images."""
     inside, forward = [0.0], encoder.model.encode_image
 
     def watched(pixels: Tensor) -> Tensor:
         started = time.perf_counter()
         out = forward(pixels)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        wait()
         inside[0] += time.perf_counter() - started
         return out
 
-    encoder.model.encode_image = watched
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["FVLFP_CACHE"] = f"{folder}/cache"
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(encoder.model, "encode_image", watched),
+        patch.dict(os.environ, FVLFP_CACHE=f"{folder}/cache"),
+    ):
         data = jpegs(n, 256, Path(folder))
         seconds = []
         for run in ("first", "second"):
@@ -335,7 +367,7 @@ def audit(device: str) -> dict[str, Any]:
     rest = seconds[1]
     encoding = seconds[0] - rest
     return {
-        "model": model,
+        "model": encoder.provenance["model"],
         "images": n,
         "first_seconds": seconds[0],
         "second_seconds": seconds[1],
@@ -381,22 +413,25 @@ def _one_by_one(jobs: list[Job], task: Task, cfg: Config) -> None:
         train_client(job, task, cfg)
 
 
-def growth(device: str) -> dict[str, Any]:
+#: What grows in `growth`; two numbers of clients at least are 10 or more.
+SIZES: dict[str, Sequence[int]] = {
+    "clients": (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+    "classes": (2, 5, 10, 50, 100, 300, 1000),
+    "n_ctx": (4, 8, 16, 32),
+    "groups": (2, 5, 10, 20, 50),
+}
+
+
+def growth(device: str, sizes: Mapping[str, Sequence[int]] = SIZES, repeat: int = 3) -> dict[str, Any]:
     """(d) Seconds of one round's local training (CDFP, ToyCLIP-64) as each size grows, the others fixed."""
     encoder = Encoder.load("toyclip", device=device)
     base = {"classes": 2, "groups": 2, "clients": 10}
-    sizes = {
-        "clients": (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
-        "classes": (2, 5, 10, 50, 100, 300, 1000),
-        "n_ctx": (4, 8, 16, 32),
-        "groups": (2, 5, 10, 20, 50),
-    }
     out: dict[str, Any] = {}
     for what, values in sizes.items():
         out[what] = {"stacked": {}, "sequential": {}}
         for value in values:
             world = _world(encoder, **(base | {what: value}))
-            out[what]["stacked"][value] = timed(partial(train_stacked, *world), device=device)
+            out[what]["stacked"][value] = timed(partial(train_stacked, *world), device=device, repeat=repeat)
             if what != "clients" or value <= 100:
                 out[what]["sequential"][value] = timed(partial(_one_by_one, *world), device=device, repeat=1)
     for curve in ("stacked", "sequential"):
@@ -405,6 +440,52 @@ def growth(device: str) -> dict[str, Any]:
     many = {k: s for k, s in out["clients"]["stacked"].items() if k >= 10}
     out["power_of_clients"] = float(np.polyfit(np.log(list(many)), np.log(list(many.values())), 1)[0])
     return out
+
+
+def compiled(device: str) -> dict[str, Any]:
+    """(i) `torch.compile` of the loss of a stacked step (CDFP): what compiling takes, and what it gives."""
+    encoder = faceclip(device) or Encoder.load("toyclip", device=device)
+    out: dict[str, Any] = {"model": encoder.provenance["model"], "clients": {}}
+    for clients in (10, 100):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=folder, TORCHINDUCTOR_COMPILE_THREADS="1"),
+        ):
+            out["clients"][clients] = _compiled(encoder, clients, device)
+    return out
+
+
+def _compiled(encoder: Encoder, clients: int, device: str) -> dict[str, float]:
+    jobs, task, cfg = _world(encoder, classes=2, groups=2, clients=clients)
+    each = torch.func.vmap(partial(batch_loss, task=task, options=cfg, directions=jobs[0].directions))
+
+    def plain(prompts: Tensor, batch: Batch) -> Tensor:
+        return each(task.encode_texts(prompts, pairs=False), batch)
+
+    torch.compiler.reset()
+    fast = torch.compile(plain, fullgraph=True)
+    prompts, batch_at = task.initial.expand(clients, -1, -1, -1).clone(), _stack_batches(jobs, task, cfg)
+
+    def step(losses_of: Callable[[Tensor, Batch], Tensor], n: int = clients) -> Tensor:
+        mine = prompts[:n].clone().requires_grad_()
+        return torch.autograd.grad(losses_of(mine, batch_at(0, n)).sum(), mine)[0]
+
+    step(plain)
+    compiling = []
+    for n in (clients, clients - 1):
+        started = now(device)
+        step(fast, n)
+        compiling.append(now(device) - started)
+    eager_s, fast_s = timed_in_turn([partial(step, plain), partial(step, fast)], device=device, repeat=25)
+    return {
+        "compile_seconds": compiling[0],
+        "compile_seconds_of_the_next_size": compiling[1],
+        "eager_seconds_a_step": eager_s,
+        "compiled_seconds_a_step": fast_s,
+        "steps_to_pay": compiling[0] / (eager_s - fast_s),
+        "largest_difference": float((step(plain) - step(fast)).abs().max()),
+        "largest_gradient": float(step(plain).abs().max()),
+    }
 
 
 def start(device: str) -> dict[str, Any]:
@@ -476,7 +557,7 @@ def peak(clients: int, device: str) -> None:
 
 PARTS = {
     "loop": loop, "text": text, "images": images, "audit": audit,
-    "growth": growth, "start": start, "bytes": bytes_up, "memory": memory,
+    "growth": growth, "compile": compiled, "start": start, "bytes": bytes_up, "memory": memory,
 }  # fmt: skip
 
 

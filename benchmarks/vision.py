@@ -21,10 +21,12 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partialmethod
 from pathlib import Path
 from statistics import mean
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -75,30 +77,28 @@ def memory(clients: int, device: str) -> dict[str, Any]:
     return found
 
 
-def one_way(way: str, clients: int, device: str) -> None:
-    """Print a row of `memory` for each client."""
-    encoder = random_clip("ViT-B-16", device)
-    cfg = Config.make(
-        "full", "fedavg", local_epochs=1, batch=64, device=device, vision_ctx=4, vision_depth=12
-    )
+def steps(way: str, clients: int, encoder: Encoder, batch: int = 64) -> Iterator[dict[str, float]]:
+    """A row of `memory` for each client: seconds of its one step, and the peak so far, in bytes."""
+    device = encoder.device
+    cfg = Config.make("full", "fedavg", local_epochs=1, batch=batch, vision_ctx=4, vision_depth=12)
     task = Task.make(encoder, toyfaces.CARD, cfg)
     rng = np.random.default_rng(0)
-    store = rng.integers(0, 256, (64 * clients, 3, 224, 224), np.uint8)
-    z = F.normalize(torch.randn(64, task.frozen_texts.shape[1]), dim=-1).to(device)
-    y = torch.from_numpy(rng.integers(0, 2, 64)).to(device)
-    if way == "kept":
-        ImageTower.encode = partialmethod(ImageTower.encode, recompute=False)  # type: ignore[assignment]
-    for k in range(clients):
-        data = Split(z, y, {"shape": y}, Pixels(store, np.arange(64 * k, 64 * (k + 1))))
-        how: dict[str, Any] = {"directions": {}, "seed_name": f"client/{k}"}
-        started = _now(device)
-        if way == "text":
-            local_train(task.initial, data, task, cfg, **how)
-        else:
-            assert task.initial_vision is not None
-            start = Prompts(task.initial, task.initial_vision)
-            vision_train(start, data, task, cfg, projection=None, **how)
-        print(json.dumps({"seconds": round(_now(device) - started, 3), "peak": _peak(device)}), flush=True)
+    store = rng.integers(0, 256, (batch * clients, 3, 224, 224), np.uint8)
+    z = F.normalize(torch.randn(batch, task.frozen_texts.shape[1]), dim=-1).to(device)
+    y = torch.from_numpy(rng.integers(0, 2, batch)).to(device)
+    encode = partialmethod(ImageTower.encode, recompute=way != "kept")
+    with patch.object(ImageTower, "encode", encode):
+        for k in range(clients):
+            data = Split(z, y, {"shape": y}, Pixels(store, np.arange(batch * k, batch * (k + 1))))
+            how: dict[str, Any] = {"directions": {}, "seed_name": f"client/{k}"}
+            started = _now(device.type)
+            if way == "text":
+                local_train(task.initial, data, task, cfg, **how)
+            else:
+                assert task.initial_vision is not None
+                start = Prompts(task.initial, task.initial_vision)
+                vision_train(start, data, task, cfg, projection=None, **how)
+            yield {"seconds": round(_now(device.type) - started, 3), "peak": _peak(device.type)}
 
 
 def _now(device: str) -> float:
@@ -260,7 +260,9 @@ def main() -> None:
     if args.device == "cpu":
         torch.set_num_threads(1)
     if args.way:
-        return one_way(args.way, args.clients, args.device)
+        for row in steps(args.way, args.clients, random_clip("ViT-B-16", args.device)):
+            print(json.dumps(row), flush=True)
+        return
     name = "vision" if args.device == "cpu" else "vision_cuda"
     file = RESULTS / f"{name}.json"
     found = json.loads(file.read_text()) if file.is_file() else {}

@@ -3,17 +3,26 @@
 import json
 import time
 
-from benchmarks import gpu_rows
+from benchmarks import gpu_rows, speed
+from tests.device.pretended import DEVICE
 
 
 def test_every_part_measures(watch, tmp_path, monkeypatch):
     monkeypatch.setenv("FVLFP_CACHE", str(tmp_path / "cache"))
-    found = gpu_rows.measure(gpu_rows.Plan("cuda", small=True), tmp_path)
+    monkeypatch.setattr(speed, "pick_device", lambda name: DEVICE)
+    slow = {name: (work, 10 * limit) for name, (work, limit) in gpu_rows.PARTS.items()}
+    monkeypatch.setattr(gpu_rows, "PARTS", slow)  # the machine may be busy
+    found = gpu_rows.measure(gpu_rows.Plan("cuda", small=True), tmp_path, budget=1000)
     assert {name: found[name] for name in gpu_rows.PARTS if not isinstance(found[name], dict)} == {}
-    assert found["bits"] == {"same_seed": True, "resumed": True}
+    assert found["bits"] == {"same_seed": True, "resumed": True, "without_graphs": True}
     for name, row in found["methods"].items():
         assert row["predictions_changed"] == 0 and row["largest_difference"] < 1e-3, name
-    assert json.loads((tmp_path / "gpu.json").read_text())["steps"]["ToyCLIP-64"]["2"]["tokens_a_second"] > 0
+    assert json.loads((tmp_path / "gpu.json").read_text())["steps"]["ToyCLIP-64"]["graphs on"]["2"]
+    assert found["text"]["ToyCLIP-64"][2]["share"] > 0
+    assert len(found["vision prompts"]) == 3
+    assert found["growth"]["clients"]["sequential"][10] > 0
+    assert found["loop"]["largest_loss_difference"] < 1e-4
+    assert 0 < found["audit"]["share_of_all"] < 1
     assert not (tmp_path / "gpu.md").exists()  # no GPU was there
     page = gpu_rows.page(found | {"machine": found["machine"] | {"gpu": "a pretended one"}})
     assert "| ToyCLIP-64, dtype | float32 |" in page and "a pretended one" in page
