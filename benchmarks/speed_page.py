@@ -18,15 +18,16 @@ _NO_GPU = [
 def page(found: dict[str, Any]) -> str:
     """benchmarks/results/speed.md: every target of the benchmark, met or missed, and the tables behind it."""
     made_on, growth, images, audit = (found[k] for k in ("machine", "growth", "images", "audit"))
-    where = f"{made_on['cpu']}, {made_on['threads']} threads"
     lines = [
         "# How fast",
         "",
         "Written by `python -m benchmarks.speed`; each ratio is of two measurements in one run. ViT-B/32 has",
-        f"random weights. Machine: {made_on.get('gpu', where)}, torch {made_on['torch']}; a virtual",
-        "machine that others used at the same time. So seconds on the CPU are those spent computing, of all",
-        "threads and child processes, with one thread for the towers: what a clock shows on a quiet machine,",
-        "except that opening files, which a second core hides, counts in full. Few repetitions.",
+        "random weights. Measured on",
+        f"{_machines(found['machines'])}.",
+        "Others used these virtual machines at the same time. So seconds on the CPU are those spent",
+        "computing, of all threads and child processes, with one thread for the towers: what a clock shows",
+        "on a quiet machine, except that opening files, which a second core hides, counts in full. Few",
+        "repetitions.",
         "",
         "![Seconds a round; share of the matrix-product rate; growth with each size](speed.png)",
         "",
@@ -117,6 +118,14 @@ def page(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _machines(found: dict[str, Any]) -> str:
+    """Each machine, and in brackets the parts that it measured."""
+    parts: dict[str, list[str]] = {}
+    for part, where in found.items():
+        parts.setdefault(f"{where.get('gpu', where['cpu'])}, torch {where['torch']}", []).append(part)
+    return ", and on ".join(f"{where} ({', '.join(some)})" for where, some in parts.items())
+
+
 def _text_page(found: dict[str, Any]) -> list[str]:
     rates, shares = [], []
     for name, by_clients in found.items():
@@ -155,8 +164,7 @@ def _compile_page(found: dict[str, Any]) -> list[str]:
     rows = [
         (
             clients,
-            f"{row['compile_seconds']:.0f}",
-            f"{row['compile_seconds_of_the_next_size']:.0f}",
+            ", ".join(f"{s:.0f} for {size}" for size, s in row["compile_seconds"].items()),
             f"{1e3 * row['eager_seconds_a_step']:.1f}",
             f"{1e3 * row['compiled_seconds_a_step']:.1f}",
             f"{row['steps_to_pay']:,.0f}",
@@ -164,7 +172,7 @@ def _compile_page(found: dict[str, Any]) -> list[str]:
         )
         for clients, row in found["clients"].items()
     ]
-    heads = ["clients stacked", "s to compile", "s to compile for one client less", "ms a step", "compiled"]
+    heads = ["clients stacked", "s to compile, by size of the stack", "ms a step", "compiled"]
     return [
         "## torch.compile",
         f"Loss and gradient of a stacked step (CDFP, {found['model']}, batch 32), compiled whole.",

@@ -130,7 +130,7 @@ def optimise_stack(
         while len(finished) < len(jobs) and left[at_work - 1] == t + 1:
             finished.append([p[at_work - 1].detach().clone() for p in params])
             at_work -= 1
-    means = [float(x) / (len(job.data) * cfg.local_epochs) for x, job in zip(totals, jobs, strict=True)]
+    means = [x / (len(job.data) * cfg.local_epochs) for x, job in zip(totals.tolist(), jobs, strict=True)]
     return [torch.stack(parts) for parts in zip(*finished[::-1], strict=True)], means
 
 

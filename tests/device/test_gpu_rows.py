@@ -10,6 +10,7 @@ from tests.device.pretended import DEVICE
 def test_every_part_measures(watch, tmp_path, monkeypatch):
     monkeypatch.setenv("FVLFP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(speed, "pick_device", lambda name: DEVICE)
+    assert sum(limit for _, limit in gpu_rows.PARTS.values()) <= 460
     slow = {name: (work, 10 * limit) for name, (work, limit) in gpu_rows.PARTS.items()}
     monkeypatch.setattr(gpu_rows, "PARTS", slow)  # the machine may be busy
     found = gpu_rows.measure(gpu_rows.Plan("cuda", small=True), tmp_path, budget=1000)
