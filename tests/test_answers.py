@@ -142,6 +142,13 @@ def named(parts):
     return " + ".join(p for p in ("CDFP", "DSOP", "FPF") if p in parts) or "FedAvg"
 
 
+def cf_loss_in_numpy(z, texts, scale, directions, source, target, alpha):
+    moved = F.normalize(z + alpha * (directions[target] - directions[source]), dim=1)
+    p, q = ((scale * rows @ texts.T).double().softmax(1).numpy() for rows in (z, moved))
+    m = (p + q) / 2
+    return list((p * np.log(p / m) + q * np.log(q / m)).sum(1) / 2)
+
+
 def effect_by_pairs(gap, part):
     without = {"CDFP": "DSOP + FPF", "DSOP": "CDFP + FPF", "FPF": "CDFP + DSOP"}[part].split(" + ")
     settings = [[], without[:1], without[1:], without]
@@ -205,6 +212,7 @@ RIGHT = [
     (lesson_06.js_divergence, js_with_xlogy),
     (lesson_06.directions, directions_by_loop),
     (lesson_06.flips, lambda a, b: (np.mean(a ^ b), (a.sum() - b.sum()) / len(a))),
+    (lesson_06.cf_loss, cf_loss_in_numpy),
     (lesson_07.project, project_by_columns),
     (lesson_07.soft_membership, lambda z, E, s: torch.exp((s * z @ E.T).double().log_softmax(1))),
     (lesson_07.soft_means, soft_means_by_loop),
