@@ -89,6 +89,7 @@ def browser(tmp_path_factory):
     options.add_argument("--window-size=1300,1400")
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     driver.set_script_timeout(60 * MINUTES)
+    driver.command_executor.client_config.timeout = 60 * MINUTES + 10  # else it gives up after 2 minutes
     # A page without focus has no current notebook in JupyterLab, and no headless page has it by itself.
     driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
     yield driver

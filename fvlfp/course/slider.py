@@ -26,7 +26,11 @@ def slider(draw: Callable[[Any], Figure], places: Sequence[Any], *, start: Any, 
         return made
 
     control = ipywidgets.SelectionSlider(
-        options=list(places), value=start, description=label, continuous_update=False
+        options=list(places),
+        value=start,
+        description=label,
+        continuous_update=False,
+        style={"description_width": "initial"},  # a long label is not cut
     )
     display(control)
     shown = display(figure(start), display_id=True)
