@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import statistics
 import subprocess
@@ -491,7 +492,8 @@ def start(device: str) -> dict[str, Any]:
     """(e) Start-up: seconds of a fresh interpreter, median of five, nothing cached but the files."""
     cell = json.loads(Path("notebooks/00_start_here.ipynb").read_text())["cells"]
     code = ["".join(c["source"]) for c in cell if c["cell_type"] == "code"]
-    imports = next(source for source in code if "import" in source).replace("%matplotlib inline\n", "")
+    first = next(source for source in code if "import" in source)
+    imports = re.sub(r"^%.*\n", "", first, flags=re.MULTILINE)
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "import fvlfp": [sys.executable, "-c", "import fvlfp"],
