@@ -194,7 +194,21 @@ def twin(seed: int, i: int, *, difficulty: float = 0.0, **properties: str) -> Im
 
     properties: all of smiling, glasses, hat ("yes" or "no"), shape and tint. difficulty: strength of
     `drawing.spoil`. Two twins that differ in shape alone are a counterfactual pair.
+
+    Raises InputError when a property is missing, unknown, or has another value.
     """
+    return Image.fromarray(_being(seed, i, difficulty, properties).drawing())
+
+
+def twins(seed: int, properties: Mapping[int, Mapping[str, str]], *, difficulty: float = 0.0) -> Pictures:
+    """Twins of many examples, `{example: all its properties}`: drawn once and kept, as the pictures of `make`.
+
+    Raises InputError as `twin`.
+    """
+    return Pictures([_being(seed, i, difficulty, wanted) for i, wanted in properties.items()])
+
+
+def _being(seed: int, i: int, difficulty: float, properties: Mapping[str, str]) -> Being:
     wanted = {*LABELS, *GROUPS}
     if set(properties) != wanted:
         raise InputError(f"twin needs exactly these properties: {', '.join(sorted(wanted))}")
@@ -202,7 +216,7 @@ def twin(seed: int, i: int, *, difficulty: float = 0.0, **properties: str) -> Im
         allowed = GROUPS.get(name, ("no", "yes"))
         if value not in allowed:
             raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-    return Image.fromarray(Being(seed, i, tuple(properties.items()), difficulty).drawing())
+    return Being(seed, i, tuple(properties.items()), difficulty)
 
 
 def _uniforms(seed: int, i: int) -> NDArray[np.float64]:

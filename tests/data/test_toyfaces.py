@@ -197,3 +197,14 @@ def test_twin_refuses_unknown_properties():
         toyfaces.twin(0, 0, smiling="yes")
     with pytest.raises(InputError, match="tint must be one of amber, teal, violet, not 'red'"):
         toyfaces.twin(0, 0, **(FACE | {"tint": "red"}))
+
+
+def test_twins_of_many_are_those_of_each_and_come_from_a_file_the_next_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("FVLFP_CACHE", str(tmp_path))
+    wanted = {i: FACE | {"shape": shape} for i, shape in ((3, "round"), (7, "square"))}
+    found = list(toyfaces.twins(5, wanted, difficulty=0.3))
+    for (i, properties), image in zip(wanted.items(), found, strict=True):
+        assert np.array_equal(image, toyfaces.twin(5, i, difficulty=0.3, **properties))
+    monkeypatch.setattr(toyfaces.Being, "drawing", lambda being: 1 / 0)
+    again = list(toyfaces.twins(5, wanted, difficulty=0.3))
+    assert all(np.array_equal(a, b) for a, b in zip(again, found, strict=True))
