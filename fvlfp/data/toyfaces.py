@@ -201,7 +201,7 @@ def twin(seed: int, i: int, *, difficulty: float = 0.0, **properties: str) -> Im
 
 
 def twins(seed: int, properties: Mapping[int, Mapping[str, str]], *, difficulty: float = 0.0) -> Pictures:
-    """Twins of many examples, `{example: all its properties}`: drawn once and kept, as the pictures of `make`.
+    """Twins of many examples, `{example: its properties}`: drawn once and kept, as the pictures of `make`.
 
     Raises InputError as `twin`.
     """
