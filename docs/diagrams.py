@@ -683,6 +683,26 @@ def parts_in_the_loop() -> Drawing:
     return d
 
 
+def from_counts() -> Drawing:
+    """What a released CLIP's published answers keep, and what counts of them have lost."""
+    d = Drawing(700, 190)
+    d.box(20, 20, 130, 50, "photographs", GREY)
+    d.box(20, 90, 130, 50, "two sentences", ORANGE)
+    d.box(195, 50, 110, 60, "released\nCLIP", BLUE)
+    d.box(350, 50, 140, 60, "answers,\none per photograph", GREY)
+    d.box(540, 50, 140, 60, "counts by group,\nlabel and answer", GREEN)
+    d.arrow(150, 45, 193, 70)
+    d.arrow(150, 115, 193, 92)
+    d.arrow(305, 80, 348, 80)
+    d.arrow(490, 80, 538, 80)
+    d.text(610, 135, "enough for rates and gaps,", size=12, colour=GREEN)
+    d.text(610, 151, "their intervals and tests", size=12, colour=GREEN)
+    d.text(420, 135, "needed to compare two", size=12, colour=GREY)
+    d.text(420, 151, "models on the same faces", size=12, colour=GREY)
+    d.text(85, 165, "other words, another classifier", size=12, colour=ORANGE)
+    return d
+
+
 DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "gap": gap,
     "two_towers": two_towers,
@@ -713,6 +733,7 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "unbalanced_means": unbalanced_means,
     "same_line": same_line,
     "parts_in_the_loop": parts_in_the_loop,
+    "from_counts": from_counts,
 }
 
 
