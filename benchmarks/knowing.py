@@ -3,19 +3,17 @@
 - Training: a number of the prompts goes to the side on which the fused prompts do more harm, by the gradient
   of the harm on all clients' validation rows. Under a trimmed mean it goes to the most extreme honest value:
   a value beyond would be cut off all the same, and this one cannot be told from an honest one (Fang et al.
-  2020, with the gradient in place of the last round's direction). Under a weighted sum it goes along the
-  gradient, nine times the median length, with the largest weight allowed. The gradient is taken again at the
-  prompts that the server would then make, `STEPS` times.
+  2020, with the gradient in place of the last round's direction). The gradient is taken again at the prompts
+  that the server would then make, `STEPS` times.
 - Moments and validation tables: of several lies the one of which the server's own pooling makes the most.
 - Judging: all right for the most harmful quarter of the candidates, all wrong for the others.
 
-What this module does not do: it plans no more than one round ahead, and it does not know which way of fusing
-`peers` will take: there it reckons with the trimmed mean.
+What this module does not do: it plans no more than one round ahead. It knows `robust = "trimmed-mean"` alone,
+and not which of its ways of fusing `peers` will take: there it reckons with the trimmed mean.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,17 +105,11 @@ class Knowing(ClientApp):
     def _train(self, message: Message, contents: dict[int, RecordDict], honest: list[RecordDict]) -> None:
         """The same prompts from every liar, with the report that earns the largest weight."""
         question = TrainQuestion.read(message.content)
-        (start,) = question.model.tensors().values()
         prompts = torch.stack([read_arrays(content, "arrays")["prompts"] for content in honest])
         reports = [content.metric_records["metrics"] for content in honest]
         n = 2 * int(np.median([number(report, "num-examples") for report in reports]))  # SIZE_CAP of `peers`
         weight = float(n) * (self.cfg.fpf_cap if self.cfg.beta or self.cfg.gamma else 1.0)
-        if self.cfg.robust == "trimmed-mean":
-            reach: Reach = functools.partial(by_trimmed_mean, prompts, self.cfg.liars)
-        else:
-            weights = torch.tensor([number(report, "weight") for report in reports])
-            reach = functools.partial(by_sum, prompts, weights, start, len(self.who) * weight)
-        lie = worst_prompts(reach, prompts.mean(0), self._harm(question))
+        lie = worst_prompts(prompts, self.cfg.liars, self._harm(question))
         for k in self.who:
             contents[k]["arrays"] = arrays_of({"prompts": lie})
             lies: dict[str, Any] = {"num-examples": n, "weight": weight, "perf": 1.0, "disp": 0.0}
@@ -142,34 +134,24 @@ class Knowing(ClientApp):
         return harm
 
 
-#: a direction -> the lie that goes there, and the prompts that the server then makes
-Reach = Callable[[Tensor], tuple[Tensor, Tensor]]
-
-
 def by_trimmed_mean(honest: Tensor, liars: int, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """honest: (H, ...). As many liars as the rule reckons with push every number to one side."""
+    """The lie that goes in a direction, and the prompts that the server then makes.
+
+    honest: (H, ...). As many liars as the rule reckons with push every number to one side.
+    """
     ranked, up = honest.sort(0).values, direction > 0
     fused = torch.where(up, ranked[liars:].mean(0), ranked[: len(ranked) - liars].mean(0))
     return torch.where(up, ranked[-1], ranked[0]), fused
 
 
-def by_sum(
-    honest: Tensor, weights: Tensor, start: Tensor, own: float, direction: Tensor
-) -> tuple[Tensor, Tensor]:
-    """honest: (H, ...), weights: (H,); own: the liars' weight. Nine times the median length passes."""
-    length = (honest - start).flatten(1).norm(dim=1).median()
-    lie = start + 9 * length * direction / direction.norm().clamp_min(1e-12)
-    total = torch.einsum("h,h...->...", weights, honest) + own * lie
-    return lie, total / (weights.sum() + own)
-
-
-def worst_prompts(reach: Reach, at: Tensor, harm: Callable[[Tensor], Tensor]) -> Tensor:
+def worst_prompts(honest: Tensor, liars: int, harm: Callable[[Tensor], Tensor]) -> Tensor:
     """The most harmful of `STEPS` lies, each along the gradient at the prompts that the one before makes."""
     found: list[tuple[float, Tensor]] = []
+    at = honest.mean(0)
     for _ in range(STEPS):
         here = at.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(harm(here), here)
-        lie, at = reach(gradient)
+        lie, at = by_trimmed_mean(honest, liars, gradient)
         with torch.no_grad():
             found.append((float(harm(at)), lie))
     return max(found, key=lambda pair: pair[0])[1]

@@ -29,7 +29,7 @@ from benchmarks import RESULTS
 from benchmarks.bad_clients import run_with
 from benchmarks.knowing import AIMS, Knowing, along_the_classes, for_one
 from benchmarks.machine import named
-from benchmarks.seeds import complete, run_missing
+from benchmarks.seeds import run_missing, states
 from fvlfp.config import Config
 from fvlfp.federation.protocol import CANDIDATES, JUDGE, MOMENTS, TRAIN, arrays_of, read_arrays
 from fvlfp.runs.train import Prepared, prepare
@@ -54,9 +54,8 @@ PHASES = {
 SINGLE = tuple(PHASES)
 #: what the knowing liars of `benchmarks.knowing` do in the same phases
 KNOWING = {
-    TRAIN: "under the trimmed mean, every number is the largest or smallest honest one, on the side on which "
-    "the harm of the fused prompts rises; under sums, along the gradient of the harm, nine times the median "
-    "length; the largest weight allowed",
+    TRAIN: "every number is the largest or smallest honest one, on the side on which the harm of the prompts "
+    "rises that the trimmed mean then gives",
     MOMENTS: "of three lies along the classes' difference, the one that turns the server's pooled directions "
     "most towards it; 10,000 examples in every cell",
     CANDIDATES: "100,000 rows in every cell; perfect for the candidate whose choice harms most, all wrong "
@@ -64,6 +63,8 @@ KNOWING = {
     JUDGE: "100,000 rows in every cell; all right for the most harmful quarter of the candidates, all wrong "
     "for the others",
 }
+#: liars -> points of balanced accuracy that they may cost
+LIMITS = {1: 1.0, 3: 3.0}
 ACCURACY, GAP = "balanced_accuracy", "equalized_odds_difference_worst"
 
 
@@ -160,44 +161,63 @@ def run_once(prepared: Prepared, cfg: Config, case: Case) -> dict[str, Any]:
     return run_with(prepared, cfg, case.bad, spoil)
 
 
+class Line(NamedTuple):
+    """One case under one rule: a row of the table, and the goals that it misses."""
+
+    row: str
+    missed: list[str]
+
+
+def line_of(runs: dict[str, Any], case: Case, rule: str) -> Line | None:
+    """Means over the seeds that have run, against honest runs of the same seeds; None without any."""
+    honest, plain = f"nobody|0|{rule}", "nobody|0|FedAvg"
+    key = f"{case.name}|{case.bad}|{rule}"
+    seeds = sorted(
+        name.removeprefix(f"{key}|")
+        for name in runs
+        if name.startswith(f"{key}|")
+        and all(f"{other}|{name[len(key) + 1 :]}" in runs for other in (honest, plain))
+    )
+    if not seeds:
+        return None
+
+    def mean(of: str, metric: str) -> float:
+        return float(np.mean([runs[f"{of}|{seed}"][metric]["value"] for seed in seeds]))
+
+    gap, most = mean(key, GAP), mean(plain, GAP)
+    cost = 100 * (mean(honest, ACCURACY) - mean(key, ACCURACY))
+    refused = [sum(runs[f"{key}|{seed}"][who] for seed in seeds) for who in ("refused", "refused honest")]
+    shown = [f"{mean(key, ACCURACY):.3f}", f"{cost:+.1f}", f"{gap:.3f}", f"{refused[0]}, {refused[1]}"]
+    row = f"| {case.name} | {case.bad} | {rule} | {', '.join(seeds)} | {' | '.join(shown)} |"
+    who, missed = f"{rule}, {case.bad} of 10 in {case.name}", []
+    if case.bad and cost > LIMITS[case.bad]:
+        missed.append(f"- {who}: {cost:.1f} points, more than {LIMITS[case.bad]:g}.")
+    if case.bad == 1 and gap > most:
+        missed.append(f"- {who}: an odds gap of {gap:.3f}, over {most:.3f}.")
+    return Line(row, missed)
+
+
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown, the goal's misses first."""
-    runs = results["runs"]
-    seeds = complete(results, [f"{c.name}|{c.bad}|{rule}" for c in cases(single=False) for rule in c.rules])
-
-    def mean(name: str, bad: int, rule: str, metric: str) -> float:
-        return float(np.mean([runs[f"{name}|{bad}|{rule}|{seed}"][metric]["value"] for seed in seeds]))
-
-    rows, missed = [], []
-    for name, bad, *_ in cases(single=True):
-        for rule in RULES:
-            if not all(f"{name}|{bad}|{rule}|{seed}" in runs for seed in seeds):
-                continue
-            accuracy, gap = mean(name, bad, rule, ACCURACY), mean(name, bad, rule, GAP)
-            cost = mean("nobody", 0, rule, ACCURACY) - accuracy
-            refused = sum(runs[f"{name}|{bad}|{rule}|{seed}"]["refused"] for seed in seeds)
-            wrongly = sum(runs[f"{name}|{bad}|{rule}|{seed}"]["refused honest"] for seed in seeds)
-            shown = [f"{accuracy:.3f}", f"{100 * cost:+.1f}", f"{gap:.3f}", f"{refused}, {wrongly}"]
-            rows.append(f"| {name} | {bad} | {rule} | {' | '.join(shown)} |")
-            limit = {0: 100.0, 1: 1.0, 3: 3.0}[bad]
-            plain = mean("nobody", 0, "FedAvg", GAP)
-            if bad and 100 * cost > limit:
-                missed.append(f"{rule}, {bad} of 10 in {name}: {100 * cost:.1f} points, more than {limit:g}")
-            if bad == 1 and gap > plain:
-                missed.append(f"{rule}, 1 of 10 in {name}: an odds gap of {gap:.3f}, over {plain:.3f}")
+    made = (line_of(results["runs"], case, rule) for case in cases(single=True) for rule in RULES)
+    lines = [line for line in made if line is not None]
+    missed = [line for found in lines for line in found.missed]
+    missed.sort(key=lambda line: "robust" not in line)  # what a user who asked for robustness must know first
     return "\n".join(
         [
             "# Liars in every phase",
             "",
             "Written by `python -m benchmarks.liars`; do not edit. Built-in data, smiling by shape, 10 "
-            "clients (Dirichlet 0.3), 8 rounds, 2,000 test rows, means over seeds "
-            f"{', '.join(seeds)}. Wanted: one liar of ten costs at most 1 point of balanced accuracy and "
-            "leaves the odds gap no higher than honest "
-            "FedAvg's; three liars cost at most 3 points. Cost: against the same rule with honest clients.",
+            "clients (Dirichlet 0.3), 8 rounds, 2,000 test rows, means over the seeds in the table. Wanted: "
+            "one liar of ten costs at most 1 point of balanced accuracy and leaves the odds gap no higher "
+            "than honest FedAvg's; three liars cost at most 3 points. Cost: against the same rule and seeds "
+            "with honest clients.",
             "",
             "## Missed",
             "",
-            *([f"- {line}." for line in missed] or ["Nothing."]),
+            "The robust rules come first.",
+            "",
+            *(missed or ["Nothing."]),
             "",
             "## What a liar does",
             "",
@@ -206,7 +226,7 @@ def page(results: dict[str, Any]) -> str:
             "A knowing liar knows every honest answer of the round, the server's rule and the other liars, "
             "and tries each lie on the server's own code before it sends it. Its harm is either the error "
             "or the gap between groups, of soft answers on all clients' validation rows. It plans no more "
-            "than one round ahead.",
+            "than one round ahead, and meets the robust rules alone: the others are ruined already.",
             "",
             *(f"- `{phase}`: {said}." for phase, said in KNOWING.items()),
             "",
@@ -214,11 +234,11 @@ def page(results: dict[str, Any]) -> str:
             "stands in `fvlfp/federation/replies.py`; the last column counts training replies that were "
             "refused, of liars and of honest clients.",
             "",
-            f"Machine: {named(results['machine'])}.",
+            f"Machine: {named(results['machine'])}. Made by these states of the code: {states(results)}.",
             "",
-            "| liars act in | of 10 | rule | balanced accuracy | cost, points | odds gap (worst) | refused |",
-            "|---|--:|---|--:|--:|--:|--:|",
-            *rows,
+            "| liars act in | of 10 | rule | seeds | balanced accuracy | cost, points | odds gap | refused |",
+            "|---|--:|---|---|--:|--:|--:|--:|",
+            *(line.row for line in lines),
         ]
     ) + "\n"  # fmt: skip
 

@@ -38,6 +38,7 @@ from fvlfp.runs.save import read_result
 
 SETTINGS = {"method": "fedavg", "n": 900, "rounds": 3, "deadline": 150.0, "min_available": 2}
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+TWIN = "a second SuperNode claims client 0 (registered key, same data)"
 PATIENCE = 900.0  # seconds that one run may take
 
 
@@ -156,7 +157,7 @@ def strangers(soak: Soak) -> None:
     soak.tell("a SuperNode without a key", away, lost, said("nobody", code))
     soak.tell("a SuperNode with an unregistered key", away, lost, said("stranger", code))
     soak.tell(
-        "a second SuperNode claims client 0 (registered key, same data)",
+        TWIN,
         "left out in every phase: the operator has named another node for client 0",
         lost,
         by_server("named no such node"),
@@ -399,6 +400,13 @@ def page(results: dict[str, Any]) -> str:
         for row in rows:
             cells = (row[key].replace("|", "/") for key in ("fault", "happened", "lost", "message"))
             lines.append("| " + " | ".join(cells) + " |")
+    if not any(row["fault"] == TWIN for rows in results["rows"].values() for row in rows):
+        lines += [
+            "",
+            f"Not measured since `nodes.json` decides which node is which client: {TWIN}. Without processes, "
+            "examples in `fvlfp/federation/trust.py` show that a node which the operator has not named is "
+            "refused.",
+        ]
     missing = [name for name in ROWS if name not in results["rows"]]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)} (`python -m deploy.faults DIR --only NAME`)."]

@@ -72,6 +72,8 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
             _check_value(option, getattr(self, option.name))
         if not self.groups:
             raise InputError("groups is empty: name at least one perceived-group column")
+        if len(set(self.groups)) < len(self.groups):
+            raise InputError(f"groups = {','.join(self.groups)} names a column twice")
         for message in self._conflicts():
             raise InputError(message)
 

@@ -35,6 +35,7 @@ def test_file_and_words_give_the_same_config(tmp_path):
         ("dsop=prompt", "dsop = 'prompt' is not one of .*; did you mean 'prompted'?"),
         ("method=fedagv", "method = 'fedagv' is not one of .*; did you mean 'fedavg'?"),
         ("groups=", "groups is empty"),
+        ("groups=shape,shape", "names a column twice"),
         ("recentre=maybe", "recentre = 'maybe' is not a valid bool"),
         ("rounds", "write key=value"),
         ("fpf_momentum=0.5", "fpf_momentum needs fpf_by = 'server'"),

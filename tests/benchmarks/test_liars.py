@@ -65,7 +65,7 @@ def test_the_page_names_what_was_missed():
 
     runs = {f"{c.name}|{c.bad}|{rule}|0": run(0.9, 0.1) for c in cases(single=False) for rule in c.rules}
     good = page({"machine": machine(), "runs": runs})
-    assert "## Missed\n\nNothing." in good
+    assert "\n\nNothing.\n" in good
     runs["every phase|1|fvlfp|0"] = run(0.88, 0.2)
     runs["every phase|3|fvlfp|0"] = run(0.5, 0.0)
     missed = page({"machine": machine(), "runs": runs})
@@ -87,24 +87,16 @@ def test_a_knowing_liar_moves_a_trimmed_mean_as_far_as_it_says(liars):
     assert bool(((expected - honest.mean(0)) * direction >= 0).all())
 
 
-def test_a_knowing_liar_moves_a_sum_as_far_as_it_says():
-    honest, weights = torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(0)), torch.arange(1.0, 5)
-    start, direction = torch.zeros(2, 3), torch.ones(2, 3)
-    lie, fused = knowing.by_sum(honest, weights, start, 6.0, direction)
-    total = sum(w * p for w, p in zip(weights, honest, strict=True)) + 6 * lie
-    assert torch.allclose(fused, total / 16)
-    assert float(lie.norm()) == pytest.approx(9 * float(honest.flatten(1).norm(dim=1).median()))
-
-
 def of_one_attribute(task):
     parts = ("groups", "group_texts", "word_tokens", "pair_tokens")
     return dataclasses.replace(task, **{part: {"shape": getattr(task, part)["shape"]} for part in parts})
 
 
-@pytest.mark.parametrize(("robust", "method"), [("none", "fvlfp"), ("trimmed-mean", "fvlfp-peers")])
+@pytest.mark.parametrize("method", ["fvlfp", "fvlfp-peers"])
 @pytest.mark.parametrize("aim", knowing.AIMS)
-def test_knowing_liars_pass_all_checks_and_honest_answers_are_untouched(planted, robust, method, aim):
-    cfg = Config.make("smoke", method, groups="shape", clients=4, device="cpu", robust=robust, rounds=1)
+def test_knowing_liars_pass_all_checks_and_honest_answers_are_untouched(planted, method, aim):
+    kept = {"groups": "shape", "clients": 4, "device": "cpu", "robust": "trimmed-mean", "rounds": 1}
+    cfg = Config.make("smoke", method, **kept)
     task, clients = of_one_attribute(planted.task), planted.clients
     replies: dict[str, list] = {}
 

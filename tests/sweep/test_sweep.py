@@ -245,6 +245,13 @@ def test_a_notebook_process_that_dies_is_a_failed_cell(lab):
         ('lesson = "06"\n[grid]\nsede = [1]', "06_cdfp has no parameter 'sede'; did you mean 'seed'?"),
         ('lesson = "06"\n[grid]\nout = ["x"]', "the sweep chooses `out` itself"),
         ('lesson = "06"\n[parameters]\nseed = 1\n[grid]\nseed = [1]', "both in [parameters] and in [grid]"),
+        ('lesson = "06"\n[grid]\nseed = [2020-01-01]', "is no number, truth value or text"),
+        ('lesson = "06"\n[parameters]\nseed = 2020-01-01', "is no number, truth value or text"),
+        (
+            "train = true\n[grid]\n"
+            + "".join(f"{key} = {list(range(1, 1001))}\n" for key in ("a", "b", "c")),
+            "1,000,000,000 cells are more than 100,000",
+        ),
         ("lesson = ", "not valid TOML"),
     ],
 )

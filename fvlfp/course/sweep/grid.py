@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ from fvlfp.toml import read_toml
 
 #: of a lesson or of a training run, name -> number, truth value or text
 Parameters = dict[str, Any]
+
+
+#: A grid with more cells is refused: all of them are made before the first runs.
+MOST_CELLS = 100_000
 
 
 class CellResult(TypedDict, total=False):
@@ -120,13 +125,16 @@ def _check_values(fixed: Mapping[str, Any], axes: Mapping[str, Any], path: Path)
     for key, values in axes.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"{path}: [grid] {key} needs a list of values, for instance {key} = [0, 1]")
-        if len({_as_json(value) for value in values}) < len(values):
-            raise InputError(f"{path}: [grid] {key} names a value twice")
         if key in fixed:
             raise InputError(f"{path}: {key} is both in [parameters] and in [grid]")
     for key, value in [*fixed.items(), *((key, v) for key, values in axes.items() for v in values)]:
         if not isinstance(value, bool | int | float | str):
             raise InputError(f"{path}: {key} = {value!r} is no number, truth value or text")
+    for key, values in axes.items():
+        if len({_as_json(value) for value in values}) < len(values):
+            raise InputError(f"{path}: [grid] {key} names a value twice")
+    if (n := math.prod(map(len, axes.values()))) > MOST_CELLS:
+        raise InputError(f"{path}: {n:,} cells are more than {MOST_CELLS:,}")
 
 
 def _check_config(parameters: Parameters, grid: Path) -> None:
