@@ -56,7 +56,7 @@ def repeat(path: Path, cases: Iterable[tuple[str, Callable[[], Run]]], n: int) -
 
 
 def same(before: Any, now: Any) -> bool:
-    """Whether a run made again has all of the older one's numbers, to the sixth digit; newer runs hold more."""
+    """Whether a run made again has all numbers of the older one, to the sixth digit; newer ones hold more."""
     if isinstance(before, dict) and isinstance(now, dict):
         return before.keys() <= now.keys() and all(same(before[key], now[key]) for key in before)
     if isinstance(before, list) and isinstance(now, list):
