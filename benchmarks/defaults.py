@@ -5,8 +5,8 @@
 A third of each task's training rows, drawn by seed, plays the test set; the rest are clients. One setting is
 changed at a time from today's defaults, without any group label in training. A value is better where its mean
 excess over chance, over all tasks and seeds, is smaller and its mean balanced accuracy is within one point of
-FedAvg's. Writes `results/defaults.json` after each run and resumes; the last lines name the best value of
-each setting. It changes no default: a person does, in `fvlfp.options`, and names this file.
+FedAvg's. Writes `results/defaults.json` after each run, resumes, and ends with `results/defaults.md`, which
+names the best value of each setting. It changes no default: a person does, in `fvlfp.options`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 
 from benchmarks import RESULTS
 from benchmarks.grid import TASKS, Sources, config_of, metrics_of
-from benchmarks.seeds import run_missing
+from benchmarks.machine import named
+from benchmarks.markdown import table
+from benchmarks.seeds import run_missing, states
 from benchmarks.shared import command
 from benchmarks.table import ODDS
 from fvlfp.data.table import Dataset
@@ -74,19 +77,21 @@ def run(sources: Sources, task: str, name: str, seed: int) -> dict[str, Any]:
     }
 
 
+def by_place(runs: dict[str, dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Variant -> balanced accuracy and excess (places, 2), for the tasks and seeds that every variant has."""
+    names = {key.partition("|")[0] for key in runs}
+    places = sorted({key.partition("|")[2] for key in runs})
+    shared = [place for place in places if all(f"{name}|{place}" in runs for name in names)]
+    found = {
+        name: np.array([[runs[f"{name}|{p}"][k] for k in ("balanced_accuracy", "excess")] for p in shared])
+        for name in names
+    }
+    return found if shared else {}
+
+
 def means(runs: dict[str, dict[str, Any]]) -> dict[str, tuple[float, float]]:
     """Variant -> mean balanced accuracy and mean excess, over the tasks and seeds that every variant has."""
-    by: dict[str, dict[str, dict[str, Any]]] = {}
-    for key, found in runs.items():
-        name, _, place = key.partition("|")
-        by.setdefault(name, {})[place] = found
-    shared = set.intersection(*(set(found) for found in by.values())) if by else set()
-    if not shared:
-        return {}
-    return {
-        name: tuple(float(np.mean([found[p][k] for p in shared])) for k in ("balanced_accuracy", "excess"))  # type: ignore[misc]
-        for name, found in by.items()
-    }
+    return {name: (float(v[:, 0].mean()), float(v[:, 1].mean())) for name, v in by_place(runs).items()}
 
 
 def best(found: dict[str, tuple[float, float]]) -> dict[str, str]:
@@ -98,6 +103,47 @@ def best(found: dict[str, tuple[float, float]]) -> dict[str, str]:
         allowed = [n for n in mine if found[n][0] >= floor]
         out[setting] = min(allowed, key=lambda n: found[n][1]) if allowed else "none keeps the accuracy"
     return out
+
+
+def page(results: dict[str, Any]) -> str:
+    """benchmarks/results/defaults.md."""
+    found, average = by_place(results["runs"]), means(results["runs"])
+    places = sorted(key.partition("|")[2] for key in results["runs"] if key.startswith(f"{FEDAVG}|"))
+    tasks, seeds = ({place.split("|")[i] for place in places} for i in (0, 1))
+    rows = [
+        (
+            name,
+            "" if name == FEDAVG else _change(found[name][:, 0] - found[FEDAVG][:, 0]),
+            f"{average[name][1]:.3f}",
+            "" if name == DEFAULT else _change(found[name][:, 1] - found[DEFAULT][:, 1]),
+        )
+        for name in variants()
+    ]
+    lines = [
+        "# How the defaults compare with other values",
+        "",
+        "Written by `python -m benchmarks.defaults`. On development splits of training rows: a third of",
+        "them, drawn by seed, plays the test set, and no test row is read. The method is",
+        f"`{METHOD}`, with one setting changed at a time.",
+        f"{len(tasks)} tasks, seeds {', '.join(sorted(seeds))}.",
+        "Excess is the odds gap above chance. Brackets are 95 % t-intervals over tasks and seeds.",
+        "",
+        f"Machine: {named(results['machine'])}. State of the code: {states(results)}.",
+        "",
+        *table(["", "balanced accuracy, change from FedAvg", "excess", "change from the default"], rows),
+        "",
+        "The rule: the smallest mean excess among values whose mean balanced accuracy is within one point of",
+        "FedAvg's.",
+        "",
+        *(f"- `{setting}`: {name}" for setting, name in best(average).items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _change(differences: np.ndarray) -> str:
+    """Mean and 95 % t-interval."""
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval()
+    return f"{differences.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def main() -> None:
@@ -116,11 +162,9 @@ def main() -> None:
         for task in args.task or main_tasks
         for name in variants()
     )
-    found = means(run_missing(RESULT, cases)["runs"])
-    for name, (accuracy, excess) in found.items():
-        print(f"{name}: balanced accuracy {accuracy:.3f}, excess {excess:.3f}")
-    for setting, name in best(found).items() if found else ():
-        print(f"best {setting}: {name}")
+    results = run_missing(RESULT, cases)
+    if means(results["runs"]):
+        RESULT.with_suffix(".md").write_text(page(results))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmarks import defaults
 from benchmarks.grid import config_of
+from benchmarks.machine import machine
 from fvlfp.data import toyfaces
 
 
@@ -25,6 +26,22 @@ def test_no_test_row_is_in_a_development_split():
 def test_every_variant_is_a_config():
     for changed in defaults.variants().values():
         config_of("toy-shape", defaults.METHOD, 0, **changed)
+
+
+def test_the_page_names_the_best_value_and_every_interval():
+    runs = {
+        f"{name}|{task}|0": {
+            "balanced_accuracy": 0.8 - 1e-3 * i - 1e-4 * i * t,
+            "excess": 0.2 - 1e-2 * i + 1e-3 * i * t,
+        }
+        for i, name in enumerate(defaults.variants())
+        for t, task in enumerate(("age-gender", "toy-shape", "toy-tint"))
+    }
+    text = defaults.page({"runs": runs, "machine": machine()})
+    assert "3 tasks, seeds 0." in text
+    assert "| default | -0.001 [-0.001, -0.001] | 0.191 |  |" in text
+    assert "| gamma = 0 | -0.011 [-0.013, -0.009] | 0.110 | -0.081 [-0.103, -0.059] |" in text
+    assert "- `alpha`: alpha = 4" in text and "- `depth`: default" in text
 
 
 def test_the_best_is_the_fairest_that_keeps_the_accuracy():
