@@ -38,6 +38,7 @@ from benchmarks import speed_page
 from benchmarks.machine import machine
 from benchmarks.reference_loop import reference_loop
 from fvlfp.clip.cache import features
+from fvlfp.clip.decode import Pictures, batches_of
 from fvlfp.clip.device import pick_device
 from fvlfp.clip.encoder import BATCH, Encoder
 from fvlfp.config import Config
@@ -289,28 +290,68 @@ def text_tower(encoder: Encoder, stacks: Sequence[int] = (1, 10, 100)) -> dict[i
 
 
 def images(device: str) -> dict[str, Any]:
-    """(c) Encoding JPEG files against a bare `encode_image` loop on tensors in memory, and the batch size."""
-    encoder = random_clip("ViT-B-32", device)
-    n = 128 if device == "cpu" else 8192
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        files = jpegs(n, 256, Path(folder)).images
-        pixels = torch.stack([encoder.transform(files[i]) for i in range(BATCH)]).to(device)
+    """(c) From JPEG files to features against the bare tower, what feeds the tower, and the batch size."""
+    encoders = [encoder for encoder in (random_clip("ViT-B-32", device), faceclip(device)) if encoder]
+    with tempfile.TemporaryDirectory() as folder:
+        files = jpegs(12_288 if device == "cuda" or len(encoders) > 1 else 512, 224, Path(folder)).images
+        return {
+            "files": {e.provenance["model"]: _files_against_bare(e, files) for e in encoders},
+            "feeding": _feeding(encoders[-1], files),
+            "images_a_second_by_batch": {e.provenance["model"]: _by_batch(e, device) for e in encoders},
+        }
 
-        def bare() -> None:
-            for _ in range(n // BATCH):
-                encoder.model.encode_image(pixels)
 
-        bare_s = timed(bare, device=device, repeat=1)
-        files_s = timed(lambda: encoder.encode_images(files), device=device, repeat=1)
+def _files_against_bare(encoder: Encoder, files: Sequence[Any], pairs: int = 4) -> dict[str, Any]:
+    """Images/s of encoding by the clock, as a share of the bare tower just before and after.
+
+    One worker process opens the pictures, the tower has one thread.
+    """
+    size = encoder.model.visual.image_size
+    large = (size[0] if isinstance(size, tuple) else size) > 64 and encoder.device.type == "cpu"
+    n = min(len(files), 192 if large else len(files))
+    pixels = torch.stack([encoder.transform(files[i]) for i in range(encoder.batch)]).to(encoder.device)
+    encoder.workers = encoder.workers or 1
+
+    def bare() -> float:
+        passes = max(n // encoder.batch // 4, 1)
+        return passes * encoder.batch / clocked(lambda: [encoder._encode(pixels) for _ in range(passes)])
+
+    towers, rates = [bare()], []
+    for _ in range(pairs):
+        rates.append(n / clocked(lambda: encoder.encode_images(files[:n])))
+        towers.append(bare())
+    shares = [2 * rate / (a + b) for rate, a, b in zip(rates, towers, towers[1:], strict=False)]
     return {
         "images": n,
-        "bare_images_a_second": n / bare_s,
-        "files_images_a_second": n / files_s,
-        "share": bare_s / files_s,
-        "images_a_second_by_batch": {
-            e.provenance["model"]: _by_batch(e, device) for e in (encoder, faceclip(device)) if e is not None
-        },
+        "workers": encoder.workers,
+        "bare_images_a_second": statistics.median(towers),
+        "files_images_a_second": statistics.median(rates),
+        "share": statistics.median(shares),
+        "shares": shares,
     }
+
+
+def _feeding(encoder: Encoder, files: Sequence[Any]) -> dict[str, float]:
+    """Images/s, by the clock, that reach a tower which takes no time, by what opens them."""
+    cuts = [range(i, i + BATCH) for i in range(0, min(len(files), 4096), BATCH)]
+    pictures = Pictures(files, encoder.transform)
+
+    def rate(workers: int) -> float:
+        seconds = [clocked(lambda: list(batches_of(pictures, cuts, workers=workers))) for _ in range(4)]
+        return len(cuts) * BATCH / statistics.median(seconds[1:])
+
+    return {name: rate(workers) for workers, name in enumerate(("threads", "1 process", "2 processes"))}
+
+
+def clocked(work: Callable[[], Any]) -> float:
+    """Seconds by the clock: what feeds a tower runs beside it, so time spent computing says nothing."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def _by_batch(encoder: Encoder, device: str) -> dict[str, dict[int, float]]:

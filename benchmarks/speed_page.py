@@ -59,10 +59,33 @@ def page(found: dict[str, Any]) -> str:
         *_compile_page(found["compile"]),
     ]
     lines += [
-        "## Image encoding (ViT-B/32)",
-        f"{images['images']} JPEG files of 256 x 256: {images['files_images_a_second']:.1f} images/s; a bare",
-        f"`encode_image` loop on tensors in memory: {images['bare_images_a_second']:.1f} (a share over 1 is",
-        "noise). The bare tower, images/s by batch size:",
+        "## Image encoding",
+        "JPEG files of 224 x 224 to features, by the clock, with nothing else running: one process opens the",
+        "pictures while the tower computes in one thread. Each run stands between two of the bare tower, on",
+        "pixels in memory, and is divided by their mean; the median of four, and all four. A small tower",
+        "loses more: for each batch it waits until the process that opened the pictures has handed it over.",
+        "",
+        *table(
+            ["model", "images", "bare, images/s", "from files, images/s", "share", "each"],
+            (
+                (
+                    name,
+                    f"{row['images']:,}",
+                    f"{row['bare_images_a_second']:.1f}",
+                    f"{row['files_images_a_second']:.1f}",
+                    f"{row['share']:.3f}",
+                    ", ".join(f"{share:.3f}" for share in row["shares"]),
+                )
+                for name, row in images["files"].items()
+            ),
+        ),
+        "",
+        "What reaches a tower that takes no time (resized to 64 x 64), images/s: "
+        + ", ".join(f"{rate:,.0f} by {who}" for who, rate in images["feeding"].items())
+        + ".",
+        "Threads are the default on a CPU; `--workers` asks for processes.",
+        "",
+        "The bare tower, images/s by batch size:",
         "",
         *_batch_tables(images["images_a_second_by_batch"]),
         f"## fvlfp audit clip ({audit['model']})",
@@ -211,8 +234,11 @@ def targets(found: dict[str, Any]) -> list[tuple[str, str, bool]]:
         rows.append(
             (f"60 % of the matrix-product rate, 100 clients, {name}", f"{100 * share:.0f} %", share >= 0.6)
         )
-    share = found["images"]["share"]
-    rows.append(("encoding files at 0.95 of a bare encode_image loop", f"{share:.3f}", share >= 0.95))
+    for name, row in found["images"]["files"].items():
+        share = row["share"]
+        rows.append((f"encoding files at 0.97 of the bare tower, {name}", f"{share:.3f}", share >= 0.97))
+    fed = max(found["images"]["feeding"].values())
+    rows.append(("1,500 images/s to a tower that takes no time", f"{fed:,.0f}", fed >= 1500))
     audit = found["audit"]
     rows.append(
         (
