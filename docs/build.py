@@ -23,7 +23,7 @@ from nbconvert.filters import markdown2html
 from pygments.formatters import HtmlFormatter
 
 from docs.api_pages import api_entries, write_api
-from docs.lesson_pages import lesson_body, title_of, with_local_links, with_mathml, with_own_anchors
+from docs.lesson_pages import lesson_body, title_of, with_github_anchors, with_local_links, with_mathml
 from fvlfp.course.tour import NOTEBOOKS, lessons
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,7 +78,7 @@ class Site:
         i = places.index(here) if here in places else -1
         page = self.template.render(
             title=title,
-            body=markupsafe.Markup(with_own_anchors(with_local_links(body))),
+            body=markupsafe.Markup(with_github_anchors(with_local_links(body))),
             here=here,
             up="../" * here.count("/"),
             contents=self.contents,

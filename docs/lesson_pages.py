@@ -54,11 +54,14 @@ def with_local_links(body: str) -> str:
     return LINK.sub(there, body)
 
 
-def with_own_anchors(body: str) -> str:
-    """Links within a page, written as GitHub names a heading, lead to that heading here."""
-    names = re.findall(r'<h[1-6][^>]* id="([^"]+)"', body)
-    by_slug = {re.sub(r"[^\w-]", "", name.lower()): name for name in names}
-    return re.sub(r'href="#([^"]+)"', lambda found: f'href="#{by_slug.get(found[1], found[1])}"', body)
+def with_github_anchors(body: str) -> str:
+    """Every heading can be linked to by the name that GitHub gives it, from this page or another."""
+
+    def named(heading: re.Match[str]) -> str:
+        slug = re.sub(r"[^\w-]", "", heading[1].lower())
+        return heading[0] if slug == heading[1] else f'<a id="{slug}"></a>{heading[0]}'
+
+    return re.sub(r'<h[1-6][^>]* id="([^"]+)"', named, body)
 
 
 def with_alt_texts(notebook: Any) -> Any:
