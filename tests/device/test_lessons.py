@@ -14,15 +14,13 @@ import matplotlib.pyplot as plt
 import pytest
 
 LESSONS = sorted(path.stem for path in Path("notebooks").glob("[0-9]*.ipynb"))
-#: Lessons whose own code holds tensors. Of the others, the library's calls are in the other tests here.
+#: Lessons whose own code holds tensors; the others only call the library, which the other tests here hold.
 FIRST_HAND = ("04", "05", "06", "07", "08")
-#: 06 to 08 handle tensors as 04 and 05 do: every lesson runs with the slow tests.
-QUICK = ("04", "05")
 
 
 @pytest.mark.parametrize(
     "lesson",
-    [pytest.param(name, marks=() if name.startswith(QUICK) else pytest.mark.slow) for name in LESSONS],
+    [pytest.param(name, marks=() if name.startswith(FIRST_HAND) else pytest.mark.slow) for name in LESSONS],
 )
 def test_a_lesson_on_the_device(lesson, watch, tmp_path, monkeypatch):
     matplotlib.use("agg")
