@@ -130,18 +130,12 @@ def steps(plan: Plan) -> dict[str, Any]:
 def encoding(plan: Plan) -> dict[str, Any]:
     """Images a second from files to features, and of the bare tower in the same number format."""
     out: dict[str, Any] = {}
-    for encoder in plan.towers:
-        size = encoder.model.visual.image_size
-        size = size[0] if isinstance(size, tuple) else size
-        pixels = torch.zeros(encoder.batch, 3, size, size, dtype=torch.uint8, device=encoder.device)
-        one_pass = seconds(partial(encoder._encode, pixels), repeat=1 if plan.small else 5)
-        bare = encoder.batch / one_pass
-        with tempfile.TemporaryDirectory() as folder:
-            files = speed.jpegs(64 if plan.small else 2048, 256, Path(folder)).images
-            files_s = seconds(partial(encoder.encode_images, files), repeat=1)
-        rate = len(files) / files_s
-        row = {"dtype": encoder.provenance["dtype"], "workers": encoder.workers, "batch": encoder.batch}
-        out[encoder.provenance["model"]] = {**row, "bare": bare, "files": rate, "share": rate / bare}
+    with tempfile.TemporaryDirectory() as folder:
+        files = speed.jpegs(64 if plan.small else 2048, 256, Path(folder)).images
+        for encoder in plan.towers:
+            found = speed.files_against_bare(encoder, files, pairs=1 if plan.small else 3)
+            row = {"dtype": encoder.provenance["dtype"], "batch": encoder.batch}
+            out[encoder.provenance["model"]] = row | found
     return out
 
 

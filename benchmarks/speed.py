@@ -100,16 +100,16 @@ def now(device: str) -> float:
     ratios still hold. Work that a second core could hide, such as opening files, is counted in full.
     """
     if device == "cuda":
-        wait()
-        return time.perf_counter()
+        return clock()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def wait() -> None:
-    """Until the GPU has done what it was given, where there is one."""
+def clock() -> float:
+    """Seconds of the wall, once the GPU has done what it was given, where there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def timed(work: Callable[[], Any], *, device: str = "cpu", repeat: int = 3) -> float:
@@ -295,30 +295,37 @@ def images(device: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         files = jpegs(12_288 if device == "cuda" or len(encoders) > 1 else 512, 224, Path(folder)).images
         return {
-            "files": {e.provenance["model"]: _files_against_bare(e, files) for e in encoders},
+            "files": {e.provenance["model"]: files_against_bare(e, files) for e in encoders},
             "feeding": _feeding(encoders[-1], files),
             "images_a_second_by_batch": {e.provenance["model"]: _by_batch(e, device) for e in encoders},
         }
 
 
-def _files_against_bare(encoder: Encoder, files: Sequence[Any], pairs: int = 4) -> dict[str, Any]:
+def files_against_bare(encoder: Encoder, files: Sequence[Any], pairs: int = 4) -> dict[str, Any]:
     """Images/s of encoding by the clock, as a share of the bare tower just before and after.
 
-    One worker process opens the pictures, the tower has one thread.
+    The encoder's worker processes open the pictures, or one where it has none.
     """
     size = encoder.model.visual.image_size
     large = (size[0] if isinstance(size, tuple) else size) > 64 and encoder.device.type == "cpu"
     n = min(len(files), 192 if large else len(files))
-    pixels = torch.stack([encoder.transform(files[i]) for i in range(encoder.batch)]).to(encoder.device)
+    some = [encoder.transform(files[i % len(files)]) for i in range(encoder.batch)]
+    pixels = torch.stack(some).to(encoder.device)
     encoder.workers = encoder.workers or 1
+    encoder._encode(pixels)  # on a GPU the first pass loads what all use
 
     def bare() -> float:
         passes = max(n // encoder.batch // 4, 1)
-        return passes * encoder.batch / clocked(lambda: [encoder._encode(pixels) for _ in range(passes)])
+        started = clock()
+        for _ in range(passes):
+            encoder._encode(pixels)
+        return passes * encoder.batch / (clock() - started)
 
     towers, rates = [bare()], []
     for _ in range(pairs):
-        rates.append(n / clocked(lambda: encoder.encode_images(files[:n])))
+        started = clock()
+        encoder.encode_images(files[:n])
+        rates.append(n / (clock() - started))
         towers.append(bare())
     shares = [2 * rate / (a + b) for rate, a, b in zip(rates, towers, towers[1:], strict=False)]
     return {
@@ -337,21 +344,15 @@ def _feeding(encoder: Encoder, files: Sequence[Any]) -> dict[str, float]:
     pictures = Pictures(files, encoder.transform)
 
     def rate(workers: int) -> float:
-        seconds = [clocked(lambda: list(batches_of(pictures, cuts, workers=workers))) for _ in range(4)]
+        seconds = []
+        for _ in range(4):
+            started = clock()
+            for _batch in batches_of(pictures, cuts, workers=workers):
+                pass
+            seconds.append(clock() - started)
         return len(cuts) * BATCH / statistics.median(seconds[1:])
 
     return {name: rate(workers) for workers, name in enumerate(("threads", "1 process", "2 processes"))}
-
-
-def clocked(work: Callable[[], Any]) -> float:
-    """Seconds by the clock: what feeds a tower runs beside it, so time spent computing says nothing."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
 
 
 def _by_batch(encoder: Encoder, device: str) -> dict[str, dict[int, float]]:
@@ -389,8 +390,7 @@ def audit_share(encoder: Encoder, n: int) -> dict[str, Any]:
     def watched(pixels: Tensor) -> Tensor:
         started = time.perf_counter()
         out = forward(pixels)
-        wait()
-        inside[0] += time.perf_counter() - started
+        inside[0] += clock() - started
         return out
 
     with (

@@ -20,7 +20,6 @@ import json
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from functools import partialmethod
 from pathlib import Path
@@ -36,7 +35,7 @@ from benchmarks import RESULTS
 from benchmarks.grid import metrics_of
 from benchmarks.machine import machine
 from benchmarks.markdown import table
-from benchmarks.speed import random_clip
+from benchmarks.speed import now, random_clip
 from benchmarks.table import COLUMNS
 from fvlfp.arrays import default_cache
 from fvlfp.clip.encoder import Encoder
@@ -91,21 +90,14 @@ def steps(way: str, clients: int, encoder: Encoder, batch: int = 64) -> Iterator
         for k in range(clients):
             data = Split(z, y, {"shape": y}, Pixels(store, np.arange(batch * k, batch * (k + 1))))
             how: dict[str, Any] = {"directions": {}, "seed_name": f"client/{k}"}
-            started = _now(device.type)
+            started = now(device.type)
             if way == "text":
                 local_train(task.initial, data, task, cfg, **how)
             else:
                 assert task.initial_vision is not None
                 start = Prompts(task.initial, task.initial_vision)
                 vision_train(start, data, task, cfg, projection=None, **how)
-            yield {"seconds": round(_now(device.type) - started, 3), "peak": _peak(device.type)}
-
-
-def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
+            yield {"seconds": round(now(device.type) - started, 3), "peak": _peak(device.type)}
 
 
 def _peak(device: str) -> int:
