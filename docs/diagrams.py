@@ -1,6 +1,6 @@
 """The lessons' diagrams, drawn in one style and kept inside the notebooks as attachments.
 
-    python docs/diagrams.py          # draws all of them anew into notebooks/
+    python -m docs.diagrams          # draws all of them anew into notebooks/
 
 A markdown cell shows one with `![what it shows](attachment:NAME.svg)`. Attachments travel with a notebook:
 into students' copies, Colab and rendered pages. A test fails when a notebook holds another drawing than this
@@ -14,85 +14,13 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
-from html import escape
 from pathlib import Path
 
 import nbformat
 
+from docs.drawing import BLUE, GREEN, GREY, ORANGE, RED, Drawing
+
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-BLUE, ORANGE, GREEN, GREY = "#0173b2", "#de8f05", "#029e73", "#6b6b6b"
-PALE = {BLUE: "#d9e8f2", ORANGE: "#ffe8c7", GREEN: "#d5efe6", GREY: "#ececec"}
-
-
-class Drawing:
-    """An SVG on a white sheet, readable on a dark page. Lengths are pixels, y grows downwards."""
-
-    def __init__(self, width: int, height: int) -> None:
-        self.size = (width, height)
-        self.parts: list[str] = []
-
-    def box(self, x: float, y: float, w: float, h: float, text: str = "", colour: str = BLUE) -> None:
-        """A rounded box with lines of text in its middle."""
-        self.parts.append(
-            f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="6" fill="{PALE[colour]}" stroke="{colour}"/>'
-        )
-        lines = text.split("\n") if text else []
-        for i, line in enumerate(lines):
-            self.text(x + w / 2, y + h / 2 + 5 + 16 * (i - (len(lines) - 1) / 2), line)
-
-    def text(
-        self, x: float, y: float, text: str, anchor: str = "middle", colour: str = "#222", size: int = 13
-    ) -> None:
-        """One line of text. anchor: start, middle or end."""
-        self.parts.append(
-            f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{colour}" font-size="{size}">'
-            f"{escape(text)}</text>"
-        )
-
-    def caption(self, y: float, text: str) -> None:
-        """One small line in the middle of the sheet."""
-        self.text(self.size[0] // 2, y, text, size=12)
-
-    def arrow(
-        self, x: float, y: float, to_x: float, to_y: float, colour: str = "#444", dashed: bool = False
-    ) -> None:
-        """An arrow from (x, y) to (to_x, to_y)."""
-        dash = ' stroke-dasharray="5 4"' if dashed else ""
-        self.parts.append(
-            f'<line x1="{x}" y1="{y}" x2="{to_x}" y2="{to_y}" stroke="{colour}" stroke-width="2"{dash} '
-            f'marker-end="url(#{colour.strip("#")})"/>'
-        )
-
-    def line(self, x: float, y: float, to_x: float, to_y: float, colour: str = GREY) -> None:
-        """A dashed line without a head."""
-        self.parts.append(
-            f'<line x1="{x}" y1="{y}" x2="{to_x}" y2="{to_y}" stroke="{colour}" stroke-dasharray="5 4"/>'
-        )
-
-    def dot(self, x: float, y: float, colour: str, square: bool = False) -> None:
-        """A marker: a circle, or a square for the second group."""
-        shape = (
-            f'<rect x="{x - 5}" y="{y - 5}" width="10" height="10"'
-            if square
-            else f'<circle cx="{x}" cy="{y}" r="5.5"'
-        )
-        self.parts.append(f'{shape} fill="white" stroke="{colour}" stroke-width="2"/>')
-
-    def svg(self) -> str:
-        """The whole drawing."""
-        width, height = self.size
-        body = "\n".join(self.parts)
-        heads = "".join(
-            f'<marker id="{name}" markerWidth="9" markerHeight="9" refX="7" refY="3.5" orient="auto">'
-            f'<path d="M0,0 L8,3.5 L0,7 z" fill="#{name}"/></marker>'
-            for name in sorted(set(re.findall(r"url\(#(\w+)\)", body)))
-        )
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" font-family="Helvetica, Arial, sans-serif">\n'
-            f'<defs>{heads}</defs>\n<rect width="{width}" height="{height}" rx="10" fill="white"/>\n'
-            f"{body}\n</svg>\n"
-        )
 
 
 def contrastive() -> Drawing:
@@ -452,13 +380,13 @@ def liars() -> Drawing:
     x, y = 250, 150
     for dx, dy in ((110, -50), (130, -80), (90, -70), (120, -30)):
         d.arrow(x, y, x + dx, y + dy, GREEN)
-    d.arrow(x, y, x - 118, y + 62, "#b03a2e")
+    d.arrow(x, y, x - 118, y + 62, RED)
     d.arrow(x, y, x + 380, y + 118, ORANGE)
     d.arrow(x, y, x + 100, y - 55, BLUE, dashed=True)
     d.text(384, 62, "four honest updates", "start", GREEN)
     d.text(384, 112, "dashed: the trimmed mean of all but the broken one", "start", BLUE)
-    d.text(40, 236, "a lie: the opposite,", "start", "#b03a2e")
-    d.text(40, 252, "just as long", "start", "#b03a2e")
+    d.text(40, 236, "a lie: the opposite,", "start", RED)
+    d.text(40, 252, "just as long", "start", RED)
     d.text(480, 290, "broken: many times longer, so it is seen", "middle", ORANGE)
     d.text(238, 140, "P", anchor="end")
     return d
@@ -699,7 +627,195 @@ def from_counts() -> Drawing:
     d.text(610, 151, "their intervals and tests", size=12, colour=GREEN)
     d.text(420, 135, "needed to compare two", size=12, colour=GREY)
     d.text(420, 151, "models on the same faces", size=12, colour=GREY)
-    d.text(85, 165, "other words, another classifier", size=12, colour=ORANGE)
+    d.text(20, 165, "other words, another classifier", "start", ORANGE, 12)
+    return d
+
+
+def who_does_what() -> Drawing:
+    """The parts of the course: inside a client, at the server, at the audit, each with its lesson."""
+    d = Drawing(700, 290)
+    d.text(240, 24, "a client; its pictures stay here", colour=GREY)
+    d.box(20, 34, 440, 196, "", GREY)
+    d.box(36, 60, 100, 48, "pictures")
+    d.box(36, 150, 100, 28, "prompt", ORANGE)
+    d.box(36, 184, 100, 28, "class words", GREY)
+    for y, tower in ((60, "image tower\n(frozen)"), (156, "text tower\n(frozen)")):
+        d.arrow(136, y + 24, 170, y + 24)
+        d.box(172, y, 100, 48, tower, GREY)
+        d.arrow(272, y + 24, 332, 118 if y == 60 else 144)
+    d.box(334, 106, 110, 50, "which sentence\nfits best?", GREEN)
+    d.box(540, 60, 140, 50, "server: mean of\nthe prompts")
+    d.arrow(462, 76, 538, 76, ORANGE)
+    d.arrow(538, 96, 464, 96, BLUE)
+    d.text(500, 68, "prompt", colour=ORANGE, size=12)
+    d.box(540, 170, 140, 50, "audit: what gap\nbetween groups?", GREEN)
+    d.arrow(610, 110, 610, 168, GREEN)
+    d.text(602, 144, "tried on test faces", "end", GREEN, 12)
+    for x, y, lessons in (
+        (389, 98, "01"),
+        (86, 143, "04, 06"),
+        (318, 80, "07"),
+        (610, 52, "05, 08"),
+        (610, 236, "02, 03, 10"),
+    ):
+        d.text(x, y, f"lesson{'s' * (len(lessons) > 2)} {lessons}", colour=RED, size=12)
+    d.caption(258, "Only the orange part is trained or sent. Three lessons try to make the gap smaller:")
+    d.caption(276, "06 in the training of the prompt, 07 in the pictures’ arrows, 08 in the server’s mean.")
+    return d
+
+
+def rows_to_finding() -> Drawing:
+    """From a table of predictions to a finding, or to what could not be judged."""
+    d = Drawing(700, 220)
+    steps = (
+        (15, "one row a face:\nlabel, answer,\ngroup", GREY),
+        (165, "a rate for\neach group,\nwith its n", BLUE),
+    )
+    for x, step, colour in (*steps, (315, "gap: largest\nminus smallest\nrate", ORANGE)):
+        d.box(x, 40, 120, 64, step, colour)
+        d.arrow(x + 120, 72, x + 148, 72)
+    d.box(465, 20, 105, 104, "its interval\n\nchance’s gap\n\ncorrected p", BLUE)
+    d.arrow(570, 50, 588, 50, GREEN)
+    d.arrow(570, 96, 588, 96, GREY)
+    d.box(590, 28, 96, 44, "differences\nfound", GREEN)
+    d.box(590, 76, 96, 44, "no difference\nfound", GREY)
+    d.arrow(225, 104, 225, 148, ORANGE)
+    d.box(165, 150, 270, 40, "0 of 0, or too few: could not be judged", ORANGE)
+    d.text(450, 167, "“none found” is not “none there”:", "start", GREY, 12)
+    d.text(450, 183, "see the smallest detectable gap", "start", GREY, 12)
+    return d
+
+
+def rows_to_clients() -> Drawing:
+    """How fvlfp train divides a table: test rows apart, the others to clients, a part of each for choices."""
+    d = Drawing(700, 260)
+    d.box(20, 30, 110, 130, "two thirds\nof the rows", GREY)
+    d.box(20, 166, 110, 66, "one third:\ntest", GREEN)
+    for k, length in enumerate((230, 130, 170)):
+        y = 30 + 48 * k
+        d.arrow(130, 95, 198, y + 17, GREY)
+        d.text(260, y + 22, f"client {k + 1}", anchor="end")
+        d.box(270, y, 0.8 * length, 34, "train", ORANGE)
+        d.box(270 + 0.8 * length, y, 0.2 * length, 34, "val" if length > 150 else "", BLUE)
+    d.text(520, 52, "train: here the prompts learn", "start", ORANGE, 12)
+    d.text(520, 98, "val: here the strength of", "start", BLUE, 12)
+    d.text(520, 114, "DSOP is chosen, for instance", "start", BLUE, 12)
+    d.arrow(130, 199, 268, 199, GREEN)
+    d.box(270, 176, 220, 46, "the audit, after training:\nno client holds these rows", GREEN)
+    d.caption(250, "Clients differ in size and in kind, as real owners do. The seed decides who gets what.")
+    return d
+
+
+def folded() -> Drawing:
+    """What export multiplies together, and the way of a new picture through it."""
+    d = Drawing(700, 240)
+    parts = (
+        ("class texts, made\nby the prompts", ORANGE),
+        ("projection\n(lesson 07)", GREEN),
+        ("scale of\nCLIP", GREY),
+    )
+    for k, (part, colour) in enumerate(parts):
+        d.box(20 + 160 * k, 24, 130, 48, part, colour)
+        if k:
+            d.text(5 + 160 * k, 53, "×", size=18)
+    d.arrow(470, 48, 528, 48)
+    d.text(499, 36, "export", size=12)
+    d.box(530, 24, 150, 48, "W and b, M and c:\nnumbers in one file")
+    d.arrow(605, 72, 470, 148, BLUE)
+    for x, width, step, colour in (
+        (20, 96, "new picture", GREY),
+        (146, 110, "image tower\n(frozen)", GREY),
+        (286, 50, "z", GREY),
+        (366, 160, "(W z + b) / |M z + c|", BLUE),
+        (556, 64, "softmax", GREY),
+        (650, 36, "0.2\n0.8", GREEN),
+    ):
+        d.box(x, 150, width, 44, step, colour)
+        if x < 650:
+            d.arrow(x + width, 172, x + width + 28, 172)
+    d.caption(
+        224, "Whoever has the frozen image tower and the file needs nothing else: no prompt, no text tower."
+    )
+    return d
+
+
+def one_number() -> Drawing:
+    """One number of the prompts from five clients: plain mean and trimmed mean, with a liar at two places."""
+    d = Drawing(700, 290)
+    honest = (0.8, 1.0, 1.1, 1.3)
+    for row, (name, lie, trim) in enumerate(
+        (
+            ("plain mean", -1.0, 0),
+            ("plain mean", -1.8, 0),
+            ("trimmed mean", -1.0, 1),
+            ("trimmed mean", -1.8, 1),
+        )
+    ):
+        y = 44 + 52 * row
+        d.text(120, y + 5, name, "end")
+        d.line(140, y, 660, y)
+        values = sorted((lie, *honest))
+        kept = values[trim : len(values) - trim]
+        for value in values:
+            shade = GREY if value not in kept else RED if value == lie else BLUE
+            d.dot(_place(value), y, shade, square=value == lie)
+        d.text(_place(lie), y + 22, f"{lie:g}".replace("-", "−"), colour=RED, size=12)
+        mean = sum(kept) / len(kept)
+        d.arrow(_place(mean), y + 28, _place(mean), y + 8, GREEN)
+        d.text(_place(mean) - 8, y + 26, f"{mean:.2f}", "end", GREEN, 12)
+    d.line(_place(1.05), 26, _place(1.05), 232, BLUE)
+    d.text(_place(1.05), 20, "mean of the honest four: 1.05", colour=BLUE, size=12)
+    d.caption(258, "Square: the liar. Grey: dropped, and each time an honest value is dropped with the lie.")
+    d.caption(276, "A liar further out moves the plain mean further; the trimmed mean stays at 0.97.")
+    return d
+
+
+def _place(value: float) -> float:
+    """Where a number lies on the lines of `one_number`."""
+    return 440 + 150 * value
+
+
+def clip_and_noise() -> Drawing:
+    """Clipping bounds what one client moves; noise wider than that hides whether it took part."""
+    d = Drawing(700, 260)
+    d.circle(150, 120, 80, BLUE)
+    for x, y in ((190, 82), (178, 168), (96, 92)):
+        d.arrow(150, 120, x, y, GREEN)
+    d.line(150, 120, 296, 66, RED)
+    d.arrow(150, 120, 225, 92, RED)
+    d.text(150, 226, "updates, cut at the length C", colour=BLUE)
+    d.text(232, 50, "a long update is cut", "start", RED, 12)
+    d.arrow(330, 120, 400, 120)
+    d.text(365, 108, "mean + noise", size=12)
+    for x, colour in ((520, ORANGE), (546, BLUE)):
+        d.circle(x, 120, 84, colour)
+        d.dot(x, 120, colour, square=colour == BLUE)
+    d.text(424, 38, "without client k", "middle", ORANGE, 12)
+    d.text(640, 38, "with client k", "middle", BLUE, 12)
+    d.text(533, 226, "where the noisy result mostly lies")
+    d.caption(250, "The more the two areas overlap, the less a result says about whether client k took part.")
+    return d
+
+
+def same_counts() -> Drawing:
+    """Two pairs of models with equal counts: they agree on every face, or differ on four."""
+    d = Drawing(700, 220)
+    for x, second, words in (
+        (20, "++++++−−", "the same two wrong: no face differs"),
+        (370, "−−++++++", "other two wrong: four faces differ"),
+    ):
+        for y, model, answers in ((40, "A", "++++++−−"), (84, "B", second)):
+            d.text(x + 16, y + 22, f"model {model}", "start", size=12)
+            for i, answer in enumerate(answers):
+                d.box(x + 72 + 30 * i, y, 26, 34, answer, GREEN if answer == "+" else ORANGE)
+        d.text(x + 190, 28, "eight faces", colour=GREY, size=12)
+        d.text(x + 190, 144, words)
+        d.text(x + 190, 168, "counts: 6 of 8 and 6 of 8", colour=GREY)
+    d.line(350, 20, 350, 176)
+    d.caption(
+        204,
+        "+ right, − wrong. Only the rows tell the two cases apart; a paired interval depends on which it is.",
+    )
     return d
 
 
@@ -734,6 +850,13 @@ DRAWINGS: dict[str, Callable[[], Drawing]] = {
     "same_line": same_line,
     "parts_in_the_loop": parts_in_the_loop,
     "from_counts": from_counts,
+    "who_does_what": who_does_what,
+    "rows_to_finding": rows_to_finding,
+    "rows_to_clients": rows_to_clients,
+    "folded": folded,
+    "one_number": one_number,
+    "clip_and_noise": clip_and_noise,
+    "same_counts": same_counts,
 }
 
 

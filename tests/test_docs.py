@@ -163,7 +163,7 @@ def test_notebooks_hold_the_diagrams_that_the_script_draws():
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
             wanted = drawn(cell.source) if cell.cell_type == "markdown" else {}
-            assert cell.get("attachments", {}) == wanted, f"{path.name}: run python docs/diagrams.py"
+            assert cell.get("attachments", {}) == wanted, f"{path.name}: run python -m docs.diagrams"
             assert cell.source.count("(attachment:") == len(wanted)
             assert len(re.findall(r"!\[[^\]]{40,}\]\(attachment:", cell.source)) == len(wanted)
             shown |= set(wanted)
