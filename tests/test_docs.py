@@ -158,9 +158,12 @@ def test_every_figure_of_a_lesson_has_a_description_above_it():
 
 
 def test_notebooks_hold_the_diagrams_that_the_script_draws():
-    """Every diagram that a cell shows is attached, as docs/diagrams.py draws it, and described in words."""
+    """Every diagram that a cell shows is attached, as docs/diagrams.py draws it, and described in words.
+    A lesson has two to four."""
     shown = set()
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        count = path.read_text(encoding="utf-8").count("](attachment:")
+        assert 2 <= count <= 4 or path.stem == "contents", f"{path.name} has {count}"
         for cell in nbformat.read(path, as_version=4).cells:
             wanted = drawn(cell.source) if cell.cell_type == "markdown" else {}
             assert cell.get("attachments", {}) == wanted, f"{path.name}: run python -m docs.diagrams"
