@@ -720,13 +720,13 @@ def folded() -> Drawing:
             d.text(5 + 160 * k, 53, "×", size=18)
     d.arrow(470, 48, 528, 48)
     d.text(499, 36, "export", size=12)
-    d.box(530, 24, 150, 48, "W and b, M and c:\nnumbers in one file")
+    d.box(530, 24, 150, 48, "W, bias, M, shift:\nnumbers in one file")
     d.arrow(605, 72, 470, 148, BLUE)
     for x, width, step, colour in (
-        (20, 96, "new picture", GREY),
-        (146, 110, "image tower\n(frozen)", GREY),
-        (286, 50, "z", GREY),
-        (366, 160, "(W z + b) / |M z + c|", BLUE),
+        (20, 90, "new picture", GREY),
+        (140, 96, "image tower\n(frozen)", GREY),
+        (266, 36, "z", GREY),
+        (332, 194, "(W z + bias) / |M z + shift|", BLUE),
         (556, 64, "softmax", GREY),
         (650, 36, "0.2\n0.8", GREEN),
     ):
@@ -783,7 +783,7 @@ def clip_and_noise() -> Drawing:
         d.arrow(150, 120, x, y, GREEN)
     d.line(150, 120, 296, 66, RED)
     d.arrow(150, 120, 225, 92, RED)
-    d.text(150, 226, "updates, cut at the length C", colour=BLUE)
+    d.text(150, 226, "updates, cut at the length B", colour=BLUE)
     d.text(232, 50, "a long update is cut", "start", RED, 12)
     d.arrow(330, 120, 400, 120)
     d.text(365, 108, "mean + noise", size=12)

@@ -52,7 +52,7 @@ def _candidates(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float
     return accuracy, gap, float(rng.choice([0.0, 0.02, 0.05]))
 
 
-#: z (n, d), U (d, r), mu (d,), lambda -> (n, d), before rows are made unit again.
+#: z (n, d), U (d, rank), mu (d,), lambda -> (n, d), before rows are made unit again.
 project = Step(_projected, _to_project)
 #: z (n, d), E (G, d), scale -> soft membership (n, G).
 soft_membership = Step(dsop.soft_membership, _with_words, cases=8)
