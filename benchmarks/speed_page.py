@@ -11,8 +11,9 @@ from benchmarks.markdown import table
 
 _NO_GPU = [
     "No GPU was at hand: `python -m benchmarks.speed --device cuda` is written to run these parts on",
-    "one, with ViT-B/16 and ViT-L/14 in the text part, and was not run. There are no vision prompts.",
+    "one, with ViT-B/16 and ViT-L/14 in the text part, and was not run.",
 ]
+_VISION = "Vision prompts: `python -m benchmarks.vision` measures what they cost, see [vision.md](vision.md)."
 
 
 def page(found: dict[str, Any]) -> str:
@@ -135,8 +136,9 @@ def page(found: dict[str, Any]) -> str:
         "0 clients is the process with the model alone. Activations of a stack are bounded by",
         "`fvlfp.training.stacked.MOST_BYTES` (1 GiB), however many clients there are.",
         "",
-        "## Not measured",
-        *(["There are no vision prompts."] if "gpu" in made_on else _NO_GPU),
+        "## Not measured here",
+        *([] if "gpu" in made_on else _NO_GPU),
+        _VISION,
     ]
     return "\n".join(lines) + "\n"
 

@@ -43,5 +43,6 @@ def test_the_page_of_a_gpu():
     found = json.loads((RESULTS / "speed.json").read_text())
     there = {part: where | {"gpu": "a GPU"} for part, where in found["machines"].items()}
     page = speed_page.page(found | {"machine": there["text"], "machines": there})
-    assert "No GPU was at hand" not in page and "Measured on\na GPU, torch " in page
+    assert "No GPU was at hand" not in page and "[vision.md](vision.md)" in page
+    assert "Measured on\na GPU, torch " in page
     assert "loss curves within 1e-3" in page and "loss curves within 1e-4" not in page
