@@ -109,7 +109,8 @@ def export_open_clip(run: LoadedRun, folder: Path, out: Path) -> Path:
         if classifier.project is None
         else ("same classes with weight and bias alone; probabilities with the division by the norm")
     )
-    about = {"classes": json.dumps(list(run.classes)), "exact": exact}
+    # one entry: the format writes several in any order, so that no two exports would be the same file
+    about = {"facts": json.dumps({"classes": list(run.classes), "exact": exact})}
     with claimed(out):
         write_atomically(out / "classifier.safetensors", save(classifier.tensors(), metadata=about))
         source = _source(run)

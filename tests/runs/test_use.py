@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 import fvlfp
@@ -245,6 +246,17 @@ def test_the_exported_matrix_is_the_run_in_a_plain_open_clip_script(folder, run,
     wanted = run.predict(toyfaces.make(90, seed=77).images)[:8]
     assert [row[1] for row in rows] == wanted["prediction"].tolist()
     assert np.allclose([float(row[3]) for row in rows], wanted["score"], atol=1e-4)
+
+
+def test_two_exports_are_the_same_files(folder, tmp_path):
+    for name in ("a", "b"):
+        good("export", folder, "--to", "open_clip", "--out", tmp_path / name)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
+    with safe_open(tmp_path / "a" / "classifier.safetensors", "pt") as file:
+        facts = file.metadata()
+    assert list(facts) == ["facts"], "several entries would stand in any order"
+    assert json.loads(facts["facts"])["classes"] == ["no", "yes"]
 
 
 def test_folding_is_exact(run):
