@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from fvlfp.console import Out
+from fvlfp.errors import InputError
 from fvlfp.exits import says_what_is_wrong
 
 
@@ -90,7 +91,9 @@ def grade(
     rerun: Annotated[
         bool, typer.Option("--rerun", help="Run each notebook again. This executes the students' code.")
     ] = False,
-    limit: Annotated[float, typer.Option(min=1, help="With --rerun: seconds for one notebook.")] = 600,
+    limit: Annotated[
+        float | None, typer.Option(min=1, help="With --rerun: seconds for one notebook; default: 600.")
+    ] = None,
 ) -> None:
     """Collect which exercises a class has passed, and show one line for each student.
 
@@ -105,10 +108,12 @@ def grade(
     def say(line: str) -> None:
         typer.echo(line, err=True)
 
+    if limit is not None and not rerun:
+        raise InputError("--limit would not be used: it needs --rerun")
     copies = out.with_name(f"{out.stem}_rerun")
     if rerun:
         say(WARNING)
-    table = grades(folder, limit=limit if rerun else None, copies_to=copies, say=say)
+    table = grades(folder, limit=limit or 600 if rerun else None, copies_to=copies, say=say)
     write_grades(table, out)
     typer.echo(by_student(table).to_string())
     passed = (table["result"] == "passed").sum()

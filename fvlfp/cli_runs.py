@@ -32,6 +32,9 @@ def _load_run(folder: Path, classes: list[str] | None, **where: Any) -> Any:
     pairs = [word.partition("=") for word in classes or ()]
     if bad := [key for key, equals, phrase in pairs if not equals or not phrase.strip()]:
         raise InputError(f"--class {bad[0]!r}: write VALUE=PHRASE, such as yes='smiling face'")
+    if len(values := [key for key, _, _ in pairs]) > len(set(values)):
+        twice = next(key for key in values if values.count(key) > 1)
+        raise InputError(f"--class names {twice!r} twice")
     run = load_run(folder, **where)
     return run.with_classes({key: phrase for key, _, phrase in pairs}) if pairs else run
 
@@ -87,7 +90,9 @@ def audit_run(
     table: Annotated[Path, typer.Argument(help=TABLE)],
     label: Annotated[str | None, typer.Option(help="Label column; default: the run's.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="Group column; default: the run's.")] = None,
-    prompts: Annotated[Path | None, typer.Option(help="Data card; default: NAME.card.toml.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Data card of the table, for the report; the words are the run's.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option(help="Leave unreadable images out, count and name them.")] = False,
     pretrained: Weights = None,
     model_config: OwnConfig = None,

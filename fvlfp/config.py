@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -101,8 +101,18 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
                     f"method = {self.method!r} means {key} = {METHODS[self.method][key]!r}, not "
                     f"{getattr(self, key)!r}: choose another method"
                 )
-        if self.min_available > self.clients:
+        if self.partition != "column" and self.min_available > self.clients:
             yield f"min_available = {self.min_available}, but there are {self.clients} clients"
+
+    def _unused(self) -> Iterator[str]:
+        """Keys that somebody has changed, and that neither the method nor the baseline reads."""
+        plain = Config.make(self.profile, self.method)
+        baseline = self.with_method(self.baseline)
+        for key, (needs, reads) in _READ_WITH.items():
+            value = getattr(self, key)
+            readers = [cfg for cfg in (self, baseline) if getattr(cfg, key) == value and reads(cfg)]
+            if value != getattr(plain, key) and not readers:
+                yield f"{key} = {value!r} would not be used: it needs {needs}"
 
     def _unmet(self, what: str, needs: Mapping[str, Any]) -> Iterator[str]:
         for key, value in needs.items():
@@ -132,20 +142,27 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
 
     @classmethod
     def read(cls, path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
-        """A TOML file (or none) and `key=value` words, as `fvlfp train` takes them.
+        """A TOML file (or none) and `key=value` words, as `fvlfp train` takes them; words win.
 
         Raises:
-            InputError: missing or malformed file, unknown key, wrong type or range.
+            InputError: missing or malformed file, unknown key, wrong type or range, a key in two words, or a
+                change that no run would use.
         """
         settings: Settings = {}
         if path is not None:
             settings |= read_toml(Path(path), "config file")
+        words: dict[str, str] = {}
         for word in overrides:
             key, equals, value = word.partition("=")
             if not equals:
                 raise InputError(f"--set {word!r}: write key=value")
-            settings[key.strip()] = value.strip()
-        return cls.make(**settings)
+            if key.strip() in words:
+                raise InputError(f"--set names {key.strip()!r} twice")
+            words[key.strip()] = value.strip()
+        cfg = cls.make(**settings | words)
+        for message in cfg._unused():
+            raise InputError(message)
+        return cfg
 
     def replace(self, **changes: Any) -> Config:
         """A copy with some keys changed (checked again)."""
@@ -206,6 +223,53 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
         Names, not a shared stream: the order in which clients run changes nothing.
         """
         return seed_for(self.seed, name)
+
+
+def _weighs(cfg: Config) -> bool:
+    """Whether FPF's own weights act: two of the robust rules know no weights, and Krum takes one client."""
+    return cfg.fusion == "fpf" and cfg.robust in ("none", "multi-krum")
+
+
+_WEIGHTS = "fusion = 'fpf' with robust = 'none' or 'multi-krum'"
+
+#: Keys that only some runs read: what they need, in words, and whether a run with a config reads them.
+_READ_WITH: dict[str, tuple[str, Callable[[Config], bool]]] = {
+    "n": ("data = 'toyfaces'", lambda c: c.data == "toyfaces"),
+    "prompts": ("a table as data", lambda c: c.data != "toyfaces"),
+    "clients": ("a partition other than 'column'", lambda c: c.partition != "column"),
+    "min_rows": ("a partition other than 'column'", lambda c: c.partition != "column"),
+    "concentration": (
+        "partition = 'class-group', 'class', 'group' or 'quantity'",
+        lambda c: c.partition not in ("iid", "column", "opposed"),
+    ),
+    "vision_depth": ("vision_ctx > 0", lambda c: c.vision_ctx > 0),
+    "pairing": ("lambda_cf > 0", lambda c: c.lambda_cf > 0),
+    "alpha": ("lambda_cf > 0 and pairing = 'image'", lambda c: c.uses_directions),
+    "cf_directions": ("lambda_cf > 0 and pairing = 'image'", lambda c: c.uses_directions),
+    **dict.fromkeys(
+        ("dsop", "dsop_words", "dsop_at", "rank", "recentre"),
+        ("lambda_dsop other than 0", lambda c: c.uses_dsop),
+    ),
+    "beta": (_WEIGHTS, lambda c: _weighs(c) or c.beta == 0),
+    "gamma": (_WEIGHTS, lambda c: _weighs(c) or c.gamma == 0),
+    **dict.fromkeys(
+        ("fpf_cap", "fpf_margin"),
+        (f"{_WEIGHTS}, and beta or gamma > 0", lambda c: _weighs(c) and c.beta + c.gamma > 0),
+    ),
+    **dict.fromkeys(
+        ("fpf_floor", "fpf_momentum"),
+        (f"{_WEIGHTS}, and fpf_by = 'server'", lambda c: _weighs(c) and c.fpf_by == "server"),
+    ),
+    **dict.fromkeys(
+        ("judges", "peers_share"),
+        ("fusion = 'peers', 'f3' or 'f3-acc'", lambda c: c.fusion in ("peers", "f3", "f3-acc")),
+    ),
+    "q": ("fusion = 'qfedavg'", lambda c: c.fusion == "qfedavg"),
+    "lipschitz": ("fusion = 'qfedavg'", lambda c: c.fusion == "qfedavg"),
+    "fairfed_beta": ("fusion = 'fairfed'", lambda c: c.fusion == "fairfed"),
+    "liars": ("robust other than 'none'", lambda c: c.robust != "none"),
+    "dp_clip": ("dp_noise > 0", lambda c: c.dp_noise > 0),
+}
 
 
 def seed_for(root: int, name: str) -> int:

@@ -379,6 +379,32 @@ def test_an_option_beside_toyclip_that_it_would_not_use(faces, tmp_path, option)
     assert refused(fvlfp(*words, "--out", tmp_path / "o"), f"{key} = 'no_such_file.pt' would not be used")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --images I", "images = 'I' would not be used: it needs a table as data"),
+        ("train --set data=P.parquet --images I", "would not be used: P.parquet holds its pictures itself"),
+        ("check P.parquet --images I", "images = 'I' would not be used"),
+        ("audit clip P.parquet --label smiling --group shape --images I", "images = 'I' would not be used"),
+        ("train --set n=60 --set liars=2", "liars = 2 would not be used: it needs robust other than 'none'"),
+        ("train --set seed=1 --set seed=2", "--set names 'seed' twice"),
+        ("predict R I --class yes=smile --class yes=grin", "--class names 'yes' twice"),
+        ("export R --to onnx --class a=b --class a=c", "--class names 'a' twice"),
+        ("grade I --limit 5", "--limit would not be used: it needs --rerun"),
+    ],
+)
+def test_an_option_that_would_not_be_used_is_refused(faces, tmp_path, monkeypatch, words, message):
+    frame = pd.read_csv(faces / "faces.csv", dtype=str)
+    frame["image"] = [{"bytes": (faces / path).read_bytes(), "path": None} for path in frame.pop("path")]
+    frame.to_parquet(tmp_path / "P.parquet")
+    shutil.copy(faces / "faces.card.toml", tmp_path / "P.card.toml")
+    monkeypatch.chdir(tmp_path)
+    Path("I").mkdir()
+    out = [] if words.startswith("check") else ["--out", "o.csv"]
+    assert refused(fvlfp(*words.split(), *out), message)
+    assert not list(tmp_path.glob("o*"))
+
+
 def test_audit_of_a_folder_with_its_own_transform(faces, tiny_files, tmp_path):
     """F11, F12: the report says which transform was used and who states it; the command holds no folder."""
     folder = tmp_path / "clip"

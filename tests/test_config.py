@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+import tomli_w
 
 from fvlfp.config import METHODS, Config, seed_for
 from fvlfp.errors import InputError
@@ -94,6 +95,74 @@ def test_vision_prompts_refuse_what_they_cannot_go_with(method):
 def test_what_would_break_or_do_nothing_is_refused_by_name(settings, message):
     with pytest.raises(InputError, match=message):
         Config.make("smoke", **settings)
+
+
+@pytest.mark.parametrize(
+    ("words", "needs"),
+    [
+        ("data=faces.csv n=500", "n = 500 would not be used: it needs data = 'toyfaces'"),
+        (
+            "prompts=a.toml",
+            "prompts = 'a.toml' would not be used: it needs a table as data",
+        ),
+        ("partition=column clients=3", "clients = 3 would not be used: it needs a partition other than"),
+        ("partition=column min_rows=3", "min_rows = 3 would not be used"),
+        ("partition=iid concentration=1", "concentration = 1.0 would not be used: it needs partition = 'cl"),
+        ("vision_depth=3", "vision_depth = 3 would not be used: it needs vision_ctx > 0"),
+        ("method=dsop pairing=words", "pairing = 'words' would not be used: it needs lambda_cf > 0"),
+        ("pairing=words alpha=1", "alpha = 1.0 would not be used: .* and pairing = 'image'"),
+        ("pairing=words cf_directions=text", "cf_directions = 'text' would not be used"),
+        ("method=cdfp dsop=text", "dsop = 'text' would not be used: it needs lambda_dsop other than 0"),
+        ("method=cdfp dsop_at=inference", "dsop_at = 'inference' would not be used"),
+        ("method=cdfp dsop_at=inference dsop_words=fair", "dsop_words = 'fair' would not be used"),
+        ("method=cdfp rank=2", "rank = 2 would not be used"),
+        ("method=cdfp recentre=false", "recentre = False would not be used"),
+        ("robust=trimmed-mean beta=2", "beta = 2.0 would not be used: it needs fusion = 'fpf' with robust"),
+        ("robust=median gamma=2", "gamma = 2.0 would not be used"),
+        ("method=fedavg fpf_cap=2", "fpf_cap = 2.0 would not be used: .* beta or gamma > 0"),
+        ("method=fpf-peers fpf_margin=0", "fpf_margin = 0.0 would not be used"),
+        ("fpf_floor=0.1", "fpf_floor = 0.1 would not be used: .* fpf_by = 'server'"),
+        ("fpf_by=server robust=krum fpf_momentum=0.5", "fpf_momentum = 0.5 would not be used"),
+        ("judges=3", "judges = 3 would not be used: it needs fusion = 'peers', 'f3' or 'f3-acc'"),
+        ("peers_share=0.9", "peers_share = 0.9 would not be used"),
+        ("q=1", "q = 1.0 would not be used: it needs fusion = 'qfedavg'"),
+        ("lipschitz=2", "lipschitz = 2.0 would not be used"),
+        ("fairfed_beta=2", "fairfed_beta = 2.0 would not be used: it needs fusion = 'fairfed'"),
+        ("liars=2", "liars = 2 would not be used: it needs robust other than 'none'"),
+        ("dp_clip=1", "dp_clip = 1.0 would not be used: it needs dp_noise > 0"),
+        ("seed=1 seed=2", "--set names 'seed' twice"),
+    ],
+)
+def test_a_key_that_no_run_would_read_is_refused(words, needs):
+    with pytest.raises(InputError, match=needs):
+        Config.read(None, words.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "robust=trimmed-mean beta=0 gamma=0",
+        "method=fedavg baseline=cdfp alpha=1",
+        "method=fedavg baseline=fairfed fairfed_beta=2",
+        "profile=smoke data=faces.csv n=1500",
+        "partition=column min_available=20",
+        "robust=multi-krum liars=2 gamma=2 fpf_cap=5",
+        "method=fpf fpf_by=server fpf_floor=0.1 fpf_momentum=0.5",
+        "dp_noise=1 dp_clip=1",
+    ],
+)
+def test_a_key_that_method_or_baseline_reads_is_taken(words):
+    """So is one that is switched off, and one that says what is so anyway."""
+    for word in words.split():
+        key, _, value = word.partition("=")
+        assert str(getattr(Config.read(None, words.split()), key)).removesuffix(".0") == value
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_written_config_of_any_method_is_read_again(method, tmp_path):
+    written = Config.make("smoke", method)
+    (tmp_path / "run.toml").write_text(tomli_w.dumps(written.to_dict()), encoding="utf-8")
+    assert Config.read(tmp_path / "run.toml") == written
 
 
 def test_a_choice_of_another_method_is_not_one_of_its_keys():

@@ -193,13 +193,15 @@ def look(
     """Look at everything in a table once. Arguments as for `read_table`.
 
     Raises:
-        InputError: the file is no table at all, or a column is named twice.
+        InputError: the file is no table at all, a column is named twice, or `images` beside stored pictures.
     """
     path = Path(path)
     named = [*([label] if label else []), *groups]
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise InputError(f"column {twice[0]!r} is named twice as label or group: name it once")
     source = read_source(path)
+    if images is not None and source.stored is not None:
+        raise InputError(f"images = {str(images)!r} would not be used: {path} holds its pictures itself")
     folder = path if path.is_dir() else path.parent
     root = Path(images) if images is not None else folder
     if not root.is_dir():

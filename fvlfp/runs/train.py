@@ -112,8 +112,13 @@ def load_data(cfg: Config, *, skip_bad: bool = False, images: Path | None = None
 
     skip_bad: leave unreadable images out (they are counted and named) instead of stopping at the first.
     images: the folder that the pictures' paths start from; by default the table's own.
+
+    Raises:
+        InputError: a folder of images for drawn faces; or any problem that `read_table` finds.
     """
     if cfg.data == "toyfaces":
+        if images is not None:
+            raise InputError(f"images = {str(images)!r} would not be used: it needs a table as data")
         from fvlfp.data import toyfaces
 
         check_columns(pd.DataFrame(columns=[*toyfaces.LABELS, *toyfaces.GROUPS]), cfg)
