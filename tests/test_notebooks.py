@@ -166,6 +166,11 @@ def test_lesson_keeps_to_our_words_and_links(path):
         assert (NOTEBOOKS / target).is_file(), f"{target} is linked and not there"
 
 
+def test_lessons_draw_and_encode_their_twins_once_and_keep_the_features():
+    by_hand = [path.stem for path in LESSONS if ".encode_images(" in path.read_text(encoding="utf-8")]
+    assert by_hand == ["12_use_what_you_trained"]  # which checks a file by its own means
+
+
 def test_the_guard_refuses_the_network_and_writes_it_down(kernel):
     reach = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=1)"
     run = subprocess.run([sys.executable, "-c", reach], capture_output=True, text=True)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import ImageChops
 
+from fvlfp.clip.cache import features
 from fvlfp.data import toyfaces
 from fvlfp.data.drawing import spoil
 from fvlfp.errors import InputError
@@ -208,3 +209,10 @@ def test_twins_of_many_are_those_of_each_and_come_from_a_file_the_next_time(tmp_
     monkeypatch.setattr(toyfaces.Being, "drawing", lambda being: 1 / 0)
     again = list(toyfaces.twins(5, wanted, difficulty=0.3))
     assert all(np.array_equal(a, b) for a, b in zip(again, found, strict=True))
+
+
+def test_twins_are_neither_drawn_nor_encoded_again(encoder, tmp_path, monkeypatch):
+    wanted = {i: FACE for i in range(3)}
+    z = features(encoder, toyfaces.twins(5, wanted), cache=tmp_path)
+    monkeypatch.setattr(toyfaces.Being, "drawing", lambda being: 1 / 0)
+    np.testing.assert_array_equal(features(encoder, toyfaces.twins(5, wanted), cache=tmp_path), z)
