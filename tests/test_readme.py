@@ -1,6 +1,7 @@
 """README and the other documents speak of things that are there, and of commands that run."""
 
 import json
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import typer
 from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
@@ -19,7 +21,10 @@ from fvlfp.data import toyfaces
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```\n(.*?)```", README, re.DOTALL)
-DOCUMENTS = ("README.md", "TEACHING.md", "CONTRIBUTING.md", "METHOD.md", "ETHICS.md", "data_prep/README.md")
+DOCUMENTS = (
+    *("README.md", "TEACHING.md", "CONTRIBUTING.md", "METHOD.md", "ETHICS.md", "SECURITY.md"),
+    *("data_prep/README.md", "deploy/README.md"),
+)
 
 
 def commands(document: str) -> list[str]:
@@ -47,6 +52,27 @@ def test_links_and_files_exist():
             assert (ROOT / target).exists(), target
     for name in re.findall(r"^\| `([^`]+)` \|", README, re.MULTILINE):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/using_a_run.md"])
+def test_a_document_names_what_is_there(document):
+    """Its links; and between backticks files, modules, make targets and commands."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#\s]+)", text):
+        assert "://" in link or (ROOT / document).parent.joinpath(link).exists(), link
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    parts = "fvlfp|benchmarks|deploy|docs|data_prep|notebooks|tests"
+    for code in set(re.findall(r"`([^`\n]+)`", text)):
+        if re.fullmatch(rf"({parts})/[a-z0-9_./]+", code):
+            assert (ROOT / code).exists(), code
+        elif re.fullmatch(rf"({parts})(\.[a-z_0-9]+)+", code):
+            pkgutil.resolve_name(code)
+        elif found := re.match(r"python -m ([a-z_]+\.[a-z_]+)", code):
+            assert (ROOT / found[1].replace(".", "/")).with_suffix(".py").is_file(), code
+        elif found := re.match(r"make ([a-z-]+)", code):
+            assert f"\n{found[1]}:" in makefile, code
+        elif found := re.match(r"fvlfp ([a-z]+)", code):
+            assert found[1] in typer.main.get_command(app).commands, code
 
 
 def test_every_lesson_is_listed_with_its_question():
