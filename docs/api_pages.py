@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pdoc
+from pygments.formatters import HtmlFormatter
 
 import fvlfp
 import fvlfp.audit
@@ -33,6 +34,7 @@ def write_api(out: Path, templates: Path) -> None:
         package.__all__ = [module.name for module in pkgutil.iter_modules(package.__path__)]
     resolve_named_tuples(fvlfp)
     pdoc.render.configure(docformat="google", search=False, template_directory=templates)
+    pdoc.render.env.globals["dark_code"] = HtmlFormatter(style="monokai").get_style_defs(".pdoc-code")
     # Keys of a TypedDict have no place of their own; pdoc says so for each, and shows them all the same.
     warnings.filterwarnings("ignore", message="Cannot determine where fvlfp.audit.schema")
     pdoc.pdoc("fvlfp", output_directory=out)
