@@ -87,7 +87,7 @@ def batches_of(
 def _by_processes(
     pictures: Pictures, cuts: Iterable[Sequence[int]], workers: int, pin: bool
 ) -> Iterator[Tensor | Exception]:
-    yield from DataLoader(
+    loader = DataLoader(
         pictures,
         batch_sampler=[list(cut) for cut in cuts],
         num_workers=workers,
@@ -95,6 +95,12 @@ def _by_processes(
         pin_memory=pin,
         prefetch_factor=AHEAD,
     )
+    made = iter(loader)
+    with ThreadPoolExecutor(1) as pool:  # a busy worker hands over late: a thread waits for it, not the tower
+        coming = pool.submit(next, made, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, made, None)
+            yield batch
 
 
 def _as_it_is(batch: Any) -> Any:
