@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -295,7 +296,7 @@ def _check_known(key: str, value: Any, known: Mapping[str, Any]) -> None:
 
 def _coerce(key: str, value: Any) -> Any:
     """A setting as its field's type; text (from the command line) is parsed, nothing else is."""
-    types = get_type_hints(Config)
+    types = _types()
     if key not in types:
         raise InputError(f"unknown config key {key!r}{did_you_mean(key, types)}")
     wanted = types[key]
@@ -315,6 +316,12 @@ def _coerce(key: str, value: Any) -> Any:
         pass
     meant = "list of names" if key == "groups" else wanted.__name__
     raise InputError(f"{key} = {value!r} is not a valid {meant}")
+
+
+@cache
+def _types() -> dict[str, Any]:
+    """Config key -> its type; worked out once, because it takes milliseconds."""
+    return get_type_hints(Config)
 
 
 def _texts(value: Any) -> list[str]:
