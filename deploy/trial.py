@@ -415,6 +415,9 @@ def main(argv: Iterable[str] | None = None) -> None:
         "--limit", type=float, default=math.inf, metavar="SECONDS", help="stop a run that takes longer"
     )
     args = parser.parse_args(None if argv is None else list(argv))
+    for name in ("resume", "limit"):
+        if args.what not in ("all", "run") and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} would not be used: it needs run or all")
     try:
         trial = Trial(args.folder, **settings_of(args.settings))
         check_deployable(trial.cfg)

@@ -108,6 +108,14 @@ def test_what_no_deployment_can_do_is_refused_before_it_starts(tmp_path, method)
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("words", [["start", "--resume"], ["stop", "--limit", "5"]])
+def test_an_option_that_would_not_be_used_is_refused(tmp_path, capsys, words):
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, str(tmp_path / "t")])
+    assert f"{words[1]} would not be used: it needs run or all" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("word", ["rounds", "rounds:3"])
 def test_a_setting_without_a_value_is_one_message(tmp_path, word):
     with pytest.raises(SystemExit, match="write key=value"):
