@@ -158,6 +158,17 @@ def test_contents_list_every_lesson_and_glossary_every_term_once():
             assert any(word.strip().lower() in said for word in name.split(",")), f"{name} is not in {target}"
 
 
+def test_the_table_of_symbols_has_each_letter_once_and_its_lesson_uses_it():
+    contents = nbformat.read(NOTEBOOKS / "contents.ipynb", 4).cells[2].source
+    rows = re.findall(r"^\| (\$.+\$) \| .+ \| \[\d\d\]\((.+)\) \|$", contents, re.M)
+    letters = [(letter, where) for symbols, where in rows for letter in re.findall(r"\$(.+?)\$", symbols)]
+    assert len(letters) == len({letter for letter, _ in letters}) >= 30
+    for letter, where in letters:
+        prose = "\n".join(cell.source for cell in cells(NOTEBOOKS / where, "markdown"))
+        math, alone = " ".join(re.findall(r"\$+[^$]+\$+", prose)), re.escape(letter.split("_")[0])
+        assert re.search(rf"(?<![A-Za-z\\]){alone}(?![A-Za-z])", math), f"{letter} is not in {where}"
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=by_name)
 def test_lesson_keeps_to_our_words_and_links(path):
     text = "\n".join(cell.source for cell in cells(path, "markdown"))
