@@ -57,6 +57,8 @@ def sweep(
 
     cells = read_grid(grid)
     if slurm:
+        if slurm.exists():  # somebody may have added what the cluster asks for
+            raise InputError(f"--slurm {slurm} exists already: name a new file, or remove that one")
         slurm.write_text(array_job(grid, out, tasks=min(workers, len(cells)), limit=limit), encoding="utf-8")
         typer.echo(f"{len(cells)} cells; start them with: sbatch {slurm}")
         return

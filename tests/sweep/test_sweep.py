@@ -322,6 +322,10 @@ def test_a_slurm_array_shares_one_sweep(lab):
         ["fvlfp", "sweep", str(lab / "grid.toml"), "--out", str(lab / "my out"), "--workers", "1"]
     ]
     assert subprocess.run(["bash", "-n", str(job)]).returncode == 0
+    for there in (job, lab / "grid.toml"):  # with what was added to it, or what the command reads
+        before = there.read_text()
+        again = sweep(lab / "grid.toml", "--slurm", there)
+        assert again.exit_code == 2 and "exists already" in again.stderr and there.read_text() == before
 
 
 TRAIN = (
