@@ -168,7 +168,7 @@ def _attribute(
         "left_out": left_out,
         "missing": counts.missing,
         "worst_cell_recall": _worst_cell(counts, level) if counts.truth else None,
-        "es_accuracy": {"value": equity_scaled_accuracy(counts.table) if counts.truth else None},
+        "es_accuracy": {"value": equity_scaled_accuracy(counts.shared) if counts.truth else None},
         "label_noise": label_noise(counts),
         # of many classes the counts are the numerators and denominators in "classes"
         "counts": counts.table.tolist() if len(counts.classes) <= FEW else None,

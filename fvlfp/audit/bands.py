@@ -42,7 +42,7 @@ def under_template(counts: Counts, level: float) -> Mapping[str, Any]:
     }
     if counts.truth:
         found["worst_cell_recall"] = {"value": number(metrics.worst_cell_recall(counts.table))}
-        found["es_accuracy"] = {"value": equity_scaled_accuracy(counts.table)}
+        found["es_accuracy"] = {"value": equity_scaled_accuracy(counts.shared)}
     return found
 
 

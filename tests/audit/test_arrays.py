@@ -95,6 +95,20 @@ def test_equal_weights_change_nothing_and_unequal_ones_widen_intervals(data):
     )
 
 
+def test_what_adds_groups_up_takes_whole_weights_for_repeated_rows(data):
+    """Effective sizes shrink a group with uneven weights; its share of everybody must not shrink with them."""
+    arrays, features, _ = data
+    shape = features["shape"].to_numpy()
+    times = np.where(shape == "round", np.random.default_rng(4).integers(1, 40, 600), 1)
+    again = {name: np.repeat(values, times) for name, values in arrays.items()}
+    weighted = audit(**arrays, sensitive_features={"shape": shape}, sample_weight=times, **KW)
+    repeated = audit(**again, sensitive_features={"shape": np.repeat(shape, times)}, **KW)
+    one, other = (a.document["attributes"]["shape"] for a in (weighted, repeated))
+    assert one["es_accuracy"]["value"] == pytest.approx(other["es_accuracy"]["value"])
+    for name, values in other["label_noise"]["gaps"].items():
+        assert one["label_noise"]["gaps"][name][:2] == pytest.approx(values[:2]), name
+
+
 def test_the_interval_of_a_weighted_rate_covers():
     """Weights that have nothing to do with the outcome: 95 % intervals of the rate cover it in about 95 %."""
     rng, hits = np.random.default_rng(0), 0

@@ -73,7 +73,8 @@ class Columns:
         scaled = effective(self.weight[codes >= 0], rows, len(names))
         table = np.bincount(cell, weights=scaled, minlength=size).reshape(shape)
         sizes = np.bincount(rows, minlength=len(names))
-        return Counts(attribute, names, self.classes, table, missing, self.truth, sizes)
+        total = np.bincount(rows, weights=self.weight[codes >= 0], minlength=len(names))
+        return Counts(attribute, names, self.classes, table, missing, self.truth, sizes, total)
 
     def everyone(self) -> Counts:
         """Counts of all rows as one group."""

@@ -22,7 +22,8 @@ class Counts:
     ``table`` has shape (G, C, C) and dtype int64: group, label, prediction. ``missing`` counts the
     rows whose group is not given; they are in no cell of ``table``. Without truth every row has label 0 and
     only selection rates mean something. Weighted rows make ``table`` float64, scaled so that each group's sum
-    is its effective sample size (Kish 1965); ``rows`` (G,) are then the examples themselves.
+    is its effective sample size (Kish 1965); ``rows`` (G,) are then the examples themselves, and ``total`` (G,)
+    the sums of their weights.
     """
 
     attribute: str
@@ -32,6 +33,7 @@ class Counts:
     missing: int = 0
     truth: bool = True
     rows: np.ndarray | None = None
+    total: np.ndarray | None = None
 
     @property
     def n(self) -> np.ndarray:
@@ -47,6 +49,15 @@ class Counts:
     def hits(self) -> np.ndarray:
         """Right predictions by group and class, (G, C)."""
         return np.einsum("gcc->gc", self.table)
+
+    @property
+    def shared(self) -> np.ndarray:
+        """The table with groups in proportion to their weights, for what adds groups up; the same sum."""
+        if self.total is None:
+            return self.table
+        n, total = self.n, self.total
+        scale = metrics.divide(total, n) * metrics.divide(n.sum(), total.sum())
+        return np.asarray(self.table * np.nan_to_num(scale)[:, None, None])
 
     @cached_property
     def one_vs_rest(self) -> np.ndarray:

@@ -48,7 +48,7 @@ def label_noise(counts: Counts) -> LabelNoise | None:
     gaps: dict[str, list[float | None]] = {name: [] for name in names}
     possible = []
     for wrong in WRONG:
-        table, fits = corrected(counts.table, wrong)
+        table, fits = corrected(counts.shared, wrong)
         possible.append(fits)
         values = _gaps(replace(counts, table=table)) if fits else {}
         for name in names:
