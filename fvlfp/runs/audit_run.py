@@ -13,8 +13,8 @@ import pandas as pd
 
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
-from fvlfp.output_folder import claimed
-from fvlfp.runs.experiment import audit_pair, predictions, refuse_written
+from fvlfp.output_folder import check_own, claimed
+from fvlfp.runs.experiment import CONFIG, audit_pair, predictions, refuse_written
 from fvlfp.runs.loaded_run import LoadedRun
 from fvlfp.training.examples import which_test
 
@@ -46,6 +46,9 @@ def audit_run(
         InputError: a column is missing, a label has no class of the run, or no row may be judged.
     """
     cfg = run.trained.cfg
+    check_own(out, marker="audit", what="audit of a run")
+    if (out / CONFIG).exists():
+        raise InputError(f"{out} holds a run, whose own audit would be written over: choose another --out")
     label, groups = label or cfg.label, list(groups) or list(cfg.groups)
     _check(dataset.frame, label, groups, list(run.classes))
     rows, why = _rows(run, dataset, table)

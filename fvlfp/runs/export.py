@@ -32,7 +32,7 @@ from fvlfp.clip.lookup import Source, look_up
 from fvlfp.dsop import Projection
 from fvlfp.errors import InputError
 from fvlfp.files import write_atomically
-from fvlfp.output_folder import claimed
+from fvlfp.output_folder import check_own, claimed
 from fvlfp.runs.loaded_run import LoadedRun
 from fvlfp.runs.model_card import model_card, render
 from fvlfp.training.readout import Readout
@@ -103,6 +103,7 @@ def export_open_clip(run: LoadedRun, folder: Path, out: Path) -> Path:
     Raises:
         InputError: the run's classifier is not of this form; `out` cannot be written to.
     """
+    check_own(out, marker="classifier.safetensors", what="export to open_clip")
     cfg, classifier = run.trained.cfg, Classifier.of(run.readout)
     exact = (
         "same classes and probabilities as the run"
@@ -143,6 +144,7 @@ def export_onnx(run: LoadedRun, folder: Path, out: Path) -> Path:
     readout = run.readout  # what no export can do is refused before a package is missed
     if readout.posthoc is not None and readout.posthoc.thresholds is not None:
         raise InputError("thresholds need the perceived group of every picture: they are not exported")
+    check_own(out, marker="model.onnx", what="export to onnx")
     runtime = _onnxruntime()
     steps, network = _square(_steps(run, _source(run))), ImageToClass(run, readout).eval()
     side, generator = steps["size"], torch.Generator().manual_seed(0)

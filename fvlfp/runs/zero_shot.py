@@ -21,6 +21,7 @@ from fvlfp.audit.assess import judge
 from fvlfp.audit.clip.clip_options import ClipAuditOptions
 from fvlfp.audit.clip.embedding_audit import Words, audit_embedding
 from fvlfp.audit.clip.probes import CLIP_PAPER
+from fvlfp.audit.report.write import check_free
 from fvlfp.audit.stats.columns import encode
 from fvlfp.clip.cache import features
 from fvlfp.clip.encoder import Encoder
@@ -123,6 +124,7 @@ def audit_clip(
     """
     if out.is_file():
         raise InputError(f"{out} is a file, not a folder")
+    check_free(out, "audit")
     facts = {"command": command} if command else {}
     result = zero_shot_audit(encoder, data, card=card, harmful=harmful, provenance=facts, **options)
     title = f"{encoder.provenance['model']}: zero-shot {options['label']}"

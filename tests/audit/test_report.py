@@ -1,5 +1,6 @@
 """Files of an audit: complete, offline, escaped, atomic."""
 
+import errno
 import json
 import re
 from xml.etree import ElementTree
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 from fvlfp.audit import Audit, audit, compare, write_audit, write_comparison
-from fvlfp.audit.report import plots
+from fvlfp.audit.report import plots, write
 from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
 
@@ -68,10 +69,10 @@ def test_a_failure_leaves_nothing_behind(table, tmp_path, monkeypatch):
 
 
 def test_an_old_audit_is_replaced_and_other_files_stay(table, tmp_path):
-    (tmp_path / "audit.json").write_text("old")
+    write_audit(audit(table[:300], groups=["shape"], **KW), tmp_path)
     (tmp_path / "mine.txt").write_text("keep")
     write_audit(audit(table, groups=["shape"], **KW), tmp_path)
-    assert json.loads((tmp_path / "audit.json").read_text())["schema"] == 1
+    assert json.loads((tmp_path / "audit.json").read_text())["n"] == len(table)
     assert (tmp_path / "mine.txt").read_text() == "keep"
     assert len(list(tmp_path.iterdir())) == 5
 
@@ -362,3 +363,54 @@ def test_numbers_that_name_groups_stay_as_they_are_in_csv(tmp_path):  # F22
     write_audit(audit(frame, label="y", prediction="p", groups=["g"], draws=100), tmp_path / "out")
     groups = pd.read_csv(tmp_path / "out" / "groups.csv", dtype=str)["group"]
     assert set(groups) == {"-1", "1", "-0.5", "'-1a"}
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "report.html", "groups.csv", "audit.json"])
+def test_somebody_elses_files_are_not_written_over(table, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"holds {name} and no audit"):
+        write_audit(audit(table, groups=["shape"], **KW), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+def test_a_comparison_does_not_take_the_place_of_an_audit(table, tmp_path):
+    write_audit(audit(table, groups=["shape"], **KW), tmp_path / "a", rows=table)
+    change = compare(table, table, **{**KW, "groups": ["shape"], "draws": 100})
+    with pytest.raises(InputError, match="another kind"):
+        write_comparison(change, tmp_path / "a")
+    write_comparison(change, tmp_path / "c")
+    write_comparison(change, tmp_path / "c")
+    with pytest.raises(InputError, match="another kind"):
+        write_audit(audit(table, groups=["shape"], **KW), tmp_path / "c")
+
+
+def test_two_commands_that_make_one_folder_both_end_well(table, tmp_path, monkeypatch):
+    result, page = audit(table, groups=["shape"], **KW), write._page
+
+    def meanwhile(*words):
+        monkeypatch.setattr(write, "_page", page)
+        write_audit(result, tmp_path / "a")
+        return page(*words)
+
+    monkeypatch.setattr(write, "_page", meanwhile)
+    write_audit(result, tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"] and Audit.read(
+        tmp_path / "a"
+    ).to_json() == result.document
+
+
+def test_a_full_disk_is_one_clear_message(table, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(write, "_csv", full)
+    with pytest.raises(InputError, match=r"cannot write to .*: No space left"):
+        write_audit(audit(table, groups=["shape"], **KW), tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_carriage_return_in_a_name_is_refused_as_a_line_break_is(tmp_path):
+    """A CSV writer leaves it bare, and whoever reads the file back gets two rows."""
+    pd.DataFrame({"g": ["a\rb", "c"]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=r"row 1: .* holds a line break"):
+        read_predictions(tmp_path / "t.parquet", ["g"])

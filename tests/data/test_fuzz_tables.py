@@ -476,7 +476,7 @@ def command(*words) -> str:
 def test_commands_end_with_0_or_2(file, table, which):
     content = table.written()
     file.write_bytes(content)
-    wanted, out = expected(table, content), file.parent / "out"
+    wanted, out = expected(table, content), file.parent / which
     words = ["--label", "y", "--group", "g"]
     if which == "check":
         command("check", file, *words)

@@ -24,7 +24,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from fvlfp.audit.compare import Comparison
-from fvlfp.audit.document import Audit
+from fvlfp.audit.document import Audit, read_document
 from fvlfp.audit.report import page
 from fvlfp.audit.report.markup import render
 from fvlfp.audit.schema import AuditDocument, ComparisonDocument
@@ -32,6 +32,7 @@ from fvlfp.errors import InputError
 from fvlfp.kernel import this_python
 
 NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")  # harmless as it is, and a key that other tables are joined by
+FILES = ("audit.json", "groups.csv", "gaps.csv", "predictions.csv", "templates.csv", "report.html")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
 
 
@@ -69,6 +70,29 @@ def write_comparison(
     return _write(result.document, {"groups": result.groups, "gaps": result.changes}, out, title, notebook)
 
 
+def check_free(out: str | Path, kind: str) -> None:
+    """Refuse a folder whose files would be lost; an earlier result of the same kind may be replaced.
+
+    Args:
+        kind: "audit" or "comparison".
+
+    Raises:
+        InputError: `out` holds a file of one of our names without an audit, or a result of the other kind.
+    """
+    out = Path(out)
+    there = [name for name in FILES if (out / name).exists()]
+    if not there:
+        return
+    try:
+        held = read_document(out).get("kind", "audit")
+    except InputError:
+        raise InputError(
+            f"{out} holds {there[0]} and no audit: it would be written over; choose another --out"
+        ) from None
+    if held != kind:
+        raise InputError(f"{out} holds the audit.json of another kind ({held}): choose another --out")
+
+
 def _write(
     document: AuditDocument | ComparisonDocument,
     tables: dict[str, pd.DataFrame],
@@ -77,6 +101,7 @@ def _write(
     notebook: bool,
     rows: pd.DataFrame | None = None,
 ) -> Path:
+    check_free(out, str(document.get("kind", "audit")))
     with _together(out) as folder:
         text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
@@ -169,7 +194,6 @@ def _together(out: str | Path) -> Iterator[Path]:
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, not a folder to write an audit into")
-    new = not out.exists()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
@@ -177,14 +201,25 @@ def _together(out: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write to {out}: {error}") from None
     try:
         yield scratch
-        if new:
-            scratch.chmod(0o755)
-            os.replace(scratch, out)
-        else:
-            for file in sorted(scratch.iterdir()):
-                os.replace(file, out / file.name)
+        _move_in(scratch, out)
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _move_in(scratch: Path, out: Path) -> None:
+    """Put the files of `scratch` into `out`, which another command may have made meanwhile."""
+    if not out.exists():
+        scratch.chmod(0o755)
+        try:
+            os.replace(scratch, out)
+            return
+        except OSError:
+            if not out.is_dir():
+                raise
+    for file in sorted(scratch.iterdir()):
+        os.replace(file, out / file.name)
 
 
 def _csv(frame: pd.DataFrame, path: Path) -> None:
