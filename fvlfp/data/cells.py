@@ -105,7 +105,7 @@ def _mistakes(cells: Sequence[Cell]) -> Iterable[tuple[int, str]]:
         here = f"{written!r} ({rows_of(count)})"
         other, other_name = spelt.setdefault(_fold(name), (written, name))
         was = undo_spreadsheet(name)
-        if "\n" in name:
+        if "\n" in name or "\r" in name:
             yield i, f"{here} holds a line break: is a quote not closed?"
         elif _WRAPPED.fullmatch(name):
             yield i, f"{here} is a list or an array written as text: write the value in it"

@@ -17,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from fvlfp.data.arrow import SPLITS
+from fvlfp.data.images import check_name
 from fvlfp.errors import InputError
 
 _METADATA = ("metadata.csv", "metadata.parquet")
@@ -47,6 +48,8 @@ def class_folders(folder: Path) -> tuple[pd.DataFrame, str] | None:
     pictures = [p for p in files if p.suffix.lower() in SUFFIXES]
     if not any(len(p.parts) > 1 for p in pictures):
         return None
+    for picture in pictures:
+        check_name(picture.as_posix())
     by_split = all(p.parts[0] in SPLITS for p in pictures)
     depths = {len(p.parts) - by_split: p for p in reversed(pictures)}
     if len(depths) > 1 or not set(depths) <= {2, 3}:

@@ -84,6 +84,12 @@ def inside(root: Path, path: str) -> Path:
     return full
 
 
+def check_name(name: str) -> None:
+    """Raise InputError for a file name that no table can hold: no UTF-8, or more than one line."""
+    if name.encode("utf-8", "replace").decode() != name or "\r" in name or "\n" in name:
+        raise InputError(f"the file name {name!a} is no single line of UTF-8 text: rename the file")
+
+
 def open_image(path: Path | Stored, *, small: bool = False, seen: Counter[str] | None = None) -> Image.Image:
     """Read a picture wholly: upright, on white, in mode RGB.
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from fvlfp.data.images import Files, open_image
+from fvlfp.data.images import Files, check_name, open_image
 from fvlfp.data.table import read_table
 from fvlfp.errors import InputError
 from fvlfp.files import sha256, write_atomically
@@ -105,6 +105,7 @@ def _checked(paths: list[Path], names: list[str], skip_bad: bool) -> Pictures:
     good, problems = [], []
     for i, path in enumerate(paths):
         try:
+            check_name(names[i])
             open_image(path)
             good.append(i)
         except InputError as error:

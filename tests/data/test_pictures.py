@@ -231,6 +231,13 @@ def test_folders_of_class_folders_and_metadata(faces, tmp_path):
         read_table(tmp_path / "tree")
 
 
+def test_a_folder_with_a_file_name_of_two_lines(tmp_path):
+    (tmp_path / "cats").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "cats" / "a\rb.png")
+    with pytest.raises(InputError, match="rename the file"):
+        read_table(tmp_path)
+
+
 def test_pictures_of_another_folder_are_found_with_an_option(faces, tmp_path):  # F21
     (tmp_path / "elsewhere").mkdir()
     os.rename(tmp_path / "f", tmp_path / "elsewhere" / "f")

@@ -143,6 +143,22 @@ def test_pictures_that_cannot_be_read_are_named_or_left_out(folder, elsewhere, t
     assert found["path"].tolist() == ["a.png", "c.png"] and found["row"].tolist() == [1, 3]
 
 
+@pytest.mark.parametrize("name", ["a\rb.png", "caf\udce9.png"])
+def test_a_file_name_that_no_table_can_hold_is_one_message(folder, elsewhere, tmp_path, name):
+    """A bare carriage return makes two rows of one; letters of another coding end the writer."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for file in (name, "c.png"):
+        try:
+            (pictures / file).write_bytes((elsewhere / "images" / "000.png").read_bytes())
+        except OSError:
+            pytest.skip("this file system has no such names")
+    result = command("predict", folder, pictures, "--out", tmp_path / "p.csv")
+    assert result.exit_code == 2 and "is no single line of UTF-8 text" in result.stderr
+    good("predict", folder, pictures, "--skip-bad", "--out", tmp_path / "p.csv")
+    assert pd.read_csv(tmp_path / "p.csv")["path"].tolist() == ["c.png"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -246,6 +262,18 @@ def test_the_exported_matrix_is_the_run_in_a_plain_open_clip_script(folder, run,
     wanted = run.predict(toyfaces.make(90, seed=77).images)[:8]
     assert [row[1] for row in rows] == wanted["prediction"].tolist()
     assert np.allclose([float(row[3]) for row in rows], wanted["score"], atol=1e-4)
+
+
+def test_neither_an_audit_nor_an_export_takes_the_place_of_other_files(folder, elsewhere, tmp_path):
+    """The run's own audit, a README.md, a predictions.csv: all were written over in silence."""
+    table, mine = elsewhere / "b.csv", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "README.md").write_text("mine")
+    for words in (["audit", "run", folder, table], ["export", folder, "--to", "open_clip"]):
+        for out, message in ((folder, "choose another --out"), (mine, "holds something that is no")):
+            result = command(*words, "--out", out)
+            assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.stderr
+    assert (mine / "README.md").read_text() == "mine" and len(list(mine.iterdir())) == 1
 
 
 def test_two_exports_are_the_same_files(folder, tmp_path):
