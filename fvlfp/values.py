@@ -135,6 +135,16 @@ def rank(name: str) -> tuple[int, float, str]:
     return (1, 0.0, name) if np.isnan(number) else (0, number, name)
 
 
+def doubles(numbers: np.ndarray) -> np.ndarray:
+    """Numbers (n,) as float64; those of 16 or 32 bits as the decimals that they are written as.
+
+    >>> doubles(np.array([0.7], np.float32)).tolist()
+    [0.7]
+    """
+    short = numbers.dtype.kind == "f" and numbers.dtype.itemsize < 8
+    return (numbers.astype(str) if short else numbers).astype(float)
+
+
 def is_fraction(name: str) -> bool:
     """Whether a name is a number that is not whole, such as "0.37" or "1e-5"."""
     try:

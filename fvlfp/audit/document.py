@@ -12,6 +12,7 @@ import pandas as pd
 
 from fvlfp.audit.schema import SCHEMA, AuditDocument, ComparisonDocument
 from fvlfp.errors import InputError
+from fvlfp.values import value_name
 
 D = TypeVar("D", AuditDocument, ComparisonDocument)
 KEYS = ("n", "classes", "settings", "attributes", "overall", "warnings", "provenance")
@@ -130,3 +131,30 @@ class Audit(Result[AuditDocument]):
             for attribute, part in self.document["attributes"].items()
             for entry in part["left_out"]
         ]
+
+
+def refuse_other_choices(
+    audits: Mapping[Path, AuditDocument], *, positive: str | None, weight: str | None
+) -> None:
+    """Refuse to compare the rows of audits that were weighted otherwise, or decided about another class.
+
+    Args:
+        audits: folder -> its audit.
+        positive: the class of the comparison.
+        weight: the column of weights that was named for it.
+
+    Raises:
+        InputError: such an audit, named.
+    """
+    weights = {path: document["settings"].get("weight") for path, document in audits.items()}
+    if weight is None and len(set(weights.values())) > 1:
+        told = ", ".join(f"{path} with weight {name!r}" for path, name in weights.items())
+        raise InputError(f"not audited alike: {told}")
+    for path, document in audits.items():
+        decided, threshold = document["positive"], document["settings"].get("threshold")
+        alone = threshold is not None and document["classes"][0] == f"not {decided}"
+        if alone and (positive is None or value_name(positive) != decided):
+            raise InputError(
+                f"{path} was audited with a threshold: it says of a row whether it is {decided!r}, and not "
+                f"whether it is {positive!r}; compare it with audits of {decided!r}"
+            )

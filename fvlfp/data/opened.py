@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fvlfp.errors import InputError, did_you_mean, first_line
+from fvlfp.values import doubles
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,8 @@ def _floats(column: pa.Array, name: str, first: int, decimal: str) -> np.ndarray
     try:  # all cells of a batch at once, as nearly always
         if pa.types.is_string(column.type):
             column = pc.if_else(pc.equal(column, ""), None, column)
+        if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):  # 0.7 is 0.7, not 0.69999999
+            return doubles(column.to_numpy(zero_copy_only=False))
         return column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowException:
         pass

@@ -25,6 +25,7 @@ def read_predictions(
     *,
     numbers: Iterable[str] = (),
     alike: tuple[str, ...] = (),
+    keys: Iterable[str] = (),
 ) -> pd.DataFrame:
     """Read the named columns of any table that `open_table` opens.
 
@@ -32,6 +33,7 @@ def read_predictions(
         columns: columns to read as categories of text (labels, predictions, groups).
         numbers: columns to read as float64 (scores).
         alike: columns of `columns` that hold the same values, as labels and predictions do.
+        keys: columns of `columns` that name rows: "aB" and "Ab" may be two rows, and are no mistake.
 
     Returns:
         (n, columns) frame. Its `attrs` hold `first_row`, what messages call the first row, and `facts`: the
@@ -43,7 +45,7 @@ def read_predictions(
             named).
     """
     path = Path(path)
-    table = open_table(path)
+    table, exact = open_table(path), set(keys)
     texts = list(dict.fromkeys(columns))
     floats = [c for c in dict.fromkeys(numbers) if c not in texts]
     categories, values = read_columns(table, texts, floats)
@@ -51,7 +53,7 @@ def read_predictions(
     notes = []
     for name in texts:
         read = read_values(pd.Series(categories.pop(name)))
-        if read.mistakes:
+        if read.mistakes and name not in exact:
             position, text = read.mistakes[0]
             raise InputError(f"{path}: column {name!r}, row {position + table.first_row}: {text}")
         notes += [f"{name}: {note}" for note in read.notes]

@@ -6,12 +6,15 @@ What this module does not do: it needs no model and loads none.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fvlfp.audit import Audit, Comparison, compare, write_audit, write_comparison
 from fvlfp.audit.assess import judge
 from fvlfp.audit.audit_options import AuditOptions
+from fvlfp.audit.document import refuse_other_choices
+from fvlfp.audit.report.write import check_free
 from fvlfp.audit.stats.bins import bin_words
 from fvlfp.audit.stats.columns import encode
 from fvlfp.data.predictions import read_predictions
@@ -25,6 +28,7 @@ def audit_table(table: Path, out: Path, options: AuditOptions) -> Audit:
         InputError: bad input, named with its row.
     """
     o = options
+    check_free(out, "audit")
     if o.prediction != "prediction" and "prediction" in (o.label, *o.groups, o.weight):
         raise InputError("the column 'prediction' has the name of one that this audit writes: rename it")
     classes = tuple(name for name in (o.label, o.prediction) if name is not None)
@@ -57,6 +61,8 @@ def compare_tables(
     Raises:
         InputError: bad input, named with its row.
     """
+    check_free(out, "comparison")
+    own_weight = weight
     if before.is_dir():
         first = Audit.read(before).document["settings"]
         label, groups = label or first["label"], groups or first["groups"]
@@ -68,7 +74,11 @@ def compare_tables(
     paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]
     columns = [label, prediction, *groups, *([key] if key else [])]
     numbers = [weight] if weight else []
-    a, b = (read_predictions(path, columns, numbers=numbers, alike=(label, prediction)) for path in paths)
+    audits = {path: Audit.read(path).document for path in (before, after) if path.is_dir()}
+    refuse_other_choices(audits, positive=options["positive"], weight=own_weight)
+    exact = () if key is None or key in (label, prediction, *groups) else (key,)
+    read = partial(read_predictions, numbers=numbers, alike=(label, prediction), keys=exact)
+    a, b = (read(path, columns) for path in paths)
     options = {"label": label, "prediction": prediction, "key": key, "weight": weight, **options}
     facts = {
         "command": again(group=list(groups), bin=bin_words(bins), **options),

@@ -14,6 +14,7 @@ from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.stats.columns import encode
 from fvlfp.audit.stats.rates import group_rates
 from fvlfp.cli import app
+from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
 
 KW = {"positive": "1", "draws": 200}
@@ -96,7 +97,7 @@ def test_equal_weights_change_nothing_and_unequal_ones_widen_intervals(data):
 
 
 def test_what_adds_groups_up_takes_whole_weights_for_repeated_rows(data):
-    """Effective sizes shrink a group with uneven weights; its share of everybody must not shrink with them."""
+    """An effective size shrinks a group with uneven weights, and must not shrink its share of all."""
     arrays, features, _ = data
     shape = features["shape"].to_numpy()
     times = np.where(shape == "round", np.random.default_rng(4).integers(1, 40, 600), 1)
@@ -107,6 +108,29 @@ def test_what_adds_groups_up_takes_whole_weights_for_repeated_rows(data):
     assert one["es_accuracy"]["value"] == pytest.approx(other["es_accuracy"]["value"])
     for name, values in other["label_noise"]["gaps"].items():
         assert one["label_noise"]["gaps"][name][:2] == pytest.approx(values[:2]), name
+
+
+def test_weights_that_are_0_wherever_a_group_is_known_are_refused(data):
+    arrays, features, _ = data
+    shape = features["shape"].to_numpy(dtype=object)
+    shape[:9] = None
+    with pytest.raises(
+        InputError, match="weight 'sample_weight' is 0 in every row that has an entry in 'shape'"
+    ):
+        audit(**arrays, sensitive_features={"shape": shape}, sample_weight=1.0 * (np.arange(600) < 9), **KW)
+
+
+def test_a_threshold_means_the_same_on_scores_of_32_bits(tmp_path):
+    """0.7 as float32 is 0.699999988: as float64 it would fall below the threshold that it lies on."""
+    score = np.tile(np.arange(11) / 10, 20)
+    frame = pd.DataFrame({"g": np.repeat(["a", "b"], 110), "s": score.astype(np.float32)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    options = {"groups": ["g"], "score": "s", "threshold": 0.7, "draws": 100}
+    read = [read_predictions(tmp_path / f"t.{end}", ["g"], numbers=["s"]) for end in ("csv", "parquet")]
+    for table in (frame, *read):
+        rates = audit(table, **options).document["overall"]["rates"]
+        assert rates["selection_rate"]["numerator"] == (score >= 0.7).sum()
 
 
 def test_the_interval_of_a_weighted_rate_covers():

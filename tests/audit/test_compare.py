@@ -253,3 +253,61 @@ def test_weights_and_bands_on_the_command_line_and_from_a_weighted_audit(table, 
     young = aged[aged.age < 40]
     assert rate == pytest.approx(np.average(young.prediction == young.smiling, weights=young.w))
     assert "--bin age:40" in tables["provenance"]["command"]
+
+
+def test_audits_that_were_weighted_or_decided_otherwise_are_refused(tmp_path, monkeypatch):
+    """The second one's weights were dropped, and "b or not b" was compared as if it were about a."""
+    monkeypatch.setattr(write, "execute", write.in_process)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"y": rng.choice(list("abc"), 300), "g": rng.choice(["m", "f"], 300)})
+    frame = frame.assign(p=frame.y, w=rng.integers(1, 5, 300), s=rng.random(300))
+    frame.to_csv(tmp_path / "t.csv", index=False)
+
+    def run(name, *more):
+        audit = ["audit", "predictions", tmp_path / "t.csv", "--label", "y", "--group", "g", "--draws", 100]
+        words = [*audit, *more] if name[0] != "=" else ["compare", *more, "--draws", 100]
+        return CliRunner().invoke(app, list(map(str, [*words, "--out", tmp_path / name])))
+
+    for name, more in {
+        "plain": ["--prediction", "p"],
+        "weighted": ["--prediction", "p", "--weight", "w"],
+        "a": ["--score", "s", "--threshold", 0.4, "--positive", "a"],
+        "b": ["--score", "s", "--threshold", 0.6, "--positive", "b"],
+        "none": ["--score", "s", "--threshold", 2, "--positive", "a"],
+    }.items():
+        assert run(name, *more).exit_code == 0, name
+    decided = pd.read_csv(tmp_path / "a" / "predictions.csv").prediction
+    assert (decided == np.where(frame.s >= 0.4, "a", "not a")).all(), "of b and c the score tells none"
+    assert run("=c", tmp_path / "a", tmp_path / "none").exit_code == 0
+    for first, second, message in (
+        ("plain", "weighted", "with weight None"),
+        ("weighted", "plain", "not audited alike"),
+        ("a", "b", "whether it is 'b', and not whether it is 'a'"),
+    ):
+        got = run("=d", tmp_path / first, tmp_path / second)
+        assert got.exit_code == 2 and message in " ".join(got.output.split()), got.output
+
+
+def test_keys_that_differ_by_capitals_name_two_rows(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(write, "execute", write.in_process)
+    keyed = table.assign(id=[f"{'aA'[i % 2]}{i // 2}" for i in range(600)])
+    keyed.to_csv(tmp_path / "a.csv", index=False)
+    keyed.iloc[::-1].to_csv(tmp_path / "b.csv", index=False)
+    words = [
+        "--label",
+        "smiling",
+        "--group",
+        "shape",
+        "--key",
+        "id",
+        "--draws",
+        "100",
+        "--out",
+        tmp_path / "c",
+    ]
+    result = CliRunner().invoke(
+        app, list(map(str, ["compare", tmp_path / "a.csv", tmp_path / "b.csv", *words]))
+    )
+    assert result.exit_code == 0, result.output
+    changes = json.loads((tmp_path / "c" / "audit.json").read_text())["attributes"]["shape"]["changes"]
+    assert all(entry["change"] == 0 for entry in changes.values())

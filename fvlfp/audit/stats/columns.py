@@ -16,7 +16,7 @@ from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.stats.bins import bin_groups
 from fvlfp.audit.stats.counts import Counts, effective
 from fvlfp.errors import InputError, did_you_mean
-from fvlfp.values import FIRST_ROW, Coded, code, first_row, is_fraction, rank, value_name
+from fvlfp.values import FIRST_ROW, Coded, code, doubles, first_row, is_fraction, rank, value_name
 
 LARGEST = 1e100  # squares of larger scores overflow; they count as not finite
 
@@ -105,6 +105,9 @@ def encode(frame: pd.DataFrame, options: AuditOptions) -> Columns:
     if o.cross:
         groups[" x ".join(o.groups)] = _cross(list(groups.values()))
     weight = None if o.weight is None else _weights(frame[o.weight], first)
+    for name, coded in groups.items():
+        if weight is not None and not weight[coded.codes >= 0].any():
+            raise InputError(f"weight {o.weight!r} is 0 in every row that has an entry in {name!r}")
     columns = _columns(y, predicted, o, groups, weight, first)
     scores: list[np.ndarray] = []
     if o.score is not None and o.judges_scores:
@@ -193,14 +196,15 @@ def _decisions(frame: pd.DataFrame, o: AuditOptions, y: Coded | None) -> pd.Seri
             )
         yes = y.names[1]
     yes = yes or "selected"
-    no = next((name for name in (() if y is None else y.names) if name != yes), f"not {yes}")
+    others = [] if y is None else [name for name in y.names if name != yes]
+    no = others[0] if len(others) == 1 else f"not {yes}"  # of several others a score tells none
     reached = _scores(frame[o.score], first_row(frame)) >= o.threshold
     return pd.Series(np.where(reached, yes, no), name=f"{o.score} >= {o.threshold:g}")
 
 
 def _scores(column: pd.Series, first: int) -> np.ndarray:
     """Scores as float64; InputError for one that is missing, infinite or no number."""
-    score = pd.to_numeric(column, errors="coerce").to_numpy(float)
+    score = doubles(pd.to_numeric(column, errors="coerce").to_numpy(na_value=np.nan))
     bad = np.flatnonzero(~(np.abs(score) < LARGEST))  # NaN is not smaller
     if len(bad):
         row, value = int(bad[0]), column.iloc[int(bad[0])]
@@ -275,13 +279,17 @@ def _classes(
     y: Coded, p: Coded, label: str, prediction: str, positive: str | None
 ) -> tuple[tuple[str, ...], list[str]]:
     """The names of the classes that are judged, the positive one last of two, and notes on the choice."""
-    if len(y.names) > 1 and not set(y.names) & set(p.names):
+    rest = (
+        None if positive is None else f"not {value_name(positive)}"
+    )  # what a threshold says, see _decisions
+    said = [name for name in p.names if name != rest]
+    if len(y.names) > 1 and said and not set(y.names) & set(said):
         raise InputError(
             f"label {label!r} and prediction {prediction!r} share no class: labels are "
             f"{_some(y.names)}, predictions are {_some(p.names)}"
         )
     names = tuple(sorted({*y.names, *p.names}, key=rank))
-    unseen = [name for name in p.names if name not in y.names]
+    unseen = [name for name in said if name not in y.names]
     notes = []
     if unseen:
         rows = int(np.isin(p.codes, [p.names.index(name) for name in unseen]).sum())

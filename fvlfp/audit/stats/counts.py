@@ -22,8 +22,8 @@ class Counts:
     ``table`` has shape (G, C, C) and dtype int64: group, label, prediction. ``missing`` counts the
     rows whose group is not given; they are in no cell of ``table``. Without truth every row has label 0 and
     only selection rates mean something. Weighted rows make ``table`` float64, scaled so that each group's sum
-    is its effective sample size (Kish 1965); ``rows`` (G,) are then the examples themselves, and ``total`` (G,)
-    the sums of their weights.
+    is its effective sample size (Kish 1965); ``rows`` (G,) are then the examples themselves, and
+    ``total`` (G,) the sums of their weights.
     """
 
     attribute: str
