@@ -41,8 +41,7 @@ def install(folder: Path, fresh: bool) -> Path:
 
 def use(commands: Path, empty: Path, lessons: bool) -> None:
     """What a user does first, in a folder that holds nothing."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment["FVLFP_CACHE"] = str(empty / "cache")
+    environment = {**os.environ, "FVLFP_CACHE": str(empty / "cache")}
 
     def run(*words: str) -> None:
         print("$", *words, flush=True)
@@ -69,6 +68,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="install the dependencies as well")
     parser.add_argument("--no-tour", action="store_true", help="leave out the lessons, which take minutes")
     options = parser.parse_args()
+    os.environ.pop("PYTHONPATH", None)  # a package that lies there would stand in for the wheel
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "empty").mkdir()
         use(install(Path(scratch), options.fresh), Path(scratch) / "empty", not options.no_tour)
