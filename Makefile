@@ -17,7 +17,7 @@ test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow"
 
 # The checks that take minutes: lessons in a real JupyterLab (needs chromium-driver), long runs, real processes
 test-slow: $(VENV)/installed
