@@ -63,7 +63,9 @@ def page(results: dict[str, Any]) -> str:
         )
         rows.append([lesson, *(seconds(results, p, lesson) for p in profiles), f"{peak:.0f}"])
     heads = ["lesson", *(f"{p}, s" for p in profiles), "peak memory, MiB"]
-    return "\n".join([*lines, *table(heads, rows), ""])
+    sums = (f"{sum(c['cpu_s'] for c in results['profiles'][p].values()) / 60:.1f} ({p})" for p in profiles)
+    together = f"All {len(rows)} together, in minutes: {', '.join(sums)}."
+    return "\n".join([*lines, *table(heads, rows), "", together, ""])
 
 
 def measured_elsewhere(results: dict[str, Any]) -> list[str]:
