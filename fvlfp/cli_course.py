@@ -115,7 +115,7 @@ def grade(
     copies = out.with_name(f"{out.stem}_rerun")
     if rerun:
         say(WARNING)
-    table = grades(folder, limit=limit or 600 if rerun else None, copies_to=copies, say=say)
+    table = grades(folder, limit=(limit or 600) if rerun else None, copies_to=copies, say=say)
     write_grades(table, out)
     typer.echo(by_student(table).to_string())
     passed = (table["result"] == "passed").sum()

@@ -63,8 +63,9 @@ def compare_tables(
     """
     check_free(out, "comparison")
     own_weight = weight
-    if before.is_dir():
-        first = Audit.read(before).document["settings"]
+    audits = {path: Audit.read(path).document for path in (before, after) if path.is_dir()}
+    if before in audits:
+        first = audits[before]["settings"]
         label, groups = label or first["label"], groups or first["groups"]
         weight = weight or first.get("weight")
         options["positive"] = options["positive"] or first["positive"]
@@ -74,7 +75,6 @@ def compare_tables(
     paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]
     columns = [label, prediction, *groups, *([key] if key else [])]
     numbers = [weight] if weight else []
-    audits = {path: Audit.read(path).document for path in (before, after) if path.is_dir()}
     refuse_other_choices(audits, positive=options["positive"], weight=own_weight)
     exact = () if key is None or key in (label, prediction, *groups) else (key,)
     read = partial(read_predictions, numbers=numbers, alike=(label, prediction), keys=exact)
