@@ -74,7 +74,8 @@ def encode_text(model: open_clip.CLIP, tokens: torch.Tensor) -> torch.Tensor:
 def normalise(pixels: np.ndarray) -> torch.Tensor:
     """uint8 (n, h, w, 3) -> float (n, 3, h, w), as open_clip's own transform where no resizing is needed."""
     mean, std = (torch.tensor(v) for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
-    return ((torch.from_numpy(pixels).float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    # astype copies: torch warns of an array that is mapped from a cache and cannot be written
+    return ((torch.from_numpy(pixels.astype(np.float32)) / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def contrastive(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,8 @@ from fvlfp.training.examples import ClientData, Split
 from fvlfp.training.task import Task
 
 torch.set_num_threads(1)
+# torch shows many warnings once a process only: which test would fail for one would hang on the order.
+torch.set_warn_always(True)
 
 TINY = {
     "embed_dim": 16,
