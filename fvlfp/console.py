@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fvlfp.errors import InputError
+from fvlfp.files import as_utf8
 from fvlfp.output_folder import check_folder
 
 TABLE = "CSV or Parquet file of images, or a folder that save_to_disk of Hugging Face datasets wrote."
@@ -53,7 +54,7 @@ def _without_folder(word: Any) -> str:
     """`/home/me/faces.csv` as `faces.csv`, `local-dir:/home/me/clip` as `local-dir:clip`."""
     schema, colon, path = str(word).rpartition(":")
     told = schema + colon + (Path(path).name if path.startswith("/") else path)
-    return told.encode("utf-8", "replace").decode()  # a name may hold bytes that are no UTF-8
+    return as_utf8(told)
 
 
 def tell(remarks: list[str]) -> None:

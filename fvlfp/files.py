@@ -23,13 +23,13 @@ def write_atomically(path: Path, body: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def name_of(path: Path) -> str:
-    r"""A file's name as text; bytes that are no UTF-8 become question marks.
+def as_utf8(name: str) -> str:
+    r"""A file's name as text that can be written; bytes in it that are no UTF-8 become question marks.
 
-    >>> name_of(Path("caf\udce9.csv"))
+    >>> as_utf8("caf\udce9.csv")
     'caf?.csv'
     """
-    return path.name.encode("utf-8", "replace").decode()
+    return name.encode("utf-8", "replace").decode()
 
 
 def file_sha256(path: str | Path) -> str:

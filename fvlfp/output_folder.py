@@ -16,14 +16,20 @@ from fvlfp.errors import InputError
 
 #: How a cell begins that a spreadsheet would run as a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-#: What commands write into a folder beside their report.
-WRITTEN = ("audit.json", "groups.csv", "gaps.csv", "predictions.csv", "templates.csv")
+#: A number is harmless as it is, and a key that other tables are joined by.
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+#: The files of an audit or a comparison.
+WRITTEN = ("audit.json", "groups.csv", "gaps.csv", "predictions.csv", "templates.csv", "report.html")
 LOCK = ".fvlfp.lock"
 
 
 def no_formula(text: str) -> str:
-    """A name for a CSV, with a leading ' where a spreadsheet would run it."""
-    return f"'{text}" if text.startswith(FORMULA) else text
+    """A name for a CSV, with a leading ' where a spreadsheet would run it.
+
+    >>> no_formula("=A1"), no_formula("-1")
+    ("'=A1", '-1')
+    """
+    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
 
 
 def check_local(path: Path) -> Path:

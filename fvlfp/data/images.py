@@ -19,6 +19,7 @@ import pyarrow as pa
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fvlfp.errors import InputError
+from fvlfp.files import as_utf8
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 #: Of its longer to its shorter side: a model scales the shorter one up, and memory grows with the longer one.
@@ -86,7 +87,7 @@ def inside(root: Path, path: str) -> Path:
 
 def check_name(name: str) -> None:
     """Raise InputError for a file name that no table can hold: no UTF-8, or more than one line."""
-    if name.encode("utf-8", "replace").decode() != name or "\r" in name or "\n" in name:
+    if as_utf8(name) != name or "\r" in name or "\n" in name:
         raise InputError(f"the file name {name!a} is no single line of UTF-8 text: rename the file")
 
 

@@ -16,7 +16,7 @@ from fvlfp.data.cells import ALIKE, read_values, rows_of, spelt_alike
 from fvlfp.data.opened import read_columns
 from fvlfp.data.source import open_table
 from fvlfp.errors import InputError
-from fvlfp.files import file_sha256, name_of
+from fvlfp.files import as_utf8, file_sha256
 
 
 def read_predictions(
@@ -67,7 +67,7 @@ def read_predictions(
     frame = pd.DataFrame({**out, **values})
     frame.attrs["first_row"] = table.first_row
     frame.attrs["facts"] = {
-        "file": name_of(path),
+        "file": as_utf8(path.name),
         **({} if path.is_dir() else {"sha256": file_sha256(path)}),
         "read": f"{rows_of(len(frame))} ({table.how})",
         **({"merged": notes} if notes else {}),

@@ -16,7 +16,7 @@ from fvlfp.data.checks import Problem, checked_columns, find_problems
 from fvlfp.data.images import Files, inside
 from fvlfp.data.source import Source, read_source
 from fvlfp.errors import InputError
-from fvlfp.files import name_of
+from fvlfp.files import as_utf8
 
 __all__ = ["Dataset", "Files", "Problem", "check_table", "read_table"]
 
@@ -161,7 +161,7 @@ class Looked:
         notes = [f"{c}: {note}" for c in self.columns for note in read_values(self.source.frame[c]).notes]
         shown = ", ".join(f"{count:,} {what}" for what, count in self.seen.items())
         return {
-            "file": name_of(self.path.resolve()),
+            "file": as_utf8(self.path.resolve().name),
             "read": f"{rows_of(len(self.source.frame))} ({self.source.how})",
             **({"pictures": shown} if shown else {}),
             **({"merged": notes} if notes else {}),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -30,10 +29,7 @@ from fvlfp.audit.report.markup import render
 from fvlfp.audit.schema import AuditDocument, ComparisonDocument
 from fvlfp.errors import InputError
 from fvlfp.kernel import this_python
-
-NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")  # harmless as it is, and a key that other tables are joined by
-FILES = ("audit.json", "groups.csv", "gaps.csv", "predictions.csv", "templates.csv", "report.html")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the start of a formula
+from fvlfp.output_folder import WRITTEN, no_formula
 
 
 def write_audit(
@@ -80,7 +76,7 @@ def check_free(out: str | Path, kind: str) -> None:
         InputError: `out` holds a file of one of our names without an audit, or a result of the other kind.
     """
     out = Path(out)
-    there = [name for name in FILES if (out / name).exists()]
+    there = [name for name in WRITTEN if (out / name).exists()]
     if not there:
         return
     try:
@@ -227,9 +223,5 @@ def _csv(frame: pd.DataFrame, path: Path) -> None:
     safe = frame.copy()
     for column in safe.columns:
         if not pd.api.types.is_numeric_dtype(safe[column]):
-            safe[column] = safe[column].map(lambda v: f"'{v}" if _is_formula(v) else v)
+            safe[column] = safe[column].map(lambda v: no_formula(v) if isinstance(v, str) else v)
     safe.to_csv(path, index=False)
-
-
-def _is_formula(value: object) -> bool:
-    return isinstance(value, str) and value.startswith(FORMULA) and not NUMBER.fullmatch(value)
