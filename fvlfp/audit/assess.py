@@ -21,13 +21,20 @@ from fvlfp.audit.document import Audit
 from fvlfp.audit.from_arrays import ColumnNames, table_of_arrays
 from fvlfp.audit.provenance import with_versions
 from fvlfp.audit.schema import SCHEMA, Attribute, Facts, Gap, GroupRates, LeftOut, Rate, WorstCell
-from fvlfp.audit.stats.columns import Columns, encode
+from fvlfp.audit.stats.columns import Columns, encode, everyone
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import FEW
 from fvlfp.audit.stats.gaps import attribute_gaps
 from fvlfp.audit.stats.intervals import holm, smallest_rate
 from fvlfp.audit.stats.rates import SMALL, estimate, group_rates
-from fvlfp.audit.stats.sanity import constant_columns, fine_groups, lone_labels, score_remarks, weight_remark
+from fvlfp.audit.stats.sanity import (
+    constant_columns,
+    fine_groups,
+    heavy_rows,
+    lone_labels,
+    score_remarks,
+    weight_remark,
+)
 from fvlfp.audit.stats.scores import score_entry, sweep
 from fvlfp.audit.stats.sensitivity import label_noise
 from fvlfp.errors import InputError
@@ -125,6 +132,9 @@ def _remarks(columns: Columns, o: AuditOptions) -> list[str]:
     else:
         out = ["No truth column: only selection rates are judged, which say nothing about errors."]
     out += weight_remark(o.weight)
+    if columns.weight is not None:
+        for name, coded in {"": everyone(len(columns)), **columns.groups}.items():
+            out += heavy_rows(name, coded.names, coded.codes, columns.weight, columns.first_row)
     out += constant_columns(columns.classes, label if columns.truth else None, prediction)
     if columns.score is not None:
         out += score_remarks(columns.score, label, prediction, columns.classes[1], o.level)

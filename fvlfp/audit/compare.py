@@ -27,7 +27,7 @@ from fvlfp.audit.schema import (
     Settings,
 )
 from fvlfp.audit.stats.bins import bin_groups
-from fvlfp.audit.stats.columns import Columns, encode, require_column
+from fvlfp.audit.stats.columns import Columns, encode, everyone, require_column
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
@@ -35,9 +35,9 @@ from fvlfp.audit.stats.paired import Change, infer_changes
 from fvlfp.audit.stats.pairs import Pairs, class_sizes, count_pairs, rate_changes, worst_cell_change
 from fvlfp.audit.stats.rates import number
 from fvlfp.audit.stats.resampling import affordable
-from fvlfp.audit.stats.sanity import constant_columns, fine_groups, weight_remark
+from fvlfp.audit.stats.sanity import constant_columns, fine_groups, heavy_rows, weight_remark
 from fvlfp.errors import InputError
-from fvlfp.values import Coded, first_row, names_of
+from fvlfp.values import first_row, names_of
 
 
 class Comparison(Result[ComparisonDocument]):
@@ -134,7 +134,9 @@ def compare(
     a, b = (bin_groups(frame, bins or {}, groups) for frame in (a, b))
     a, b = _matched(a, b, key, [prediction, *same])
     _check_rows(a, b, same, prediction, names)
-    columns = encode(pd.concat([a, b], ignore_index=True), options)
+    both = pd.concat([a, b], ignore_index=True)
+    both.attrs = {"first_row": first_row(a)}
+    columns = encode(both, options)
     return Comparison(_document(columns, names, settings, with_versions(provenance)))
 
 
@@ -149,15 +151,19 @@ def _document(
         for side, rows in zip(names, (slice(0, n), slice(n, None)), strict=True)
         for remark in constant_columns(columns.classes, columns.label[rows], columns.prediction[rows])
     ]
+    together = everyone(n)
+    groups = {name: replace(coded, codes=coded.codes[:n]) for name, coded in columns.groups.items()}
+    if columns.weight is not None:
+        for name, coded in {"": together, **groups}.items():
+            remarks += heavy_rows(name, coded.names, coded.codes, columns.weight[:n], columns.first_row)
     attributes: dict[str, ChangedAttribute] = {}
-    for name, coded in columns.groups.items():
-        pairs = count_pairs(columns, replace(coded, codes=coded.codes[:n]), name)
+    for name, coded in groups.items():
+        pairs = count_pairs(columns, coded, name)
         rng = np.random.default_rng([settings["seed"], zlib.crc32(name.encode())])
         attributes[name], notes = _attribute(pairs, draws=settings["draws"], rng=rng, level=level)
         warnings += notes
         remarks += fine_groups(name, coded.names, pairs.counts.sizes)
     _adjust(attributes)
-    everyone = count_pairs(columns, Coded(("all",), np.zeros(n, np.int32)), "all")
     return {
         "schema": SCHEMA,
         "kind": "comparison",
@@ -166,7 +172,7 @@ def _document(
         "classes": list(columns.classes),
         "positive": columns.positive,
         "settings": settings,
-        "overall": _group(everyone, 0, level),
+        "overall": _group(count_pairs(columns, together, "all"), 0, level),
         "attributes": attributes,
         "remarks": remarks,
         "warnings": warnings,

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 from typer.testing import CliRunner
 
-from fvlfp.audit import audit, write_audit
+from fvlfp.audit import audit, compare, write_audit
 from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.stats.columns import encode
 from fvlfp.audit.stats.rates import group_rates
@@ -108,6 +108,20 @@ def test_what_adds_groups_up_takes_whole_weights_for_repeated_rows(data):
     assert one["es_accuracy"]["value"] == pytest.approx(other["es_accuracy"]["value"])
     for name, values in other["label_noise"]["gaps"].items():
         assert one["label_noise"]["gaps"][name][:2] == pytest.approx(values[:2]), name
+
+
+def test_a_row_that_has_most_of_the_weight_is_remarked_on(data):
+    """The effective sample size is then about 1, and every rate 0 or 1."""
+    arrays, features, weight = data
+    row = int(np.flatnonzero(features["shape"] == "round")[3])
+    heavy = np.where(np.arange(600) == row, 1e6, weight)
+    told = audit(**arrays, sensitive_features=features[["shape"]], sample_weight=heavy, **KW).remarks
+    alone = f"row {row + 2} alone has 99.9 % of the weight"
+    assert told[1].startswith(f"Of all rows, {alone}") and len(told) == 3
+    assert told[2].startswith(f"shape: of the group 'round', {alone}")
+    frame = features.assign(y=arrays["y_true"], p=arrays["y_pred"], w=heavy)
+    options = {"label": "y", "prediction": "p", "groups": ["shape"], "weight": "w", **KW}
+    assert compare(frame, frame, **options).remarks[1:3] == told[1:]
 
 
 def test_weights_that_are_0_wherever_a_group_is_known_are_refused(data):

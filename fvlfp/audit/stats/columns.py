@@ -78,8 +78,12 @@ class Columns:
 
     def everyone(self) -> Counts:
         """Counts of all rows as one group."""
-        whole = Coded(("all",), np.zeros(len(self), np.int32))
-        return replace(self, groups={"all": whole}).count("all")
+        return replace(self, groups={"all": everyone(len(self))}).count("all")
+
+
+def everyone(n: int) -> Coded:
+    """The attribute of n rows that puts all of them into one group."""
+    return Coded(("all",), np.zeros(n, np.int32))
 
 
 def encode(frame: pd.DataFrame, options: AuditOptions) -> Columns:

@@ -41,6 +41,27 @@ def weight_remark(weight: str | None) -> list[str]:
     ]
 
 
+def heavy_rows(
+    attribute: str, names: Sequence[str], codes: np.ndarray, weight: np.ndarray, first_row: int
+) -> list[str]:
+    """Remarks on groups of ``SMALL`` rows or more in which one row has most of the weight.
+
+    Args:
+        codes: (n,) into `names`, -1 where missing. weight: (n,), 0 or more.
+    """
+    known = np.flatnonzero(codes >= 0)
+    rows, total = (np.bincount(codes[known], w, len(names)) for w in (None, weight[known]))
+    out = []
+    for i in known[(weight[known] > total[codes[known]] / 2) & (rows[codes[known]] >= SMALL)].tolist():
+        where = f"{attribute}: of the group {names[codes[i]]!r}, " if attribute else "Of all rows, "
+        percent = np.floor(1000 * weight[i] / total[codes[i]]) / 10  # 100 is said of nothing less
+        out.append(
+            f"{where}row {i + first_row} alone has {percent:g} % of the weight: "
+            "the weighted numbers are about little else. Is its weight right?"
+        )
+    return out
+
+
 def lone_labels(classes: Sequence[str], label: np.ndarray, first_row: int) -> list[str]:
     """A remark on classes beyond the second that one row alone has as its label, (n,): a row of totals?"""
     counts = np.bincount(label, minlength=len(classes))
