@@ -9,6 +9,11 @@ import hashlib
 import os
 from pathlib import Path
 
+#: What macOS, Windows and network drives put into folders of pictures.
+_OF_SYSTEMS = frozenset(
+    ("__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "@eaDir", "@__thumb", "#recycle")
+)
+
 
 def write_atomically(path: Path, body: bytes) -> None:
     """Write beside `path`, flush to disk, rename: readers see the old file or the new one, never a half."""
@@ -30,6 +35,15 @@ def as_utf8(name: str) -> str:
     'caf?.csv'
     """
     return name.encode("utf-8", "replace").decode()
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that systems keep for themselves, such as `._x.png` of macOS.
+
+    >>> [is_hidden(name) for name in ("._x.png", "Thumbs.db", "@eaDir", "x.png")]
+    [True, True, True, False]
+    """
+    return name.startswith(".") or name in _OF_SYSTEMS
 
 
 def file_sha256(path: str | Path) -> str:

@@ -25,6 +25,7 @@ from fvlfp.clip.stated import (
     read_open_clip_config,
 )
 from fvlfp.errors import InputError, did_you_mean, first_line
+from fvlfp.files import is_hidden
 
 #: The built-in model, trained on drawn faces by data_prep/tiny_clip.py.
 TOYCLIP = Path(__file__).parent / "toyclip"
@@ -113,7 +114,9 @@ def _folder(folder: Path) -> Source:
             f"{folder} holds neither open_clip_config.json with a model_cfg nor config.json of a CLIPModel"
         )
     usual = [folder / name for name in _USUAL if (folder / name).is_file()]
-    weights = usual[:1] or sorted(p for p in folder.iterdir() if p.suffix in _SUFFIXES)
+    weights = usual[:1] or sorted(
+        p for p in folder.iterdir() if p.suffix in _SUFFIXES and not is_hidden(p.name)
+    )
     if len(weights) != 1:
         found = ", ".join(p.name for p in weights) or "none"
         raise InputError(f"{folder} must hold one weights file, but found: {found}")

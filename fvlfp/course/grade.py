@@ -20,6 +20,7 @@ from fvlfp.course.rerun import read_quietly, rerun
 from fvlfp.course.student import SOLUTION
 from fvlfp.course.tour import lessons
 from fvlfp.errors import InputError
+from fvlfp.files import is_hidden
 from fvlfp.output_folder import check_local, no_formula
 
 #: From best to worst; of several copies of one notebook the best result of each exercise counts.
@@ -56,7 +57,8 @@ def grades(
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: name the one that holds the class's notebooks")
-    handed_in = [path for path in sorted(folder.rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+    found_in = sorted(path.relative_to(folder) for path in folder.rglob("*.ipynb"))
+    handed_in = [folder / path for path in found_in if not any(map(is_hidden, path.parts))]
 
     def outputs_of(path: Path) -> Path:
         if limit is None or copies_to is None:

@@ -11,7 +11,9 @@ What this module does not do: it opens no picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -19,9 +21,55 @@ import pandas as pd
 from fvlfp.data.arrow import SPLITS
 from fvlfp.data.images import check_name
 from fvlfp.errors import InputError
+from fvlfp.files import is_hidden
 
 _METADATA = ("metadata.csv", "metadata.parquet")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+_LEFT_OUT = {
+    "hidden": "hidden by the system",
+    "files": "that are no pictures by their names ({shown})",
+    "links": "links to folders, which are not followed",
+}
+
+
+def pictures_in(folder: Path, suffixes: Collection[str] = SUFFIXES) -> tuple[list[Path], str]:
+    """The files below a folder that are pictures by their names, sorted; and what was left out, in words.
+
+    Left out are what systems hide, other files, and links to folders, which are not followed.
+
+    Returns:
+        paths from `folder` on; "" where nothing was left out.
+
+    Raises:
+        InputError: a folder that cannot be read.
+    """
+    found: list[Path] = []
+    left_out: Counter[str] = Counter()
+    other: set[str] = set()
+    for kind, path in _walk(folder):
+        if kind == "files" and path.suffix.lower() in suffixes:
+            found.append(path)
+            continue
+        if kind == "files":
+            other.add(path.suffix.lower() or path.name)
+        left_out[kind] += 1
+    told = [f"{left_out[kind]} {what}" for kind, what in _LEFT_OUT.items() if left_out[kind]]
+    shown = ", ".join(sorted(other)[:5]) + (", ..." if len(other) > 5 else "")
+    return sorted(found), ", ".join(told).format(shown=shown)
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(kind, path from `folder` on) of all that is not an ordinary folder; kinds as in `_LEFT_OUT`."""
+    for home, folders, files in os.walk(folder, onerror=_refuse):
+        here = Path(home).relative_to(folder)
+        yield from (("hidden", here / name) for name in [*folders, *files] if is_hidden(name))
+        yield from (("files", here / name) for name in files if not is_hidden(name))
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        yield from (("links", here / name) for name in folders if (Path(home) / name).is_symlink())
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"the folder {error.filename} cannot be read: {error.strerror}") from None
 
 
 def metadata_parts(folder: Path) -> list[tuple[str, Path]] | None:
@@ -44,8 +92,7 @@ def class_folders(folder: Path) -> tuple[pd.DataFrame, str] | None:
     Raises:
         InputError: pictures lie at different depths.
     """
-    files = [p.relative_to(folder) for p in sorted(folder.rglob("*")) if _counts(p.relative_to(folder))]
-    pictures = [p for p in files if p.suffix.lower() in SUFFIXES]
+    pictures, left_out = pictures_in(folder)
     if not any(len(p.parts) > 1 for p in pictures):
         return None
     for picture in pictures:
@@ -67,10 +114,4 @@ def class_folders(folder: Path) -> tuple[pd.DataFrame, str] | None:
     if by_split and len({p.parts[0] for p in pictures}) > 1:
         column["split"] = lambda p: SPLITS[p.parts[0]]
     frame = pd.DataFrame({name: [of(p) for p in pictures] for name, of in column.items()}, dtype=object)
-    other = sum(not (folder / p).is_dir() for p in files) - len(pictures)
-    how = "a folder for each class" + (f"; {other} files that are no pictures left out" if other else "")
-    return frame, how
-
-
-def _counts(path: Path) -> bool:
-    return not any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return frame, "a folder for each class" + (f"; left out: {left_out}" if left_out else "")

@@ -19,6 +19,7 @@ from fvlfp.data.delimited import open_delimited
 from fvlfp.data.images import Stored
 from fvlfp.data.opened import Opened, read_columns
 from fvlfp.errors import InputError
+from fvlfp.files import is_hidden
 
 _MISSING = {"", "nan", "NaN", "<NA>", "#N/A"}
 #: A column that names pictures, in the words of the Hugging Face hub -> ours.
@@ -89,7 +90,8 @@ def _read_folder(path: Path) -> Source:
         return _join([(name, _from_arrow(table, path)) for name, table in parts])
     if (files := folders.metadata_parts(path)) is not None:
         return _join([(split, _below(split, _read_file(file))) for split, file in files])
-    tables = sorted(p.name for p in path.iterdir() if p.suffix.lower() in (".csv", ".tsv", ".parquet"))
+    seen = [p.name for p in path.iterdir() if not is_hidden(p.name)]
+    tables = sorted(name for name in seen if Path(name).suffix.lower() in (".csv", ".tsv", ".parquet"))
     if not tables and (found := folders.class_folders(path)) is not None:
         return Source(found[0], list(found[0]["path"]), how=found[1])
     raise InputError(_no_saved(path) + (f": give {path / tables[0]} itself" if tables else ""))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from PIL import Image
 
+from fvlfp.data.folders import pictures_in
 from fvlfp.data.images import Files, check_name, open_image
 from fvlfp.data.table import read_table
 from fvlfp.errors import InputError
@@ -92,10 +93,11 @@ def find_pictures(source: Path, run: LoadedRun, *, skip_bad: bool) -> Pictures:
     saved = any((source / name).is_file() for name in ("state.json", "dataset_dict.json"))
     known = Image.registered_extensions()
     if source.is_dir() and not saved:
-        paths = sorted(p for p in source.rglob("*") if p.suffix.lower() in known and p.is_file())
+        paths, left_out = pictures_in(source, known)
         if not paths:
-            raise InputError(f"{source} holds no picture")
-        return _checked(paths, [path.relative_to(source).as_posix() for path in paths], skip_bad)
+            raise InputError(f"{source} holds no picture" + (f"; left out: {left_out}" if left_out else ""))
+        found = _checked([source / path for path in paths], [path.as_posix() for path in paths], skip_bad)
+        return replace(found, left_out=(*found.left_out, *([left_out] if left_out else [])))
     if source.suffix.lower() in known:
         return _checked([source], [source.name], skip_bad)
     return _of_table(source, run, skip_bad)

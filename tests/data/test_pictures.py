@@ -224,6 +224,10 @@ def test_folders_of_class_folders_and_metadata(faces, tmp_path):
     (tmp_path / "hub.card.toml").write_text(card)
     data = read_table(tmp_path / "hub", label="smiling", groups=["shape"])
     assert len(data) == 36 and set(data.frame["split"]) == {"train", "test"}
+    (tmp_path / "tree/train/yes/._1.png").write_bytes(b"Mac OS X")
+    (tmp_path / "tree/._table.csv").write_bytes(b"Mac OS X")
+    data = read_table(tmp_path / "tree", label="label", groups=["group"])
+    assert len(data) == 36 and "left out: 2 hidden by the system" in data.read["read"]
     os.rename(tmp_path / "tree/train/no", tmp_path / "tree/train/x")
     (tmp_path / "tree/train/x/deep/er").mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(tmp_path / "tree/train/x/deep/er/1.png")

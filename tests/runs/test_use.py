@@ -143,6 +143,28 @@ def test_pictures_that_cannot_be_read_are_named_or_left_out(folder, elsewhere, t
     assert found["path"].tolist() == ["a.png", "c.png"] and found["row"].tolist() == [1, 3]
 
 
+def test_what_systems_hide_in_a_folder_is_left_out_and_told(folder, elsewhere, tmp_path):
+    """macOS puts ._x.png beside x.png: predict stopped there. A linked folder was left out in silence."""
+    pictures = tmp_path / "pictures"
+    (pictures / "@eaDir").mkdir(parents=True)
+    picture = (elsewhere / "images" / "000.png").read_bytes()
+    for name in ("a.png", "@eaDir/thumb.png"):
+        (pictures / name).write_bytes(picture)
+    for name in ("._a.png", ".DS_Store", "Thumbs.db", "b.HEIC", "notes"):
+        (pictures / name).write_bytes(b"of another kind")
+    (pictures / "link").symlink_to(elsewhere / "images", target_is_directory=True)
+    result = good("predict", folder, pictures, "--out", tmp_path / "p.csv")
+    assert pd.read_csv(tmp_path / "p.csv")["path"].tolist() == ["a.png"]
+    said = (
+        "4 hidden by the system, 2 that are no pictures by their names (.heic, notes), "
+        "1 links to folders, which are not followed"
+    )
+    assert f"left out: {said}" in result.stderr
+    assert json.loads((tmp_path / "p.provenance.json").read_text())["left_out"] == [said]
+    (pictures / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert "no image at" in command("predict", folder, pictures, "--out", tmp_path / "p.csv").stderr
+
+
 @pytest.mark.parametrize("name", ["a\rb.png", "caf\udce9.png"])
 def test_a_file_name_that_no_table_can_hold_is_one_message(folder, elsewhere, tmp_path, name):
     """A bare carriage return makes two rows of one; letters of another coding end the writer."""
