@@ -105,15 +105,17 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
         if self.partition != "column" and self.min_available > self.clients:
             yield f"min_available = {self.min_available}, but there are {self.clients} clients"
 
-    def _unused(self) -> Iterator[str]:
-        """Keys that somebody has changed, and that neither the method nor the baseline reads."""
+    def unused(self) -> dict[str, str]:
+        """The changed ones of the keys that only some runs read -> why this run would not use it, or ""."""
         plain = Config.make(self.profile, self.method)
         baseline = self.with_method(self.baseline)
+        found = {}
         for key, (needs, reads) in _READ_WITH.items():
             value = getattr(self, key)
-            readers = [cfg for cfg in (self, baseline) if getattr(cfg, key) == value and reads(cfg)]
-            if value != getattr(plain, key) and not readers:
-                yield f"{key} = {value!r} would not be used: it needs {needs}"
+            if value != getattr(plain, key):
+                readers = [cfg for cfg in (self, baseline) if getattr(cfg, key) == value and reads(cfg)]
+                found[key] = "" if readers else f"{key} = {value!r} would not be used: it needs {needs}"
+        return found
 
     def _unmet(self, what: str, needs: Mapping[str, Any]) -> Iterator[str]:
         for key, value in needs.items():
@@ -161,7 +163,7 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
                 raise InputError(f"--set names {key.strip()!r} twice")
             words[key.strip()] = value.strip()
         cfg = cls.make(**settings | words)
-        for message in cfg._unused():
+        for message in filter(None, cfg.unused().values()):
             raise InputError(message)
         return cfg
 

@@ -73,15 +73,21 @@ class Comparison(Result[ComparisonDocument]):
         is the worst-case one; of several classes, one against the rest, the largest.
         """
         part = self.document["attributes"][attribute]
-        gaps = part["changes"]
-        end = "" if "equalized_odds_difference_worst" in gaps else "_class_max"
         rows = {
             "balanced accuracy": self.document["overall"]["rates"]["balanced_accuracy"],
             "worst-cell recall": part["worst_cell_recall"],
-            "odds gap (worst)": gaps[f"equalized_odds_difference_worst{end}"],
-            "parity gap": gaps[f"demographic_parity_difference{end}"],
+            "odds gap (worst)": self.odds_gap(attribute),
+            "parity gap": self._largest(attribute, "demographic_parity_difference"),
         }
         return pd.DataFrame(rows).T[["a", "b", "change", "low", "high"]].astype(float)
+
+    def odds_gap(self, attribute: str) -> GapChange:
+        """The worst-case odds gap's entry; of several classes the one of their largest."""
+        return self._largest(attribute, "equalized_odds_difference_worst")
+
+    def _largest(self, attribute: str, gap: str) -> GapChange:
+        changes = self.document["attributes"][attribute]["changes"]
+        return changes[gap] if gap in changes else changes[f"{gap}_class_max"]
 
 
 def compare(

@@ -99,7 +99,7 @@ def read_table(
     looked = look(path, label=label, groups=groups, prompts=prompts, images=images)
     path, source, root, problems = looked.path, looked.source, looked.root, list(looked.problems)
     frame, stored = source.frame, source.stored
-    card = looked.card or Card.read(_card_path(path, prompts))  # raises, telling where it should be
+    card = looked.card or Card.read(card_path(path, prompts))  # raises, telling where it should be
     if stored is None and "path" not in frame.columns:
         problems.insert(0, Problem("no column 'path' with the images' files, and no pictures inside"))
     problems = problems if judged else [p for p in problems if not p.judging]
@@ -206,7 +206,7 @@ def look(
     root = Path(images) if images is not None else folder
     if not root.is_dir():
         raise InputError(f"no folder {root} to take the images from")
-    words = _card_path(path, prompts)
+    words = card_path(path, prompts)
     card = Card.read(words) if prompts is not None or words.is_file() else None
     seen: Counter[str] = Counter()
     problems = find_problems(source, card=card, label=label, groups=groups, root=root, seen=seen)
@@ -215,7 +215,8 @@ def look(
     return Looked(path, source, card, root, problems, checked_columns(source, card, label, groups), seen)
 
 
-def _card_path(path: Path, prompts: str | Path | None) -> Path:
+def card_path(path: Path, prompts: str | Path | None = None) -> Path:
+    """Where the data card of a table is looked for, unless `prompts` names it."""
     if prompts is not None:
         return Path(prompts)
     if path.is_dir():  # beside the folder, which save_to_disk may write again

@@ -243,6 +243,9 @@ def test_a_notebook_process_that_dies_is_a_failed_cell(lab):
         ('train = true\n[grid]\nmethd = ["fedavg"]', "unknown config key 'methd'; did you mean 'method'?"),
         ("train = true\n[grid]\nlr = [0.1, 99.0]", "lr = 99.0 is outside"),
         ('train = true\n[parameters]\nout = "x"', "the sweep chooses `out` itself"),
+        ('train = true\n[parameters]\nmethod = "fedavg"\n[grid]\nq = [0.1, 0.2]', "q = 0.2 would not be"),
+        ("train = true\n[parameters]\ndp_clip = 2.0", "it needs dp_noise > 0, in every cell"),
+        ('train = true\n[parameters]\ndata = "gone.csv"', "no table at gone.csv"),
         ('lesson = "06"\n[grid]\nseed = 1', "[grid] seed needs a list of values"),
         ('lesson = "06"\n[grid]\nseed = []', "[grid] seed needs a list of values"),
         ('lesson = "06"\n[grid]\nseed = [1, 1]', "[grid] seed names a value twice"),
@@ -354,6 +357,23 @@ def test_a_training_cell_records_the_change_and_goes_on(tmp_path):
         assert set(record) > {"balanced_accuracy", "odds_gap shape", "odds_gap_change shape"}
     assert (home / cells[0].shown).is_file()
     assert "training fedavg" in (home / "log.txt").read_text()
+
+
+def test_a_key_that_some_cell_uses_is_no_mistake(tmp_path):
+    (tmp_path / "g.toml").write_text('train = true\n[grid]\nmethod = ["fedavg", "qfedavg"]\nq = [0.1, 0.2]')
+    assert len(read_grid(tmp_path / "g.toml")) == 4
+
+
+def test_a_table_or_card_that_changed_makes_new_cells(tmp_path):
+    """The cells of the old table were shown as finished."""
+    table, card = tmp_path / "t.csv", tmp_path / "t.card.toml"
+    (tmp_path / "g.toml").write_text(f'train = true\n[parameters]\ndata = "{table}"\n')
+    keys = []
+    for rows, words in (("a", ""), ("b", ""), ("b", "x")):
+        table.write_text(rows)
+        card.write_text(words)
+        keys += [cell.key for cell in read_grid(tmp_path / "g.toml")]
+    assert len(set(keys)) == 3
 
 
 @pytest.mark.slow

@@ -55,6 +55,7 @@ def _run(notebook: Path | None, parameters: Parameters, folder: Path) -> None:
 
 def _train(parameters: Parameters, folder: Path) -> None:
     """`fvlfp train` into `folder/run`, from its last checkpoint if there is one; the changes are recorded."""
+    from fvlfp.audit import Comparison
     from fvlfp.config import Config
     from fvlfp.runs.experiment import run_and_audit
 
@@ -65,11 +66,11 @@ def _train(parameters: Parameters, folder: Path) -> None:
             resume=True,
             say=lambda line: print(line, file=log, flush=True),
         )
-    change = json.loads((report.parent / "audit.json").read_text(encoding="utf-8"))
-    accuracy = change["overall"]["rates"]["balanced_accuracy"]
+    change = Comparison.read(report.parent)
+    accuracy = change.document["overall"]["rates"]["balanced_accuracy"]
     record = {"balanced_accuracy": accuracy["b"], "balanced_accuracy_change": accuracy["change"]}
-    for name, attribute in change["attributes"].items():
-        odds = attribute["changes"]["equalized_odds_difference_worst"]
+    for name in change.document["attributes"]:
+        odds = change.odds_gap(name)
         record |= {f"odds_gap {name}": odds["b"], f"odds_gap_change {name}": odds["change"]}
         record |= {f"odds_gap_change_{end} {name}": odds[end] for end in ("low", "high")}
     (folder / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")

@@ -26,7 +26,9 @@ from typing import Any, TypedDict
 import fvlfp
 from fvlfp.config import Config
 from fvlfp.course.tour import lessons
+from fvlfp.data.table import card_path
 from fvlfp.errors import InputError, did_you_mean
+from fvlfp.files import file_sha256
 from fvlfp.toml import read_toml
 
 #: of a lesson or of a training run, name -> number, truth value or text
@@ -52,8 +54,8 @@ class CellResult(TypedDict, total=False):
 class Cell:
     """One lesson, or one training run, with one choice of parameters (without `out`).
 
-    notebook: None for a training run. key: twelve hex digits that change with the notebook, the parameters
-    and fvlfp's own code, so that no result of an older version is taken for a result of this one.
+    notebook: None for a training run. key: twelve hex digits that change with the notebook, or the table and
+    its card, the parameters and fvlfp's own code: no older result is taken for a result of this one.
     """
 
     notebook: Path | None
@@ -92,16 +94,21 @@ def read_grid(path: Path, lesson_folder: Path | None = None) -> list[Cell]:
     fixed, axes = _table(raw, "parameters", path), _table(raw, "grid", path)
     _check_values(fixed, axes, path)
     code, cells = _code_digest(), []
+    configs: list[Config] = []
+    tables: dict[tuple[str, str], str] = {}
     for notebook in notebooks:
         if notebook:
             _check_known([*fixed, *axes], notebook, path)
-        content = hashlib.sha256(notebook.read_bytes()).hexdigest() if notebook else "train"
+        content = file_sha256(notebook) if notebook else "train"
         for values in itertools.product(*axes.values()):
             parameters = fixed | dict(zip(axes, values, strict=True))
             if notebook is None:
-                _check_config(parameters, path)
+                configs.append(_config(parameters, path))
+                used = configs[-1].data, configs[-1].prompts
+                tables[used] = content = tables.get(used) or _tables_of(*used, path)
             made_of = _as_json([content, code, sorted(parameters.items())])
             cells.append(Cell(notebook, parameters, hashlib.sha256(made_of.encode()).hexdigest()[:12]))
+    _refuse_unused(configs, path)
     return cells
 
 
@@ -137,13 +144,42 @@ def _check_values(fixed: Mapping[str, Any], axes: Mapping[str, Any], path: Path)
         raise InputError(f"{path}: {n:,} cells are more than {MOST_CELLS:,}")
 
 
-def _check_config(parameters: Parameters, grid: Path) -> None:
+def _config(parameters: Parameters, grid: Path) -> Config:
     if "out" in parameters:
         raise InputError(f"{grid}: the sweep chooses `out` itself, one folder a cell")
     try:
-        Config.make(**parameters)
+        return Config.make(**parameters)
     except InputError as error:
         raise InputError(f"{grid}: {error}") from None
+
+
+def _tables_of(named: str, prompts: str, grid: Path) -> str:
+    """Changes with the table and the data card of a training run; of pictures their names and sizes count."""
+    if named == "toyfaces":
+        return "train"
+    data, card = Path(named), Path(prompts or card_path(Path(named)))
+    if not data.exists():
+        raise InputError(f"{grid}: no table at {data}")
+    try:
+        if data.is_dir():
+            files = sorted(file for file in data.rglob("*") if file.is_file())
+            table = _as_json([(file.relative_to(data).as_posix(), file.stat().st_size) for file in files])
+        else:
+            table = file_sha256(data)
+        return table + (file_sha256(card) if card.is_file() else "")
+    except OSError as error:
+        raise InputError(f"{grid}: {data} cannot be read: {error.strerror}") from None
+
+
+def _refuse_unused(configs: list[Config], grid: Path) -> None:
+    """Refuse a key that is changed in some cells and used in none of them."""
+    told: dict[str, list[str]] = {}
+    for config in configs:
+        for key, why in config.unused().items():
+            told.setdefault(key, []).append(why)
+    for whys in told.values():
+        if all(whys):
+            raise InputError(f"{grid}: {whys[0]}, in every cell")
 
 
 def _notebook(name: str, grid: Path, folder: Path | None) -> Path:
