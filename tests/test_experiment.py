@@ -43,6 +43,18 @@ def test_the_full_method_lowers_the_odds_gap_of_fedavg(tmp_path):
     assert accuracy["change"] > -0.02, accuracy
 
 
+def test_a_damaged_audit_is_refused_before_a_run_goes_on(tmp_path):
+    """It was refused after the training."""
+    settings = ["profile=smoke", "device=cpu", "n=90", "clients=2", "rounds=1", "method=fedavg", "draws=100"]
+    cfg = Config.read(None, [*settings, "baseline=zero-shot"])
+    run_and_audit(cfg, tmp_path, say=lambda line: None)
+    (tmp_path / "audit" / "method" / "audit.json").write_text("{")
+    said: list[str] = []
+    with pytest.raises(InputError, match=r"method holds audit.json and no audit.*remove it"):
+        run_and_audit(cfg, tmp_path, resume=True, say=said.append)
+    assert not said, "nothing was begun"
+
+
 #: A run in a process of its own: argv is the folder, then settings. Figures are left out, as they are here.
 RUN = """
 import sys

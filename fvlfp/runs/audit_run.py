@@ -14,7 +14,7 @@ import pandas as pd
 from fvlfp.data.table import Dataset
 from fvlfp.errors import InputError
 from fvlfp.output_folder import check_own, claimed
-from fvlfp.runs.experiment import CONFIG, audit_pair, predictions, refuse_written
+from fvlfp.runs.experiment import CONFIG, audit_pair, check_pair_free, predictions, refuse_written
 from fvlfp.runs.loaded_run import LoadedRun
 from fvlfp.training.examples import which_test
 
@@ -47,6 +47,7 @@ def audit_run(
     """
     cfg = run.trained.cfg
     check_own(out, marker="audit", what="audit of a run")
+    check_pair_free(out / "audit")
     if (out / CONFIG).exists():
         raise InputError(f"{out} holds a run, whose own audit would be written over: choose another --out")
     label, groups = label or cfg.label, list(groups) or list(cfg.groups)

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from fvlfp.audit import audit, compare, write_audit, write_comparison
+from fvlfp.audit.report.write import check_free
 from fvlfp.audit.schema import Facts
 from fvlfp.config import Config
 from fvlfp.data.table import Dataset
@@ -69,6 +70,7 @@ def run_and_audit(
             raise InputError(f"{out} holds a run: add --resume to go on with it, or choose another --out")
         if goes_on:
             check_same_run(out / CONFIG, cfg)
+        check_pair_free(out / "audit")
         return _run_and_audit(cfg, out, dataset, goes_on, skip_bad, images, say, on_round)
 
 
@@ -220,6 +222,12 @@ def audit_pair(
     change.document["remarks"] += provenance.get("remarks", [])
     write_comparison(change, out / "comparison", title=f"{names['method']} against {names['baseline']}")
     return out / "comparison" / "report.html"
+
+
+def check_pair_free(out: Path) -> None:
+    """Refuse, before anything takes time, what `audit_pair` would refuse when it writes into `out`."""
+    for name, kind in (("baseline", "audit"), ("method", "audit"), ("comparison", "comparison")):
+        check_free(out / name, kind)
 
 
 def describe_run(prepared: Prepared, cfg: Config) -> str:

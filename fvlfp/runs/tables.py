@@ -70,6 +70,11 @@ def compare_tables(
         weight = weight or first.get("weight")
         options["positive"] = options["positive"] or first["positive"]
         options["cross"] = options["cross"] or first["cross"]
+        if not label:
+            raise InputError(
+                f"{before} was audited without true classes, which a comparison needs: audit both again with "
+                "--label"
+            )
     if not label or not groups:
         raise InputError(f"{before} is no folder of an audit: name the columns with --label and --group")
     paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]

@@ -124,6 +124,20 @@ def test_a_row_that_has_most_of_the_weight_is_remarked_on(data):
     assert compare(frame, frame, **options).remarks[1:3] == told[1:]
 
 
+def test_a_group_whose_rows_have_weight_0_is_told_so(data):
+    """It was said to have no examples, and the ratio undefined because nobody was selected."""
+    arrays, features, weight = data
+    weight = np.where(features["shape"] == "round", 0, weight)
+    document = audit(**arrays, sensitive_features=features[["shape"]], sample_weight=weight, **KW).document
+    shape = document["attributes"]["shape"]
+    assert {out["reason"].partition("; ")[2] for out in shape["left_out"]} == {
+        "rows of weight 0 do not count"
+    }
+    assert {gap["reason"] for name, gap in shape["gaps"].items() if "parity" in name} == {
+        "fewer than two groups have a row with a weight above 0"
+    }
+
+
 def test_weights_that_are_0_wherever_a_group_is_known_are_refused(data):
     arrays, features, _ = data
     shape = features["shape"].to_numpy(dtype=object)

@@ -166,6 +166,7 @@ def test_overview_shows_accuracy_above_the_gaps(table):
     several = compare(three, three, **{**KW, "positive": None})
     largest = several.changes.set_index("gap").loc["equalized_odds_difference_worst_class_max"]
     assert several.overview("shape").loc["odds gap (worst)", "a"] == largest["a"]
+    assert several.odds_gap("shape")["a"] == largest["a"]
 
 
 # weights and bands
@@ -276,6 +277,8 @@ def test_audits_that_were_weighted_or_decided_otherwise_are_refused(tmp_path, mo
         "none": ["--score", "s", "--threshold", 2, "--positive", "a"],
     }.items():
         assert run(name, *more).exit_code == 0, name
+    untrue = ["audit", "predictions", tmp_path / "t.csv", "--prediction", "p", "--group", "g", "--draws", 100]
+    assert CliRunner().invoke(app, list(map(str, [*untrue, "--out", tmp_path / "untrue"]))).exit_code == 0
     decided = pd.read_csv(tmp_path / "a" / "predictions.csv").prediction
     assert (decided == np.where(frame.s >= 0.4, "a", "not a")).all(), "of b and c the score tells none"
     assert run("=c", tmp_path / "a", tmp_path / "none").exit_code == 0
@@ -283,6 +286,7 @@ def test_audits_that_were_weighted_or_decided_otherwise_are_refused(tmp_path, mo
         ("plain", "weighted", "with weight None"),
         ("weighted", "plain", "not audited alike"),
         ("a", "b", "whether it is 'b', and not whether it is 'a'"),
+        ("untrue", "untrue", "was audited without true classes"),
     ):
         got = run("=d", tmp_path / first, tmp_path / second)
         assert got.exit_code == 2 and message in " ".join(got.output.split()), got.output

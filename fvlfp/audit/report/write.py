@@ -83,7 +83,8 @@ def check_free(out: str | Path, kind: str) -> None:
         held = read_document(out).get("kind", "audit")
     except InputError:
         raise InputError(
-            f"{out} holds {there[0]} and no audit: it would be written over; choose another --out"
+            f"{out} holds {there[0]} and no audit: it would be written over; remove it, or choose another "
+            "--out"
         ) from None
     if held != kind:
         raise InputError(f"{out} holds the audit.json of another kind ({held}): choose another --out")

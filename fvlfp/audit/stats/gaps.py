@@ -122,6 +122,8 @@ def _entry(
 def _why(counts: Counts, base: str) -> str:
     if len(counts.groups) < 2:
         return "only one group"
+    if (counts.n > 0).sum() < 2:
+        return "fewer than two groups have a row with a weight above 0"
     if base == "demographic_parity_ratio":
         return "no group is ever selected"
     if base.startswith("equal"):

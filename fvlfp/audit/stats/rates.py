@@ -25,6 +25,16 @@ WHY_UNDEFINED = {
 
 def group_rates(counts: Counts, level: float) -> list[GroupRates]:
     """Counts and rates of every group."""
+    out = _group_rates(counts, level)
+    if counts.rows is not None:
+        for entry in out:
+            for part in (entry, *entry.get("classes", {}).values()):
+                for rate in part["rates"].values():
+                    rate["reason"] = rate["reason"] and f"{rate['reason']}; rows of weight 0 do not count"
+    return out
+
+
+def _group_rates(counts: Counts, level: float) -> list[GroupRates]:
     table, n = counts.table, counts.sizes
     out: list[GroupRates]
     if counts.judged == (1,):
