@@ -29,6 +29,8 @@ def run_cell(notebook: Path | None, parameters: Parameters, folder: Path, worker
         workers: how many such processes share the machine's cores.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the sweep's to handle
+    if hasattr(signal, "pthread_sigmask"):  # blocked until now; Windows has none
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, which shuts the kernel down
     logging.disable()  # papermill repeats on stderr what the notebook or failure.txt says
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import connection, get_all_start_methods, get_context
+from multiprocessing import connection, forkserver, get_all_start_methods, get_context, resource_tracker
 from pathlib import Path
 from typing import Any, cast
 
@@ -120,10 +120,11 @@ class Sweep:
         self.running: dict[Any, _Running] = {}
         self.interrupt = Interrupt()
         # Nothing of this process's threads and loops goes into a cell's; a server imports papermill once.
-        methods = get_all_start_methods()
-        self.context: Any = get_context("forkserver" if "forkserver" in methods else "spawn")
-        if hasattr(self.context, "set_forkserver_preload"):
+        served = "forkserver" in get_all_start_methods()
+        self.context: Any = get_context("forkserver" if served else "spawn")
+        if served:
             self.context.set_forkserver_preload(["papermill", "fvlfp.course.sweep.cell"])
+            _start_server()
 
     def run(self, left: list[Cell], n: int) -> None:
         """Run `left`, of a grid of `n` cells; no process is left behind, however this ends."""
@@ -143,7 +144,7 @@ class Sweep:
             for process in self.running:
                 process.terminate()
             for process, at_work in self.running.items():
-                process.join(15)
+                process.join(_PATIENCE)
                 process.kill()  # one that did not stop its kernel in time; the kernel then stops itself
                 release(at_work.lock)
 
@@ -240,6 +241,19 @@ class Interrupt:
         self._seen = True
         if not self._held:
             raise KeyboardInterrupt
+
+
+def _start_server() -> None:
+    """Start the server of processes with Ctrl-C blocked; in what it starts it is so too, until `run_cell`.
+
+    A terminal sends Ctrl-C to all of them. One that has just begun would end with a traceback of its own.
+    """
+    resource_tracker.ensure_running()  # the server starts it otherwise, which unblocks Ctrl-C
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _collect(cell: Cell, out: Path, exitcode: int | None, seconds: float, stopped: str) -> CellResult:
