@@ -2,10 +2,19 @@
 
 import json
 import os
+import signal
 import socket
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What somebody's shell or a build machine has set reaches no test, and nothing that a test starts.
+os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+os.environ.pop("FVLFP_NOISE_SEED", None)
+os.environ.pop("FVLFP_CUDA_GRAPHS", None)
+os.environ.pop("FORCE_COLOR", None)  # these three: typer would colour what the tests read
+os.environ.pop("PY_COLORS", None)
+os.environ.pop("GITHUB_ACTIONS", None)
 
 import numpy as np
 import pandas as pd
@@ -30,6 +39,40 @@ TINY = {
     "vision_cfg": {"layers": 2, "width": 32, "patch_size": 8, "image_size": 16, "head_width": 16},
     "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3},
 }
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """One folder for all workers of this test run."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_this_run(shared):
+    """Drawings and features are made once in a run; no test finds, or leaves, any in somebody's home."""
+    os.environ.setdefault("FVLFP_CACHE", str(shared / "cache"))
+
+
+@pytest.fixture
+def start():
+    """Start a process in a session of its own; every process so started has ended when the test has.
+
+    start(command, **options of subprocess.Popen); stdout and stderr are pipes of text unless said otherwise.
+    """
+    started: list[subprocess.Popen] = []
+
+    def begin(command, **options) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, start_new_session=True, **(pipes | options))
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        with suppress(ProcessLookupError, PermissionError):  # it has ended; macOS says so in the second way
+            os.killpg(process.pid, signal.SIGKILL)  # what it has started itself, too
+        process.communicate()
 
 
 @pytest.fixture(autouse=True)

@@ -42,23 +42,14 @@ socket.socket = Socket
 """
 
 
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory) -> Path:
-    """One folder for all workers of this test run: image features are encoded once."""
-    base = tmp_path_factory.getbasetemp()
-    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
 @pytest.fixture
-def kernel(monkeypatch, tmp_path, shared) -> Path:
+def kernel(monkeypatch, tmp_path) -> Path:
     """What a lesson's kernel inherits; returns the file that would name attempts to reach the network."""
     (tmp_path / "guard").mkdir()
     (tmp_path / "guard" / "sitecustomize.py").write_text(GUARD)
     log = tmp_path / "network.log"
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "guard"), prepend=os.pathsep)
     monkeypatch.setenv("FVLFP_TEST_NETWORK_LOG", str(log))
-    monkeypatch.setenv("FVLFP_CACHE", str(shared / "features"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return log
 
 

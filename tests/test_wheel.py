@@ -30,6 +30,7 @@ def installed(tmp_path_factory) -> Path:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    pip += ["--no-index", "--disable-pip-version-check"]  # no network is asked
     built = subprocess.run([*pip, str(source), "-w", str(folder)], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("*.whl")

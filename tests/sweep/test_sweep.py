@@ -9,14 +9,17 @@ import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from fvlfp.cli import app
+from fvlfp.course.sweep import runner
 from fvlfp.course.sweep.cell import _run
 from fvlfp.course.sweep.grid import read_grid
 from fvlfp.errors import InputError
@@ -35,7 +38,8 @@ if seed == broken:
     raise ValueError("seed <b>broken</b> & sorry")
 Path(out).mkdir(parents=True, exist_ok=True)
 (Path(out) / "pid").write_text(str(os.getpid()))
-time.sleep(wait)
+while seed >= held and not Path(go).exists():
+    time.sleep(0.05)
 (Path(out) / "ran").open("a").write("x")
 (Path(out) / "record.json").write_text(json.dumps({"square": seed**2, "word": name}))
 """
@@ -43,8 +47,8 @@ time.sleep(wait)
 
 @pytest.fixture
 def lab(tmp_path):
-    """A folder with a tiny notebook."""
-    parameters = 'seed = 0\nname = "a"\nbroken = -1\nwait = 0.0\nout = "."'
+    """A folder with a tiny notebook, whose cells with seeds from `held` on wait for the file `go`."""
+    parameters = f'seed = 0\nname = "a"\nbroken = -1\nheld = 99\ngo = {str(tmp_path / "go")!r}\nout = "."'
     cells = [
         new_markdown_cell("# Tiny"),
         new_code_cell(parameters, metadata={"tags": ["parameters"]}),
@@ -69,37 +73,38 @@ def runs(out):
     return sorted(len(file.read_text()) for file in (out / "cells").glob("*/ran"))
 
 
-def start(lab, workers):
-    """A sweep of its own process, stopped when the caller has seen enough."""
-    words = ["sweep", lab / "grid.toml", "--out", lab / "out", "--workers", str(workers)]
-    code = "from fvlfp.cli import app; app()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture
+def begin(lab, start):
+    """Start a sweep in a process of its own."""
+
+    def begin(workers):
+        words = ["sweep", lab / "grid.toml", "--out", lab / "out", "--workers", str(workers)]
+        return start([sys.executable, "-c", "from fvlfp.cli import app; app()", *map(str, words)])
+
+    return begin
 
 
-def wait_for(condition, seconds=180):
+def wait_for(condition, *running, seconds=600):
+    """Until it holds, while these processes run."""
     until = time.monotonic() + seconds
     while not condition():
+        for process in running:
+            assert process.poll() is None, process.communicate()
         assert time.monotonic() < until, "nothing happened"
         time.sleep(0.05)
 
 
-def test_a_sweep_of_12_cells_killed_and_resumed(lab):
-    grid(lab, '[parameters]\nwait = 0.3\n[grid]\nseed = [0, 1, 2, 3, 4, 5]\nname = ["a", "b"]\n')
+def test_a_sweep_of_12_cells_killed_and_resumed(lab, begin):
+    grid(lab, '[parameters]\nheld = 2\n[grid]\nseed = [0, 1, 2, 3, 4, 5]\nname = ["a", "b"]\n')
     out = lab / "out"
-    first = start(lab, 2)
-    wait_for(lambda: first.poll() is not None or len(list((out / "cells").glob("*/cell.json"))) >= 3)
+    first = begin(2)
+    wait_for(lambda: len(list((out / "cells").glob("*/cell.json"))) >= 3, first)
     first.kill()
-    first.communicate()
-    time.sleep(3)  # what it had started notices and stops, unfinished
+    first.communicate()  # what it had started notices and stops, unfinished
     before = {file: file.read_bytes() for file in out.rglob("cell.json")}
-    assert 3 <= len(before) < 12
+    assert 3 <= len(before) <= 4
 
+    (lab / "go").touch()
     second = sweep(lab / "grid.toml", "--out", out, "--workers", 2)
     assert second.exit_code == 0, second.output
     assert second.stderr == "", "no progress bar where no terminal is"
@@ -108,7 +113,7 @@ def test_a_sweep_of_12_cells_killed_and_resumed(lab):
         assert file.read_bytes() == content, "a finished cell ran again"
     assert len(runs(out)) == 12 and sum(runs(out)) <= 14, "at most the two that were running ran twice"
     records = pd.read_csv(out / "records.csv", dtype=str)
-    assert list(records.columns) == ["cell", "lesson", "wait", "seed", "name", "key", "value"]
+    assert list(records.columns) == ["cell", "lesson", "held", "seed", "name", "key", "value"]
     square = records[records["key"] == "square"]
     assert [int(v) for v in square["value"]] == [s * s for s in range(6) for _ in "ab"]
     assert list(records[records["key"] == "word"]["value"]) == ["a", "b"] * 6
@@ -123,39 +128,42 @@ def pid_of(out):
 
 
 def is_running(pid):
+    """Not a zombie either, which stays where nobody asks how it ended, as in some containers."""
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return True
 
 
-def test_a_killed_sweep_leaves_no_kernel_behind(lab):
-    grid(lab, "[parameters]\nwait = 600.0\n")
-    first = start(lab, 1)
-    wait_for(lambda: first.poll() is not None or pid_of(lab / "out"))
-    pid = pid_of(lab / "out")
+def test_a_killed_sweep_leaves_no_kernel_behind(lab, begin):
+    grid(lab, "[parameters]\nheld = 0\n")
+    first = begin(1)
+    wait_for(lambda: pid_of(lab / "out"), first)
+    pid = int(pid_of(lab / "out"))
     assert is_running(pid)
     first.kill()
     first.communicate()
-    wait_for(lambda: not is_running(pid), seconds=40)
-    wait_for(lambda: not list((lab / "out").rglob(".part*")), seconds=20)
+    wait_for(lambda: not is_running(pid))
+    wait_for(lambda: not list((lab / "out").rglob(".part*")))
+    assert not list((lab / "out").rglob("ran")), "it did not come to its end"
 
 
-def test_ctrl_c_stops_in_good_order(lab):
-    grid(lab, "[parameters]\nwait = 0.3\n[grid]\nseed = [0, 1, 2, 3]\n")
+@pytest.mark.parametrize(("seen", "least"), [("index.html", 0), ("cells/*/cell.json", 1)])
+def test_ctrl_c_stops_in_good_order(lab, begin, seen, least):
+    """While the first processes start, and later."""
+    grid(lab, "[parameters]\nheld = 2\n[grid]\nseed = [0, 1, 2, 3]\n")
     out = lab / "out"
-    first = start(lab, 1)
-    wait_for(lambda: first.poll() is not None or list((out / "cells").glob("*/cell.json")))
+    first = begin(1)
+    wait_for(lambda: list(out.glob(seen)), first)
     os.killpg(first.pid, signal.SIGINT)  # as a terminal does: to all of them
-    _, complained = first.communicate(timeout=120)
+    _, complained = first.communicate(timeout=600)
     assert first.returncode == 130
     assert complained.strip() == (
         "fvlfp: stopped; the same command goes on with the cells that are not finished"
     )
     done = len(list(out.rglob("cell.json")))
     states = list(pd.read_csv(out / "cells.csv")["status"])
-    assert states == ["done"] * done + ["not run"] * (4 - done) and 1 <= done < 4
+    assert states == ["done"] * done + ["not run"] * (4 - done) and least <= done <= 2
     assert "not run" in (out / "index.html").read_text()
     assert not list(out.rglob(".*part*")), "nothing half-written"
 
@@ -286,14 +294,15 @@ def test_bad_files_and_folders(lab):
     assert result.stderr.count("\n") == 1 and os.listdir(lab).count("out") == 0
 
 
-def test_two_sweeps_share_one_folder_and_a_killed_one_loses_nothing(lab):
+def test_two_sweeps_share_one_folder_and_a_killed_one_loses_nothing(lab, begin):
     """Each cell runs once; what a killed sweep was at is run by the other one."""
-    grid(lab, "[parameters]\nwait = 1.0\n[grid]\nseed = [0, 1, 2, 3]\n")
+    grid(lab, "[parameters]\nheld = 0\n[grid]\nseed = [0, 1, 2, 3]\n")
     out = lab / "out"
-    first, second = start(lab, 1), start(lab, 1)
-    wait_for(lambda: len(list((out / "cells").glob("*/pid"))) >= 2)
+    first, second = begin(1), begin(1)
+    wait_for(lambda: len(list((out / "cells").glob("*/pid"))) >= 2, first, second)  # each is at a cell
     os.killpg(first.pid, signal.SIGKILL)
-    _, complained = second.communicate(timeout=180)
+    (lab / "go").touch()
+    _, complained = second.communicate(timeout=600)
     first.communicate()
     assert second.returncode == 0, complained
     assert list(pd.read_csv(out / "cells.csv")["status"]) == ["done"] * 4
@@ -307,14 +316,20 @@ def test_two_sweeps_share_one_folder_and_a_killed_one_loses_nothing(lab):
     assert not list(out.rglob(".fvlfp.lock"))
 
 
-def test_a_cell_over_its_limit_is_stopped_and_stops_nobody(lab):
-    grid(lab, "[grid]\nwait = [0.0, 60.0]\n")
-    began = time.monotonic()
-    result = sweep(lab / "grid.toml", "--out", lab / "out", "--workers", "2", "--limit", "25")
-    assert result.exit_code == 1 and time.monotonic() - began < 58
-    cells = pd.read_csv(lab / "out" / "cells.csv")
-    assert list(cells["status"]) == ["done", "failed"]
-    assert cells["error"][1] == "stopped after 25 s, the limit of a cell"
+def test_a_cell_over_its_limit_is_stopped_and_stops_nobody(lab, monkeypatch):
+    """The first cell waits for ever; its limit is over when the second has ended, however long that took."""
+    grid(lab, "[parameters]\nheld = 2\n[grid]\nseed = [2, 0, 1]\n")
+    out = lab / "out"
+
+    def seconds():
+        return time.perf_counter() + 900 * any((out / "cells").glob("*/cell.json"))
+
+    monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=seconds, sleep=time.sleep))
+    result = sweep(lab / "grid.toml", "--out", out, "--workers", "2", "--limit", "900")
+    assert result.exit_code == 1
+    cells = pd.read_csv(out / "cells.csv")
+    assert list(cells["status"]) == ["failed", "done", "done"]
+    assert cells["error"][0] == "stopped after 900 s, the limit of a cell"
 
 
 def test_a_slurm_array_shares_one_sweep(lab):
@@ -377,7 +392,7 @@ def test_a_table_or_card_that_changed_makes_new_cells(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_of_training_over_two_slurm_tasks_of_which_one_is_killed(tmp_path):
+def test_a_sweep_of_training_over_two_slurm_tasks_of_which_one_is_killed(tmp_path, start):
     """The job that `--slurm` writes, started twice as Slurm would; the other task takes the cell over."""
     (tmp_path / "grid.toml").write_text(TRAIN.replace("rounds = 1", "rounds = 200"))
     out, job = tmp_path / "out", tmp_path / "job.sh"
@@ -386,18 +401,10 @@ def test_a_sweep_of_training_over_two_slurm_tasks_of_which_one_is_killed(tmp_pat
     assert "#SBATCH --array=1-2\n" in job.read_text()
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     first, second = (
-        subprocess.Popen(
-            ["bash", job],
-            env=os.environ | {"PATH": path, "SLURM_ARRAY_TASK_ID": task},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        for task in "12"
+        start(["bash", job], env=os.environ | {"PATH": path, "SLURM_ARRAY_TASK_ID": task}) for task in "12"
     )
     saved = "*/run/method/checkpoints/round-*.sha256"
-    wait_for(lambda: len({file.parents[3] for file in (out / "cells").glob(saved)}) == 2, seconds=600)
+    wait_for(lambda: len({file.parents[3] for file in (out / "cells").glob(saved)}) == 2, first, second)
     os.killpg(first.pid, signal.SIGKILL)  # the task with its cell, as a node that fails
     assert not list(out.rglob("cell.json")), "both cells were at work"
     first.communicate(timeout=60)
