@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
@@ -114,10 +114,9 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
     finally:
         release(lock)
-        for path in new:
-            if any(path.iterdir()):
-                break
-            path.rmdir()
+        with suppress(OSError):  # something was written, perhaps by another command that begins just now
+            for path in new:
+                path.rmdir()
 
 
 def lock_on(folder: Path) -> BaseFileLock | None:

@@ -11,29 +11,31 @@ import pytest
 CODE = "from fvlfp.cli import app; app()"
 
 
-def interrupted(words, folder, condition):
-    """Start a command, wait for the condition, press Ctrl-C; returns status, stdout, stderr."""
-    command = [sys.executable, "-c", CODE, *map(str, words)]
-    with (folder / "said").open("w") as said:
-        process = subprocess.Popen(
-            command, stdout=said, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        until = time.monotonic() + 240
-        while not condition((folder / "said").read_text()):
+@pytest.fixture
+def interrupted(start, tmp_path):
+    """Start a command, wait for a condition on its stdout, press Ctrl-C; gives back status and stderr."""
+
+    def run(words, condition):
+        said, until = tmp_path / "said", time.monotonic() + 600
+        with said.open("w") as stdout:
+            process = start([sys.executable, "-c", CODE, *map(str, words)], stdout=stdout)
+        while not condition(said.read_text()):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < until, "nothing happened"
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
-        _, complained = process.communicate(timeout=60)
-    return process.returncode, complained
+        _, complained = process.communicate(timeout=600)
+        return process.returncode, complained
+
+    return run
 
 
 @pytest.mark.slow
-def test_train(tmp_path):
+def test_train(tmp_path, interrupted):
     out = tmp_path / "out"
     settings = ["--set", "profile=smoke", "--set", "rounds=12", "--set", "device=cpu", "--set", "draws=200"]
     words = ["train", *settings, "--out", out]
-    status, complained = interrupted(words, tmp_path, lambda said: "round   2/12" in said)
+    status, complained = interrupted(words, lambda said: "round   2/12" in said)
     assert status == 130
     assert complained == (
         "fvlfp: stopped; the same command with --resume goes on after the last saved round\n"
@@ -46,15 +48,18 @@ def test_train(tmp_path):
 
 
 @pytest.mark.slow
-def test_tour(tmp_path):
+def test_tour(tmp_path, interrupted):
     out = tmp_path / "out"
     part = out / "00_start_here" / ".part-00_start_here.ipynb"
 
     def running(said):
-        return part.is_file() and '"execution_count": 2' in part.read_text()
+        try:
+            return '"execution_count": 2' in part.read_text()
+        except FileNotFoundError:  # not yet
+            return False
 
     words = ["tour", "--profile", "smoke", "--device", "cpu", "--out", out]
-    status, complained = interrupted(words, tmp_path, running)
+    status, complained = interrupted(words, running)
     assert status == 130
     assert complained == ("fvlfp: stopped; the same command goes on from the stages that the lessons saved\n")
     assert not [file for file in out.rglob("*") if "part" in file.name]

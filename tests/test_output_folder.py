@@ -1,7 +1,8 @@
 """Output folders: nothing of the user's is lost, one command writes at a time, a refusal leaves no trace."""
 
 import json
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,33 +70,34 @@ def test_more_rounds_and_other_draws_go_on_with_the_same_bits(tmp_path):
     assert contents(tmp_path / "a") == a
 
 
-def hold(folder, held, done):
-    with claimed(folder):
-        held.set()
-        done.wait(60)
+HOLD = """
+import sys
+from pathlib import Path
+from fvlfp.output_folder import claimed
+with claimed(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
-def test_two_commands_cannot_write_into_one_folder(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    held, done = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path / "p", held, done))
-    other.start()
-    assert held.wait(60)
+@pytest.fixture
+def holder(start, tmp_path):
+    """Another process, which holds the folder `p` until its input ends."""
+    process = start([sys.executable, "-c", HOLD, str(tmp_path / "p")], stdin=subprocess.PIPE)
+    assert process.stdout.readline() == "held\n", process.communicate()
+    return process
+
+
+def test_two_commands_cannot_write_into_one_folder(tmp_path, holder):
     result = fvlfp("train", *WORDS, "--out", tmp_path / "p")
-    done.set()
-    other.join()
     assert result.exit_code == 2 and "another command writes to" in result.stderr
+    assert holder.communicate() == ("", "") and holder.returncode == 0
     assert not (tmp_path / "p").exists()
 
 
-def test_a_killed_command_holds_no_lock(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    held, done = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(tmp_path / "p", held, done))
-    other.start()
-    assert held.wait(60)
-    other.kill()
-    other.join()
+def test_a_killed_command_holds_no_lock(tmp_path, holder):
+    holder.kill()
+    holder.wait()
     with claimed(tmp_path / "p"):
         pass
 

@@ -1,8 +1,6 @@
 """The processes of a deployment trial, without a federation: found, ended, past proxies, with a limit."""
 
 import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -10,52 +8,41 @@ from pathlib import Path
 import pytest
 
 from deploy import trial as module
-from deploy.trial import Trial, main, past_proxies, send
+from deploy.trial import Trial, main, past_proxies
 from fvlfp.errors import InputError
 from fvlfp.methods import METHODS
-
-STARTED: list[subprocess.Popen] = []
 
 
 @pytest.fixture
 def trial(tmp_path):
-    found = Trial(tmp_path, clients=2)
-    yield found
-    for pid in found.processes():
-        send(pid, signal.SIGKILL)
-    while STARTED:
-        STARTED.pop().wait()
+    return Trial(tmp_path, clients=2)
 
 
-def sleeper(trial, seconds=60):
-    """A process of the trial, with a child of its own."""
-    child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
-    code = f"import subprocess, sys, time; {child}; time.sleep({seconds})"
-    words = [sys.executable, "-c", code]
-    STARTED.append(subprocess.Popen(words, env=trial.environment(), start_new_session=True))
-    return STARTED[-1]
+@pytest.fixture
+def sleeper(start):
+    """Start a process of a trial, with a child of its own; both sleep for longer than any test takes."""
+    child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'])"
+    code = f"import subprocess, sys, time; {child}; time.sleep(3600)"
+    return lambda trial: start([sys.executable, "-c", code], env=trial.environment())
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=600):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.05)
 
 
-def test_processes_are_found_and_ended_without_proc(trial):
+def test_processes_are_found_and_ended_without_proc(trial, sleeper):
     assert "/proc" not in Path(module.__file__).read_text()
     other = sleeper(Trial(trial.folder / "other"))
     sleeper(trial)
-    try:
-        wait_for(lambda: len(trial.processes()) == 2)
-        trial.stop()
-        assert trial.processes() == [] and other.poll() is None, "another trial's processes live on"
-    finally:
-        Trial(trial.folder / "other").stop()
+    wait_for(lambda: len(trial.processes()) == 2)
+    trial.stop()
+    assert trial.processes() == [] and other.poll() is None, "another trial's processes live on"
 
 
-def test_a_start_that_fails_leaves_nothing_running(trial, monkeypatch):
+def test_a_start_that_fails_leaves_nothing_running(trial, sleeper, monkeypatch):
     trial.key_folder.mkdir()
     (trial.key_folder / "ca.crt").touch()
     monkeypatch.setattr(trial, "make_data", lambda: None)
