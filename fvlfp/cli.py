@@ -129,6 +129,9 @@ def audit_predictions(
         float | None, typer.Option(help="Predict positive from this score on, instead of --prediction.")
     ] = None,
     weight: Weight = None,
+    key: Annotated[
+        str | None, typer.Option(help="Column that names a row; compare then pairs audits by it.")
+    ] = None,
     positive: Annotated[str | None, typer.Option(help="The class that 'selected' means.")] = None,
     bin_: Bins = None,
     cross: Annotated[bool, typer.Option(help="Also cross all groups.")] = False,
@@ -145,7 +148,8 @@ def audit_predictions(
     from fvlfp.audit.stats.bins import parse_bins
     from fvlfp.runs.tables import audit_table
 
-    not_empty(label=label, prediction=prediction, score=score, weight=weight, group=group, positive=positive)
+    not_empty(label=label, prediction=prediction, score=score, weight=weight, key=key, group=group)
+    not_empty(positive=positive)
     options = AuditOptions(
         label=label,
         prediction=prediction,
@@ -153,6 +157,7 @@ def audit_predictions(
         score=score,
         threshold=threshold,
         weight=weight,
+        key=key,
         positive=positive,
         bins=parse_bins(bin_ or ()),
         cross=cross,
@@ -235,7 +240,9 @@ def compare(
     label: Annotated[str | None, typer.Option(help="Column of true classes; default: the audit's.")] = None,
     group: Annotated[list[str] | None, typer.Option(help="Perceived-group column; repeatable.")] = None,
     prediction: Annotated[str | None, typer.Option(help="Column of predicted classes.")] = None,
-    key: Annotated[str | None, typer.Option(help="Column that names a row; default: the order.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Column that names a row; default: the audits', or the order.")
+    ] = None,
     weight: Weight = None,
     bin_: Bins = None,
     positive: Annotated[str | None, typer.Option(help="The class that 'selected' means.")] = None,

@@ -68,7 +68,7 @@ def audit(
         y_true, y_pred, sensitive_features, y_score, sample_weight: the same as arrays (n,), see
             ``from_arrays.table_of_arrays``; sensitive_features may hold several columns.
         provenance: what is known about model and data; copied into the document.
-        options: further fields of ``AuditOptions``: score, threshold, weight, positive, templates,
+        options: further fields of ``AuditOptions``: score, threshold, weight, key, positive, templates,
             template_scores, bins, cross, draws, seed, level.
 
     Raises:

@@ -23,6 +23,7 @@ class AuditOptions:
     score: str | None = None
     threshold: float | None = None
     weight: str | None = None
+    key: str | None = None
     positive: str | None = None
     templates: Mapping[str, str] = field(default_factory=dict)
     template_scores: Mapping[str, str] = field(default_factory=dict)
@@ -52,7 +53,7 @@ class AuditOptions:
 
     def settings(self) -> Settings:
         """The options as JSON."""
-        return {
+        named: Settings = {
             "label": self.label,
             "prediction": self.prediction,
             "groups": list(self.groups),
@@ -68,6 +69,9 @@ class AuditOptions:
             "seed": self.seed,
             "level": self.level,
         }
+        if self.key is not None:
+            named["key"] = self.key
+        return named
 
 
 def check_numbers(draws: int, seed: int, level: float) -> None:

@@ -27,7 +27,7 @@ from fvlfp.audit.schema import (
     Settings,
 )
 from fvlfp.audit.stats.bins import bin_groups
-from fvlfp.audit.stats.columns import Columns, encode, everyone, require_column
+from fvlfp.audit.stats.columns import Columns, encode, everyone, key_names, require_column
 from fvlfp.audit.stats.families import families
 from fvlfp.audit.stats.gaps import TESTED_AS
 from fvlfp.audit.stats.intervals import holm
@@ -193,13 +193,7 @@ def _matched(
         raise InputError(f"the tables have {len(a)} and {len(b)} rows: a paired comparison needs the same")
     if key is None:
         return a[list(needed)].reset_index(drop=True), b[list(needed)].reset_index(drop=True)
-    keys = [names_of(frame[key]) for frame in (a, b)]
-    for names, frame in zip(keys, (a, b), strict=True):
-        if names.isna().any():
-            raise InputError(f"key {key!r} is missing in row {int(names.isna().argmax()) + first_row(frame)}")
-        if names.duplicated().any():
-            value = names[names.duplicated()].iloc[0]
-            raise InputError(f"key {key!r} is not unique: {value!r} occurs more than once")
+    keys = [key_names(frame[key].reset_index(drop=True), first_row(frame)) for frame in (a, b)]
     order = pd.Series(np.arange(len(b)), index=pd.Index(keys[1])).reindex(keys[0]).to_numpy()
     if np.isnan(order).any():
         value = keys[0].iloc[int(np.isnan(order).argmax())]

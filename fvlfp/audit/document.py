@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, cast
@@ -131,6 +131,12 @@ class Audit(Result[AuditDocument]):
             for attribute, part in self.document["attributes"].items()
             for entry in part["left_out"]
         ]
+
+
+def common_key(audits: Iterable[AuditDocument]) -> str | None:
+    """The key column that all the audits name, if they do."""
+    keys = {document["settings"].get("key") for document in audits}
+    return keys.pop() if len(keys) == 1 else None
 
 
 def refuse_other_choices(

@@ -162,7 +162,7 @@ class Attribute(TypedDict):
 
 
 class Settings(TypedDict):
-    """The options of an audit; a comparison has ``key`` and neither scores nor templates."""
+    """The options of an audit, with ``key`` if it has one; a comparison has neither scores nor templates."""
 
     label: str | None
     prediction: str | None

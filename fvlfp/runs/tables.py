@@ -13,12 +13,14 @@ from typing import Any
 from fvlfp.audit import Audit, Comparison, compare, write_audit, write_comparison
 from fvlfp.audit.assess import judge
 from fvlfp.audit.audit_options import AuditOptions
-from fvlfp.audit.document import refuse_other_choices
+from fvlfp.audit.document import common_key, refuse_other_choices
 from fvlfp.audit.report.write import check_free
+from fvlfp.audit.schema import AuditDocument
 from fvlfp.audit.stats.bins import bin_words
 from fvlfp.audit.stats.columns import encode
 from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
+from fvlfp.files import file_sha256
 
 
 def audit_table(table: Path, out: Path, options: AuditOptions) -> Audit:
@@ -29,11 +31,12 @@ def audit_table(table: Path, out: Path, options: AuditOptions) -> Audit:
     """
     o = options
     check_free(out, "audit")
-    if o.prediction != "prediction" and "prediction" in (o.label, *o.groups, o.weight):
+    if o.prediction != "prediction" and "prediction" in (o.label, *o.groups, o.weight, o.key):
         raise InputError("the column 'prediction' has the name of one that this audit writes: rename it")
     classes = tuple(name for name in (o.label, o.prediction) if name is not None)
     floats = [name for name in (o.score, o.weight) if name is not None]
-    frame = read_predictions(table, [*classes, *o.groups], numbers=floats, alike=classes)
+    keys = () if o.key is None else (o.key,)
+    frame = read_predictions(table, [*classes, *o.groups, *keys], numbers=floats, alike=classes, keys=keys)
     columns = encode(frame, o)
     result = judge(columns, o, {"table": frame.attrs["facts"]})
     write_audit(result, out, notebook=True, rows=columns.rows)
@@ -56,7 +59,9 @@ def compare_tables(
 ) -> Comparison:
     """Compare two folders of audits, or two tables of predictions, into the folder `out`.
 
-    label, groups, weight: where None, the first audit's. again: options -> the command that does the same.
+    label, groups, weight: where None, the first audit's. key: where None, the one that both audits name; the
+    comparison remarks that rows were paired by their order where no key was, unless they are of one file.
+    again: options -> the command that does the same.
 
     Raises:
         InputError: bad input, named with its row.
@@ -70,6 +75,7 @@ def compare_tables(
         weight = weight or first.get("weight")
         options["positive"] = options["positive"] or first["positive"]
         options["cross"] = options["cross"] or first["cross"]
+        key = key or (common_key(audits.values()) if after in audits else None)
         if not label:
             raise InputError(
                 f"{before} was audited without true classes, which a comparison needs: audit both again with "
@@ -91,5 +97,19 @@ def compare_tables(
     }
     names = (before.name, after.name)
     result = compare(a, b, groups=groups, names=names, bins=bins, provenance=facts, **options)
+    if key is None and not _one_table(before, after, audits):
+        result.document["remarks"].append(
+            "Rows are paired by their order, and nothing in the tables confirms it. Name a key column with "
+            "--key, in the audits as well."
+        )
     write_comparison(result, out, notebook=True)
     return result
+
+
+def _one_table(before: Path, after: Path, audits: Mapping[Path, AuditDocument]) -> bool:
+    """Whether both are one file, or audits of one: the order of the rows is then the same."""
+    sums = []
+    for path in (before, after):
+        table = audits[path]["provenance"].get("table") if path in audits else {"sha256": file_sha256(path)}
+        sums.append(table.get("sha256") if isinstance(table, Mapping) else None)
+    return sums[0] == sums[1] is not None

@@ -292,6 +292,48 @@ def test_audits_that_were_weighted_or_decided_otherwise_are_refused(tmp_path, mo
         assert got.exit_code == 2 and message in " ".join(got.output.split()), got.output
 
 
+def test_audits_are_paired_by_their_key_and_otherwise_told_to_be_paired_by_order(tmp_path, monkeypatch):
+    """Audits kept no key: rows of two orders were paired, and the interval of the change was another one."""
+    monkeypatch.setattr(write, "execute", write.in_process)
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"y": rng.integers(0, 2, 400), "g": np.tile(["m", "f"], 200), "id": range(400)})
+    frame = frame.sort_values(["y", "g"]).assign(p=np.where(rng.random(400) < 0.3, 1 - frame.y, frame.y))
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    other = frame.assign(p=frame.p.mask(frame.id < 20, 1)).sample(frac=1, random_state=1)
+    other.sort_values(["y", "g"], kind="stable").to_csv(tmp_path / "b.csv", index=False)
+    columns = ["--label", "y", "--group", "g", "--prediction", "p", "--positive", 1, "--draws", 100]
+
+    def run(*words):
+        return CliRunner().invoke(app, list(map(str, words)))
+
+    for side in "ab":
+        for name, more in ((side, []), (f"{side}-keyed", ["--key", "id"])):
+            words = [tmp_path / f"{side}.csv", *columns, *more, "--out", tmp_path / name]
+            assert run("audit", "predictions", *words).exit_code == 0
+    changes = {}
+    by_order = "Rows are paired by their order"
+    for name, a, b, told in (
+        ("keyed", "a-keyed", "b-keyed", False),
+        ("tables", "a.csv", "b.csv", False),
+        ("order", "a", "b", True),
+        ("half", "a-keyed", "b", True),
+        ("one file", "a", "a-keyed", False),
+    ):
+        more = [*columns, "--key", "id"] if name == "tables" else ["--draws", 100]
+        result = run("compare", tmp_path / a, tmp_path / b, *more, "--out", tmp_path / name)
+        assert result.exit_code == 0 and (by_order in result.stderr) == told, (name, result.output)
+        changes[name] = json.loads((tmp_path / name / "audit.json").read_text())
+    overall = {name: found["overall"]["rates"]["accuracy"] for name, found in changes.items()}
+    assert overall["keyed"] == overall["tables"] and changes["keyed"]["settings"]["key"] == "id"
+    assert overall["keyed"]["change"] == overall["order"]["change"]
+    keyed, ordered = (overall[name]["high"] - overall[name]["low"] for name in ("keyed", "order"))
+    assert keyed < ordered
+    assert "--key id" in changes["keyed"]["provenance"]["command"]
+    frame.assign(id=frame.id.replace(7, 8)).to_csv(tmp_path / "a.csv", index=False)
+    result = run("audit", "predictions", tmp_path / "a.csv", *columns, "--key", "id", "--out", tmp_path / "x")
+    assert result.exit_code == 2 and "key 'id' is not unique in row" in result.stderr
+
+
 def test_keys_that_differ_by_capitals_name_two_rows(table, tmp_path, monkeypatch):
     monkeypatch.setattr(write, "execute", write.in_process)
     keyed = table.assign(id=[f"{'aA'[i % 2]}{i // 2}" for i in range(600)])

@@ -16,7 +16,7 @@ from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.stats.bins import bin_groups
 from fvlfp.audit.stats.counts import Counts, effective
 from fvlfp.errors import InputError, did_you_mean
-from fvlfp.values import FIRST_ROW, Coded, code, doubles, first_row, is_fraction, rank, value_name
+from fvlfp.values import FIRST_ROW, Coded, code, doubles, first_row, is_fraction, names_of, rank, value_name
 
 LARGEST = 1e100  # squares of larger scores overflow; they count as not finite
 
@@ -27,7 +27,8 @@ class Columns:
 
     Without truth every label is 0. weight: (n,), the largest is 1. score: (n,), of the positive class.
     templates: the same rows with each further column of predictions. template_scores: further scores.
-    rows: the table as it was judged, for ``predictions.csv``: label, `prediction`, banded groups, weight.
+    rows: the table as it was judged, for ``predictions.csv``: label, `prediction`, banded groups, weight and
+    key.
     first_row: what messages call the first row.
     """
 
@@ -96,9 +97,10 @@ def encode(frame: pd.DataFrame, options: AuditOptions) -> Columns:
             order, more by one-vs-rest. `cross` adds the attribute ``"a x b"``.
 
     Raises:
-        InputError: no rows; a missing or twice-named column; a missing label, prediction or score (with its
-            row number); bins that cannot be made; only one class and no `positive`, or a threshold without
-            one; labels and predictions in different writings; a group column without any entry.
+        InputError: no rows; a missing or twice-named column; a missing label, prediction or score, or a key
+            that is missing or not unique (with its row number); bins that cannot be made; only one class and
+            no `positive`, or a threshold without one; labels and predictions in different writings; a group
+            column without any entry.
     """
     o, first = options, first_row(frame)
     _check_columns(frame, o)
@@ -109,6 +111,8 @@ def encode(frame: pd.DataFrame, options: AuditOptions) -> Columns:
     if o.cross:
         groups[" x ".join(o.groups)] = _cross(list(groups.values()))
     weight = None if o.weight is None else _weights(frame[o.weight], first)
+    if o.key is not None:
+        key_names(frame[o.key], first)
     for name, coded in groups.items():
         if weight is not None and not weight[coded.codes >= 0].any():
             raise InputError(f"weight {o.weight!r} is 0 in every row that has an entry in {name!r}")
@@ -142,7 +146,7 @@ def _check_columns(frame: pd.DataFrame, o: AuditOptions) -> None:
     predictions = [("prediction", name) for name in (o.prediction, *o.templates.values())]
     groups = [("group", name) for name in o.groups]
     known: dict[str, str] = {}
-    for what, name in [("label", o.label), *predictions, ("weight", o.weight), *groups]:
+    for what, name in [("label", o.label), *predictions, ("weight", o.weight), ("key", o.key), *groups]:
         if name is None:
             continue
         require_column(frame, name, what)
@@ -179,6 +183,17 @@ def _complete(column: pd.Series, what: str, first: int) -> Coded:
             f"({len(bad)} of {len(column)} rows have none; row {first} is the first)"
         )
     return coded
+
+
+def key_names(column: pd.Series, first: int) -> pd.Series:
+    """What a key calls each of n rows; InputError where it calls one nothing, or two the same (row named)."""
+    names = names_of(column)
+    for bad, what in ((names.isna(), "is missing"), (names.duplicated(), "is not unique")):
+        if bad.any():
+            i = int(bad.to_numpy().argmax())
+            value = "" if names[i] is None else f": {names[i]!r} stands there again"
+            raise InputError(f"key {column.name!r} {what} in row {i + first}{value}")
+    return names
 
 
 def _group(column: pd.Series) -> Coded:
@@ -232,7 +247,7 @@ def _weights(column: pd.Series, first: int) -> np.ndarray:
 
 def _rows(frame: pd.DataFrame, o: AuditOptions, predicted: pd.Series) -> pd.DataFrame:
     label = [] if o.label is None else [o.label]
-    rows = frame[[*label, *o.groups, *([] if o.weight is None else [o.weight])]].copy(deep=False)
+    rows = frame[[*label, *o.groups, *filter(None, (o.weight, o.key))]].copy(deep=False)
     rows.insert(len(label), "prediction", predicted.array, allow_duplicates=True)
     return rows
 
