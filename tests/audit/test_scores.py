@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
+from statsmodels.stats.proportion import proportion_confint
 
 from fvlfp import metrics
 from fvlfp.audit import audit
@@ -50,6 +51,35 @@ def test_delong_error_is_the_spread_over_samples():
     label = np.repeat([0, 1], 60)
     found = np.array([scores.auc(rng.normal(label * 1.0), label) for _ in range(400)])
     assert found[:, 1].mean() == pytest.approx(found[:, 0].std(), rel=0.1)
+
+
+def test_a_group_in_perfect_order_is_not_certain_and_takes_part_in_the_test(scored):
+    """DeLong's error is 0 there: the test left the group out, and the gap's interval did not hold the gap."""
+    shape, yes = scored["shape"] == "round", scored.smiling == "yes"
+    frame = scored.assign(score=np.where(shape, 0.2 + 0.6 * yes, scored.score))
+    part = audit(frame, score="score", **KW).document["attributes"]["shape"]["scores"]
+    ordered, gap = part["groups"]["round"], part["gaps"]["roc_auc_gap"]
+    assert ordered["roc_auc"]["value"] == ordered["roc_auc"]["high"] == 1
+    assert 0.9 < ordered["roc_auc"]["low"] < 1
+    assert 0 < gap["low"] < gap["value"] < gap["high"] and gap["p_value"] < 0.01
+    assert 0 < ordered["brier"]["se"] < 0.05 and ordered["brier"]["value"] == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(("score", "value"), [([1, 2, 3, 4, 5], 1.0), ([5, 4, 3, 2, 1], 0.0), ([1] * 5, 0.5)])
+def test_an_error_of_0_is_that_of_a_score_interval(score, value):
+    """Newcombe's formula, written out: at its end the area is 1.96 of that area's own errors away."""
+    area, se = scores.auc(np.array(score, float), np.array([0, 0, 0, 1, 1]))
+    end = max(area, 1 - area) - 1.959964 * se
+    mean = (2 + 3) / 2 - 1
+    variance = end * (1 - end) * (1 + mean * (1 - end) / (2 - end) + mean * end / (1 + end)) / (2 * 3)
+    assert area == value and 0 < se < 0.5
+    assert max(area, 1 - area) - end == pytest.approx(1.959964 * np.sqrt(variance), rel=1e-5)
+
+
+def test_equal_distances_have_the_error_of_a_rate():
+    value, se = scores.brier(np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1]))
+    _, high = proportion_confint(0, 3, method="wilson")
+    assert value == 0 and se == pytest.approx(high / 1.959964, rel=1e-6)
 
 
 def test_calibration_error_by_hand_and_what_chance_gives():

@@ -23,7 +23,11 @@ NOT_PROBABILITY = "scores outside [0, 1] are no probabilities"
 
 
 def auc(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """ROC-AUC and its standard error (DeLong 1988, by mid-ranks as in Sun and Xu 2014)."""
+    """ROC-AUC and its standard error (DeLong 1988, by mid-ranks as in Sun and Xu 2014).
+
+    DeLong's error is 0 where all pairs are in order, or all scores tied, however few they are; see
+    `_score_error`, which then takes its place.
+    """
     positive, negative = score[label == 1], score[label == 0]
     m, n = len(positive), len(negative)
     if not m or not n:
@@ -32,7 +36,25 @@ def auc(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
     v10 = (ranks[:m] - _midranks(positive)) / n
     v01 = 1 - (ranks[m:] - _midranks(negative)) / m
     variance = (v10.var(ddof=1) / m if m > 1 else np.nan) + (v01.var(ddof=1) / n if n > 1 else np.nan)
-    return float(v10.mean()), float(np.sqrt(variance))
+    area = float(v10.mean())
+    return area, _score_error(area, m, n) if variance == 0 else float(np.sqrt(variance))
+
+
+def _score_error(area: float, m: int, n: int) -> float:
+    """The distance of an area from the end of its 95 % score interval, in standard errors of 1.96.
+
+    Newcombe (2006, method 5): the variance of the area t that is tried, by Hanley and McNeil (1982), with the
+    mean of `m` positives and `n` negatives in its two places.
+    """
+    from scipy.optimize import brentq  # late, as in `resampling`
+
+    area, z, mean = max(area, 1 - area), z_score(0.95), (m + n) / 2 - 1
+
+    def beyond(t: float) -> float:
+        variance = t * (1 - t) * (1 + mean * ((1 - t) / (2 - t) + t / (1 + t))) / (m * n)
+        return area - t - z * float(np.sqrt(variance))
+
+    return (area - float(brentq(beyond, 0, min(area, 1 - 1e-9)))) / z
 
 
 def _midranks(x: np.ndarray) -> np.ndarray:
@@ -41,9 +63,16 @@ def _midranks(x: np.ndarray) -> np.ndarray:
 
 
 def brier(score: np.ndarray, label: np.ndarray) -> tuple[float, float]:
-    """Mean squared distance of score and outcome, with its standard error."""
+    """Mean squared distance of score and outcome, with its standard error.
+
+    Where all distances are equal, which says little of a few rows, it is that of a rate, by Wilson.
+    """
     loss = (score - label) ** 2
-    return float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(loss))) if len(loss) > 1 else np.nan
+    mean, n = float(loss.mean()), len(loss)
+    if n > 1 and np.ptp(loss) == 0:
+        low, high = wilson(n * mean, n)
+        return mean, float(max(high - mean, mean - low)) / z_score(0.95)
+    return mean, float(loss.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
 
 
 def calibration(score: np.ndarray, label: np.ndarray, level: float) -> list[Bin]:
