@@ -15,12 +15,18 @@ from fvlfp.audit.assess import judge
 from fvlfp.audit.audit_options import AuditOptions
 from fvlfp.audit.document import common_key, refuse_other_choices
 from fvlfp.audit.report.write import check_free
-from fvlfp.audit.schema import AuditDocument
+from fvlfp.audit.schema import AuditDocument, Settings
 from fvlfp.audit.stats.bins import bin_words
 from fvlfp.audit.stats.columns import encode
 from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
 from fvlfp.files import file_sha256
+
+#: What a comparison remarks that was given no key.
+BY_ORDER = (
+    "Rows are paired by their order, and nothing in the tables confirms it. Name a key column with --key, in "
+    "the audits as well."
+)
 
 
 def audit_table(table: Path, out: Path, options: AuditOptions) -> Audit:
@@ -71,16 +77,11 @@ def compare_tables(
     audits = {path: Audit.read(path).document for path in (before, after) if path.is_dir()}
     if before in audits:
         first = audits[before]["settings"]
-        label, groups = label or first["label"], groups or first["groups"]
+        label, groups = label or _label_of(before, first), groups or first["groups"]
         weight = weight or first.get("weight")
         options["positive"] = options["positive"] or first["positive"]
         options["cross"] = options["cross"] or first["cross"]
         key = key or (common_key(audits.values()) if after in audits else None)
-        if not label:
-            raise InputError(
-                f"{before} was audited without true classes, which a comparison needs: audit both again with "
-                "--label"
-            )
     if not label or not groups:
         raise InputError(f"{before} is no folder of an audit: name the columns with --label and --group")
     paths = [path / "predictions.csv" if path.is_dir() else path for path in (before, after)]
@@ -98,12 +99,18 @@ def compare_tables(
     names = (before.name, after.name)
     result = compare(a, b, groups=groups, names=names, bins=bins, provenance=facts, **options)
     if key is None and not _one_table(before, after, audits):
-        result.document["remarks"].append(
-            "Rows are paired by their order, and nothing in the tables confirms it. Name a key column with "
-            "--key, in the audits as well."
-        )
+        result.document["remarks"].append(BY_ORDER)
     write_comparison(result, out, notebook=True)
     return result
+
+
+def _label_of(folder: Path, settings: Settings) -> str:
+    if not settings["label"]:
+        raise InputError(
+            f"{folder} was audited without true classes, which a comparison needs: audit both again with "
+            "--label"
+        )
+    return settings["label"]
 
 
 def _one_table(before: Path, after: Path, audits: Mapping[Path, AuditDocument]) -> bool:

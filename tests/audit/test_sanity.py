@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fvlfp.audit import audit, compare, write_audit
-from fvlfp.audit.stats.bins import bin_groups, parse_bins
+from fvlfp.audit.stats.bins import bin_groups, bin_words, parse_bins
 from fvlfp.cli import app
 from fvlfp.errors import InputError
 from fvlfp.values import code, names_of
@@ -167,6 +167,16 @@ def test_bin_on_the_command_line_and_its_comparison(aged, tmp_path):
 )
 def test_what_is_one_value(values, names):
     assert names_of(pd.Series(values, dtype=object)).tolist() == names
+
+
+def test_cuts_keep_all_their_digits():
+    """Six of them made one band of two, and another command of the one that the report gives."""
+    cuts = [19700101.0, 19700102.0, 19900101.5]
+    frame = pd.DataFrame({"born": [19690101, 19700101, 19900102]})
+    names = bin_groups(frame, {"born": cuts}, ["born"])["born"].tolist()
+    assert names == ["under 19700101", "19700101 to under 19700102", "19900101.5 or more"]
+    assert bin_words({"born": cuts}) == ["born:19700101,19700102,19900101.5"]
+    assert parse_bins(bin_words({"born": cuts})) == {"born": cuts}
 
 
 def test_merged_and_look_alike_values_are_said(table):

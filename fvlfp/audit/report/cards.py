@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from fvlfp.audit.report.markup import render
 from fvlfp.audit.schema import AuditDocument, ComparisonDocument, Facts
+from fvlfp.audit.stats.bins import bin_words
 
 MODEL_CARD = {
     "Model": ("model",),
@@ -105,7 +106,7 @@ def command(document: AuditDocument | ComparisonDocument) -> str:
             parts += [f"--{option}", str(s[option])]
     for group in s["groups"]:
         parts += ["--group", group]
-    for name, cuts in s.get("bins", {}).items():
-        parts += ["--bin", f"{name}:{','.join(f'{cut:g}' for cut in cuts)}"]
+    for words in bin_words(s.get("bins", {})):
+        parts += ["--bin", words]
     parts += ["--cross"] if s["cross"] else []
     return shlex.join([*parts, "--draws", str(s["draws"]), "--seed", str(s["seed"]), "--out", "DIR"])

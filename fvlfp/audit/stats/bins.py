@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fvlfp.errors import InputError
-from fvlfp.values import first_row
+from fvlfp.values import first_row, value_name
 
 
 def parse_bins(words: Sequence[str]) -> dict[str, list[float]]:
@@ -38,7 +38,12 @@ def parse_bins(words: Sequence[str]) -> dict[str, list[float]]:
 
 def bin_words(bins: Mapping[str, Sequence[float]]) -> list[str]:
     """What ``parse_bins`` reads as `bins`."""
-    return [f"{name}:{','.join(f'{cut:g}' for cut in cuts)}" for name, cuts in bins.items()]
+    return [f"{name}:{','.join(map(_written, cuts))}" for name, cuts in bins.items()]
+
+
+def _written(cut: float) -> str:
+    """All digits of a cut: 19700101 and 19700102 are two."""
+    return str(value_name(float(cut)))
 
 
 def bin_groups(
@@ -71,7 +76,7 @@ def _bands(column: pd.Series, cuts: np.ndarray, name: str, first: int) -> pd.Cat
     if len(bad):
         row = int(bad[0])
         raise InputError(f"group {name!r} in row {row + first} is {column.iloc[row]!r}: bins need numbers")
-    shown = [f"{cut:g}" for cut in cuts]
+    shown = [_written(cut) for cut in cuts]
     names = [f"under {shown[0]}", *(f"{a} to under {b}" for a, b in pairwise(shown))]
     codes = np.where(blank, -1, np.searchsorted(cuts, np.where(blank, 0, numbers), side="right"))
     bands = pd.Index([*names, f"{shown[-1]} or more"], dtype="str")

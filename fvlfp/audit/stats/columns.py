@@ -218,7 +218,7 @@ def _decisions(frame: pd.DataFrame, o: AuditOptions, y: Coded | None) -> pd.Seri
     others = [] if y is None else [name for name in y.names if name != yes]
     no = others[0] if len(others) == 1 else f"not {yes}"  # of several others a score tells none
     reached = _scores(frame[o.score], first_row(frame)) >= o.threshold
-    return pd.Series(np.where(reached, yes, no), name=f"{o.score} >= {o.threshold:g}")
+    return pd.Series(np.where(reached, yes, no), name=f"{o.score} >= {value_name(o.threshold)}")
 
 
 def _scores(column: pd.Series, first: int) -> np.ndarray:

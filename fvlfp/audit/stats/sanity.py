@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fvlfp.audit.stats.bins import bin_words
 from fvlfp.audit.stats.intervals import z_score
 from fvlfp.audit.stats.rates import SMALL
 from fvlfp.audit.stats.scores import auc
@@ -89,7 +90,7 @@ def fine_groups(attribute: str, names: Sequence[str], sizes: np.ndarray) -> list
         remedy = "merge groups before the audit."
     else:
         cuts = np.unique(np.quantile(np.repeat(numbers, sizes), [0.25, 0.5, 0.75]).round(_digits(numbers)))
-        remedy = f"merge them, e.g. --bin {attribute}:{','.join(f'{cut:g}' for cut in cuts)}"
+        remedy = f"merge them, e.g. --bin {bin_words({attribute: cuts.tolist()})[0]}"
     return [
         f"{attribute}: most examples are in groups of fewer than {SMALL} ({len(names):,} groups in all). "
         f"That is too fine to judge; {remedy}"
