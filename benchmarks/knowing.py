@@ -5,7 +5,8 @@
   a value beyond would be cut off all the same, and this one cannot be told from an honest one (Fang et al.
   2020, with the gradient in place of the last round's direction). The gradient is taken again at the prompts
   that the server would then make, `STEPS` times.
-- Moments and validation tables: of several lies the one of which the server's own pooling makes the most.
+- Moments: one of `LIES` lies, by number; `benchmarks.liars` tries each through a whole run.
+- Validation tables: of several lies the one of which the server's own pooling makes the most.
 - Judging: all right for the most harmful quarter of the candidates, all wrong for the others.
 
 What this module does not do: it plans no more than one round ahead. It knows `robust = "trimmed-mean"` alone,
@@ -24,9 +25,8 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from fvlfp import dsop
 from fvlfp.config import Config
-from fvlfp.federation.pooling import pool_counts, pool_moments
+from fvlfp.federation.pooling import class_axes, pool_counts
 from fvlfp.federation.protocol import (
     CANDIDATES,
     JUDGE,
@@ -47,6 +47,8 @@ Arrays = dict[str, Tensor]
 #: what a lie is meant to raise: the error balanced over classes, or the gap between groups
 AIMS = ("error", "gap")
 STEPS = 5
+#: how many lies are tried in the moments
+LIES = 13
 #: examples that a liar claims in every cell; rows in every cell of a validation table
 EXAMPLES, ROWS = 10_000.0, 100_000
 
@@ -56,6 +58,7 @@ class Knowing(ClientApp):
     """A ClientApp some of whose clients lie with full knowledge, in some phases, from the first round on.
 
     It asks all clients when the first of them is asked, and answers the others from what it has heard.
+    lie: which of the lies in the moments.
     """
 
     honest: ClientApp
@@ -64,6 +67,7 @@ class Knowing(ClientApp):
     task: Task
     cfg: Config
     aim: str
+    lie: int = 0
     phases: tuple[str, ...] = (TRAIN, MOMENTS, CANDIDATES, JUDGE)
     waiting: dict[str, dict[int, RecordDict]] = field(default_factory=dict)
 
@@ -95,7 +99,7 @@ class Knowing(ClientApp):
         """The lie in a phase before or after training."""
         kind = message.metadata.message_type
         if kind == MOMENTS:
-            return worst_moments(honest, self.task, self.cfg, len(self.who))
+            return lies_in_moments(honest, self.task, len(self.who))[self.lie]
         if kind == CANDIDATES:
             pairs = CandidatesQuestion.read(message.content).candidates
             return worst_tables(honest, pairs, self.cfg, len(self.who), self.aim)
@@ -157,20 +161,28 @@ def worst_prompts(honest: Tensor, liars: int, harm: Callable[[Tensor], Tensor]) 
     return max(found, key=lambda pair: pair[0])[1]
 
 
-def worst_moments(honest: list[Arrays], task: Task, cfg: Config, liars: int) -> Arrays:
-    """Of moments whose groups differ as the classes do, those that lead DSOP's directions most that way."""
+def lies_in_moments(honest: list[Arrays], task: Task, liars: int) -> list[Arrays]:
+    """`LIES` lies along and against what tells the first two classes apart, in texts and in features.
+
+    Which of them harms most shows in a whole run only: they turn CDFP's directions, by which prompts learn to
+    overlook a class or the wrong difference, and DSOP's, which are then chosen on validation tables.
+    """
     texts = task.frozen_texts.cpu()
-    axis = texts[1] - texts[0]
-
-    def led(lie: Arrays) -> float:
-        pooled = pool_moments([*honest, *[lie] * liars], cfg)
-        basis = [
-            dsop.subspace(dsop.group_directions("prompted", texts, *pair))[0] for pair in pooled.values()
-        ]
-        return max(float((b.T @ axis / axis.norm()).norm()) for b in basis)
-
-    lies = [along_the_classes(honest[0], task), *(at_the_extremes(honest, sign * axis) for sign in (1, -1))]
-    return max(lies, key=led)
+    sums = [np.stack([part[name].double().numpy() for part in honest]) for name in _sums(honest[0])]
+    counts = [np.stack([part[_count(name)].double().numpy() for part in honest]) for name in _sums(honest[0])]
+    bases = [
+        torch.from_numpy(class_axes(s, n, liars, texts.double().numpy())).float()
+        for s, n in zip(sums, counts, strict=True)
+    ]
+    features = torch.from_numpy(sums[0].sum((0, 2)) / counts[0].sum((0, 2)).clip(1)[:, None]).float()
+    plain = [torch.eye(texts.shape[1])] * len(bases)
+    lies = [along_the_classes(honest[0], task)]
+    for means in (texts, features):  # (C, d)
+        axis = (means[1] - means[0]) / (means[1] - means[0]).norm()
+        for sign in (1, -1):
+            lies.append(at_the_extremes(honest, sign * axis, plain, within=False))
+            lies += [at_the_extremes(honest, sign * axis, bases, within=within) for within in (False, True)]
+    return lies
 
 
 def along_the_classes(arrays: Arrays, task: Task) -> Arrays:
@@ -185,20 +197,35 @@ def along_the_classes(arrays: Arrays, task: Task) -> Arrays:
     return out
 
 
-def at_the_extremes(honest: list[Arrays], axis: Tensor) -> Arrays:
-    """Every number of a cell's mean at an end of its honest values: along `axis`, turned by group."""
+def _sums(arrays: Arrays) -> list[str]:
+    return [name for name in arrays if name.startswith("sums/")]
+
+
+def _count(name: str) -> str:
+    return name.replace("sums/", "counts/")
+
+
+def at_the_extremes(honest: list[Arrays], axis: Tensor, bases: list[Tensor], *, within: bool) -> Arrays:
+    """Every number of a cell's mean at an end of its honest values: along `axis`, turned by group.
+
+    bases: for each attribute (d, d), the coordinates. within: the differences from a client's first group are
+    at an end, in place of the means.
+    """
     out = {}
-    for name in [name for name in honest[0] if name.startswith("sums/")]:
-        counts = torch.stack([part[name.replace("sums/", "counts/")] for part in honest])[..., None]
-        means = torch.stack([part[name] for part in honest]) / counts.clamp_min(1)  # (H, C, G, d)
+    for name, basis in zip(_sums(honest[0]), bases, strict=True):
+        counts = torch.stack([part[_count(name)] for part in honest])[..., None]
+        means = torch.stack([part[name] for part in honest]) / counts.clamp_min(1) @ basis  # (H, C, G, d)
         there = counts > 0
+        middle = (means * there).sum(0) / there.sum(0).clamp_min(1)
         turn = 1 - 2 * (torch.arange(means.shape[2]) % 2)[:, None]  # (G, 1)
+        if within:
+            means, there = means - means[:, :, :1], there & there[:, :, :1]
         most, least = (means.masked_fill(~there, s).amax(0) if s < 0 else means.masked_fill(~there, s).amin(0)
                        for s in (-9.0, 9.0))  # fmt: skip
-        middle = (means * there).sum(0) / there.sum(0).clamp_min(1)
-        far = torch.where(turn * axis > 0, most, least).where(there.any(0), middle)
-        out[name] = EXAMPLES * _short_enough(middle, far)
-        out[name.replace("sums/", "counts/")] = torch.full_like(counts[0, ..., 0], EXAMPLES)
+        far = torch.where(turn * (axis @ basis) > 0, most, least)
+        far = torch.where(there.any(0), far + middle[:, :1] * within, middle)
+        out[name] = EXAMPLES * _short_enough(middle, far) @ basis.T
+        out[_count(name)] = torch.full_like(counts[0, ..., 0], EXAMPLES)
     return out
 
 

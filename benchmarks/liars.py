@@ -27,7 +27,7 @@ from torch import Tensor
 
 from benchmarks import RESULTS
 from benchmarks.bad_clients import run_with
-from benchmarks.knowing import AIMS, Knowing, along_the_classes, for_one
+from benchmarks.knowing import AIMS, LIES, Knowing, along_the_classes, for_one
 from benchmarks.machine import named
 from benchmarks.seeds import run_missing, states
 from fvlfp.config import Config
@@ -35,12 +35,16 @@ from fvlfp.federation.protocol import CANDIDATES, JUDGE, MOMENTS, TRAIN, arrays_
 from fvlfp.runs.train import Prepared, prepare
 from fvlfp.training.task import Task
 
+#: directions between groups from words alone: no client is asked for moments
+WORDS = {"cf_directions": "text", "dsop": "text", "recentre": False}
 #: rule -> config
 RULES: dict[str, dict[str, Any]] = {
     "FedAvg": {"method": "fedavg"},
     "fvlfp": {"method": "fvlfp"},
     "fvlfp, robust": {"method": "fvlfp", "robust": "trimmed-mean"},
     "fvlfp-peers, robust": {"method": "fvlfp-peers", "robust": "trimmed-mean"},
+    "fvlfp, robust, from words": {"method": "fvlfp", "robust": "trimmed-mean"} | WORDS,
+    "fvlfp-peers, robust, from words": {"method": "fvlfp-peers", "robust": "trimmed-mean"} | WORDS,
 }
 #: phase -> what a liar does in it: the strongest that was found and that the server's checks let pass
 PHASES = {
@@ -56,8 +60,9 @@ SINGLE = tuple(PHASES)
 KNOWING = {
     TRAIN: "every number is the largest or smallest honest one, on the side on which the harm of the prompts "
     "rises that the trimmed mean then gives",
-    MOMENTS: "of three lies along the classes' difference, the one that turns the server's pooled directions "
-    "most towards it; 10,000 examples in every cell",
+    MOMENTS: f"the most harmful of {LIES} lies, each tried through a whole run: every number of a mean, or "
+    "of a difference between groups, is the largest or smallest honest one, along or against what tells the "
+    "classes apart; 10,000 examples in every cell",
     CANDIDATES: "100,000 rows in every cell; perfect for the candidate whose choice harms most, all wrong "
     "for the others",
     JUDGE: "100,000 rows in every cell; all right for the most harmful quarter of the candidates, all wrong "
@@ -134,31 +139,43 @@ class Case(NamedTuple):
     phases: tuple[str, ...] = ()
     aim: str | None = None
     rules: tuple[str, ...] = tuple(RULES)
+    told: int | None = None  # of how many liars the server is told; None: of as many as there are, or of 1
 
 
 def cases(*, single: bool) -> list[Case]:
     """Every case; knowing liars meet the robust rules alone, the other rules are ruined already."""
-    out = [Case("nobody", 0)]
-    out += [Case("every phase", bad, SINGLE) for bad in (1, 3)]
     robust = tuple(rule for rule in RULES if "robust" in rule)
+    out = [Case("nobody", 0), Case("nobody, told of three", 0, rules=robust, told=3)]
+    out += [Case("every phase", bad, SINGLE) for bad in (1, 3)]
     for aim in AIMS:
         out += [Case(f"every phase, knowing, for the {aim}", bad, SINGLE, aim, robust) for bad in (1, 3)]
-    for phase in (TRAIN, MOMENTS):
-        out.append(Case(f"{phase}, knowing, for the error", 3, (phase,), "error", robust))
+    out.append(Case(f"{TRAIN}, knowing, for the error", 3, (TRAIN,), "error", robust))
+    asked = tuple(rule for rule in robust if "words" not in rule)
+    out.append(Case(f"{MOMENTS}, knowing, for the error", 3, (MOMENTS,), "error", asked))
     if single:
         out += [Case(phase, 1, (phase,)) for phase in SINGLE]
     return out
 
 
-def run_once(prepared: Prepared, cfg: Config, case: Case) -> dict[str, Any]:
-    """`run_with` the case's liars."""
+def run_once(prepared: Prepared, cfg: Config, case: Case, lie: int = 0) -> dict[str, Any]:
+    """`run_with` the case's liars. lie: which one of a knowing liar's lies in the moments."""
 
     def spoil(honest: ClientApp, who: frozenset[int]) -> ClientApp:
         if case.aim is None:
             return Liars(honest, who, case.phases, prepared.task, cfg)
-        return Knowing(honest, who, prepared.clients, prepared.task, cfg, case.aim, case.phases)
+        return Knowing(honest, who, prepared.clients, prepared.task, cfg, case.aim, lie, case.phases)
 
-    return run_with(prepared, cfg, case.bad, spoil)
+    return run_with(prepared, cfg, case.bad, spoil) | {"lie": lie}
+
+
+def worst_run(prepared: Prepared, cfg: Config, case: Case) -> dict[str, Any]:
+    """The run of the lie that reaches the case's aim best, by the very numbers that the page shows."""
+    asked = cfg.uses_directions and cfg.cf_directions != "text"
+    several = case.aim is not None and MOMENTS in case.phases and asked
+    runs = [run_once(prepared, cfg, case, lie) for lie in range(LIES if several else 1)]
+    if case.aim == "gap":
+        return max(runs, key=lambda run: run[GAP]["value"])
+    return min(runs, key=lambda run: run[ACCURACY]["value"])
 
 
 class Line(NamedTuple):
@@ -230,8 +247,10 @@ def page(results: dict[str, Any]) -> str:
             "",
             *(f"- `{phase}`: {said}." for phase, said in KNOWING.items()),
             "",
-            "`robust` is `robust = \"trimmed-mean\"`, told how many liars there are. What the checks refuse "
-            "stands in `fvlfp/federation/replies.py`; the last column counts training replies that were "
+            "`robust` is `robust = \"trimmed-mean\"`, told how many liars there are. `from words`: the "
+            "directions between groups come from words alone (`cf_directions = \"text\"`, `dsop = \"text\"`, "
+            "`recentre = false`), so that no client is asked for moments. What the checks refuse stands in "
+            "`fvlfp/federation/replies.py`; the last column counts training replies that were "
             "refused, of liars and of honest clients.",
             "",
             f"Machine: {named(results['machine'])}. Made by these states of the code: {states(results)}.",
@@ -250,8 +269,10 @@ def runs_of(seed: int, *, single: bool) -> Iterator[tuple[str, Callable[[], dict
         for rule in case.rules:
 
             def run(case: Case = case, settings: Any = RULES[rule]) -> dict[str, Any]:
-                cfg = Config.make("lesson", seed=seed, device="cpu", liars=max(case.bad, 1), **settings)
-                return run_once(prepared(), cfg, case)
+                cfg = Config.make(
+                    "lesson", seed=seed, device="cpu", liars=case.told or max(case.bad, 1), **settings
+                )
+                return worst_run(prepared(), cfg, case)
 
             yield f"{case.name}|{case.bad}|{rule}|{seed}", run
 

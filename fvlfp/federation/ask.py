@@ -105,7 +105,8 @@ def _ask_moments(grid: Grid, task: Task, cfg: Config, prompts: Tensor | None, ro
         return {}
     check = check_moments(moment_shapes(task, cfg), min_cell=cfg.min_cell, most=cfg.max_examples)
     content = MomentsQuestion(prompts).content()
-    return pool_moments(ask(grid, MOMENTS, content, check=check, options=cfg, roll=roll), cfg)
+    parts = ask(grid, MOMENTS, content, check=check, options=cfg, roll=roll)
+    return pool_moments(parts, cfg, task.frozen_texts)
 
 
 def _directions(mode: str, name: str, texts: dict[str, Tensor], moments: Moments) -> Tensor:

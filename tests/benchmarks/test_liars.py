@@ -94,7 +94,8 @@ def of_one_attribute(task):
 
 @pytest.mark.parametrize("method", ["fvlfp", "fvlfp-peers"])
 @pytest.mark.parametrize("aim", knowing.AIMS)
-def test_knowing_liars_pass_all_checks_and_honest_answers_are_untouched(planted, method, aim):
+@pytest.mark.parametrize("lie", [0, 3, knowing.LIES - 1])
+def test_knowing_liars_pass_all_checks_and_honest_answers_are_untouched(planted, method, aim, lie):
     kept = {"groups": "shape", "clients": 4, "device": "cpu", "robust": "trimmed-mean", "rounds": 1}
     cfg = Config.make("smoke", method, **kept)
     task, clients = of_one_attribute(planted.task), planted.clients
@@ -104,7 +105,7 @@ def test_knowing_liars_pass_all_checks_and_honest_answers_are_untouched(planted,
         return clients[int(context.node_config["partition-id"])]
 
     honest = make_client_app(load, task, cfg)
-    app = knowing.Knowing(honest, frozenset({1}), clients, task, cfg, aim)
+    app = knowing.Knowing(honest, frozenset({1}), clients, task, cfg, aim, lie)
 
     def watched(message, context):
         said, kind = app(message, context), message.metadata.message_type
