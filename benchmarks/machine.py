@@ -37,6 +37,8 @@ def machine() -> dict[str, str | int]:
 def code_state() -> str:
     """The commit that the code is at, with "+" behind it where tracked files differ; "" without git.
 
+    What a run writes, `benchmarks/results`, does not count.
+
     Asked once a process: a run of hours may see the next commit arrive, but it goes on with its own code.
     """
     here = Path(__file__).parent
@@ -45,7 +47,7 @@ def code_state() -> str:
         return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True).stdout
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no").strip()
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results").strip()
         return git("rev-parse", "--short=10", "HEAD").strip() + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return ""
