@@ -1,4 +1,4 @@
-"""The Jupyter kernel that notebooks run on: this interpreter's.
+"""The Jupyter kernel that notebooks run on: this interpreter's, started with patience.
 
 What this module does not do: it runs no notebook.
 """
@@ -9,9 +9,30 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: Seconds until a kernel must answer, and until a cell's outputs must have come once it has ended. The
+#: libraries' own 60 and 4 are too few for a busy machine: what comes later is an error, or is lost.
+START, OUTPUTS = 180, 60
+
+
+def on_a_kernel(run: Callable[[str], T], *, tries: int = 3) -> T:
+    """`run` with the name of a kernel of this interpreter, again where that dies before its first answer.
+
+    No cell has run then. It happens where another program takes a port between its choice and its use.
+    """
+    with this_python() as kernel:
+        try:
+            return run(kernel)
+        except RuntimeError as error:
+            if tries == 1 or "died before replying" not in str(error):
+                raise
+    return on_a_kernel(run, tries=tries - 1)
 
 
 @contextmanager

@@ -233,7 +233,7 @@ def test_a_second_run_believes_no_saved_output(course):
     (folder / "class" / "eve").mkdir()
     (folder / "class" / "eve" / "00_a.ipynb").write_text("no notebook")
     copies = folder / "copies"
-    table = grades(folder / "class", folder / "lessons", limit=90, copies_to=copies).set_index("student")
+    table = grades(folder / "class", folder / "lessons", limit=3600, copies_to=copies).set_index("student")
     expected = {"ann": "passed", "bob": "wrong", "dan": "open", "eve": "unreadable"}
     assert table["result"].to_dict() == expected
 
@@ -247,11 +247,30 @@ def test_a_second_run_ends_at_its_limit(course):
     assert "Timeout" in nbformat.read(copies / "ann" / "00_a.ipynb", 4).metadata["stopped"]
 
 
+def test_a_kernel_that_dies_before_its_first_answer_fails_nobody(course, monkeypatch):
+    """Another program may take its port; no cell has run then."""
+    folder, hand_in = course
+    hand_in("ann/00_a.ipynb", SOLVED)
+    started = []
+
+    def preprocess(runner, notebook, resources):
+        started.append(runner)
+        if len(started) == 1:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        notebook.cells[0].outputs = [TICK]
+
+    monkeypatch.setattr("nbconvert.preprocessors.ExecutePreprocessor.preprocess", preprocess)
+    (row,) = grades(folder / "class", folder / "lessons", limit=60, copies_to=folder / "copies").to_dict(
+        "records"
+    )
+    assert row["result"] == "passed" and len(started) == 2
+
+
 def test_the_command_says_that_it_executes_students_code(course, monkeypatch):
     folder, hand_in = course
     hand_in("ann/00_a.ipynb", LESSON + SOLVED)
     monkeypatch.setattr("fvlfp.course.grade.lessons", lambda _: [folder / "lessons" / "00_a.ipynb"])
-    words = ["grade", str(folder / "class"), "--out", str(folder / "g.csv"), "--rerun", "--limit", "60"]
+    words = ["grade", str(folder / "class"), "--out", str(folder / "g.csv"), "--rerun", "--limit", "3600"]
     run = CliRunner().invoke(app, words)
     assert run.exit_code == 0, run.output
     assert "executes the students' code" in run.output and "ann      1/1  1/1" in run.output
@@ -266,5 +285,5 @@ def test_another_environments_kernel_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "other"))
     cells = [new_code_cell("import sys; print(sys.executable)")]
     nbformat.write(new_notebook(cells=cells), tmp_path / "00_a.ipynb")
-    done = rerun(tmp_path / "00_a.ipynb", tmp_path / "done.ipynb", limit=60)
+    done = rerun(tmp_path / "00_a.ipynb", tmp_path / "done.ipynb", limit=3600)
     assert nbformat.read(done, 4).cells[0].outputs[0].text.strip() == sys.executable

@@ -14,7 +14,7 @@ from typing import Any
 
 import nbformat
 
-from fvlfp.kernel import this_python
+from fvlfp.kernel import OUTPUTS, START, on_a_kernel
 
 #: Said before anything runs.
 WARNING = (
@@ -50,17 +50,23 @@ def rerun(path: Path, copy: Path, *, limit: float) -> Path:
         cells_began.append(time.monotonic())
         return max(1, round(limit - (cells_began[-1] - cells_began[0])))
 
-    with tempfile.TemporaryDirectory() as folder, this_python() as kernel:
-        work = Path(folder, "notebooks")  # lessons write into ../runs
-        work.mkdir()
+    def run(kernel: str) -> None:
         runner = ExecutePreprocessor(
             timeout_func=left,
+            startup_timeout=START,
+            iopub_timeout=OUTPUTS,
+            raise_on_iopub_timeout=True,  # a tick that is lost would count as an exercise that was not run
             allow_errors=True,
             kernel_name=kernel,
             extra_arguments=["--log-level=50"],  # the kernel's own chatter
         )
+        runner.preprocess(notebook, {"metadata": {"path": str(work)}})
+
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder, "notebooks")  # lessons write into ../runs
+        work.mkdir()
         try:
-            runner.preprocess(notebook, {"metadata": {"path": str(work)}})
+            on_a_kernel(run)
         except Exception as error:  # out of time, or the kernel died: what ran until then counts
             notebook.metadata["stopped"] = f"{type(error).__name__}: {error}".splitlines()[0]
     copy.parent.mkdir(parents=True, exist_ok=True)

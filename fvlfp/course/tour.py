@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fvlfp.errors import InputError
-from fvlfp.kernel import this_python
+from fvlfp.kernel import OUTPUTS, START, on_a_kernel
 from fvlfp.output_folder import claimed
 
 _INSTALLED = Path(__file__).resolve().parent / "lessons"  # setup.py puts them there
@@ -54,7 +54,7 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, object]) -> P
     executed, part = folder / notebook.name, folder / f".part-{notebook.name}"
     part.unlink(missing_ok=True)  # of a run that was killed
     try:
-        _run(notebook.resolve(), part, {**parameters, "out": str(folder)}, tries=3)
+        _run(notebook.resolve(), part, {**parameters, "out": str(folder)})
         part.replace(executed)
     except Exception:  # a cell's, or the kernel died: what ran until then is worth a look
         if part.is_file():
@@ -65,29 +65,23 @@ def execute(notebook: Path, folder: Path, parameters: Mapping[str, object]) -> P
     return executed
 
 
-def _run(notebook: Path, part: Path, parameters: Mapping[str, object], *, tries: int) -> None:
-    """Papermill in the folder of `part`; a kernel that dies before its first answer has run nothing.
-
-    That happens where another program takes a port between its choice and its use.
-    """
+def _run(notebook: Path, part: Path, parameters: Mapping[str, object]) -> None:
+    """Papermill in the folder of `part`."""
     import papermill
 
-    with this_python() as kernel:
-        try:
-            papermill.execute_notebook(
-                str(notebook),
-                str(part),
-                parameters=parameters,
-                kernel_name=kernel,
-                cwd=str(part.parent),
-                progress_bar=False,
-                extra_arguments=["--log-level=50"],  # its own chatter; errors of cells are in the copy
-            )
-            return
-        except RuntimeError as error:
-            if tries == 1 or "died before replying" not in str(error):
-                raise
-    _run(notebook, part, parameters, tries=tries - 1)
+    on_a_kernel(
+        lambda kernel: papermill.execute_notebook(
+            str(notebook),
+            str(part),
+            parameters=parameters,
+            kernel_name=kernel,
+            cwd=str(part.parent),
+            progress_bar=False,
+            start_timeout=START,
+            iopub_timeout=OUTPUTS,
+            extra_arguments=["--log-level=50"],  # its own chatter; errors of cells are in the copy
+        )
+    )
 
 
 def tour(

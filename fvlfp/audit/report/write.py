@@ -28,7 +28,7 @@ from fvlfp.audit.report import page
 from fvlfp.audit.report.markup import render
 from fvlfp.audit.schema import AuditDocument, ComparisonDocument
 from fvlfp.errors import InputError
-from fvlfp.kernel import this_python
+from fvlfp.kernel import OUTPUTS, START, on_a_kernel
 from fvlfp.output_folder import WRITTEN, no_formula
 
 
@@ -133,16 +133,20 @@ def execute(document: Path, title: str) -> str:
     import nbformat
     import papermill
 
-    with tempfile.TemporaryDirectory() as scratch, _quiet(), this_python() as kernel:
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
         done = Path(scratch) / "report.ipynb"
         with as_file(files("fvlfp.audit.report").joinpath("report.ipynb")) as template:
-            papermill.execute_notebook(
-                template,
-                done,
-                parameters={"document": str(document.resolve())},
-                kernel_name=kernel,
-                progress_bar=False,
-                extra_arguments=["--log-level=50"],  # its own chatter
+            on_a_kernel(
+                lambda kernel: papermill.execute_notebook(
+                    template,
+                    done,
+                    parameters={"document": str(document.resolve())},
+                    kernel_name=kernel,
+                    progress_bar=False,
+                    start_timeout=START,
+                    iopub_timeout=OUTPUTS,
+                    extra_arguments=["--log-level=50"],  # its own chatter
+                )
             )
         return export(nbformat.read(done, as_version=4), title)
 
