@@ -122,6 +122,7 @@ def test_a_feature_that_is_not_finite_is_refused_with_its_image(encoder, images,
     assert not list(tmp_path.glob("*.npy"))
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
 @pytest.mark.parametrize("workers", [0, 2])
 def test_threads_and_processes_make_what_the_transform_makes(encoder, images, tmp_path, monkeypatch, workers):
     monkeypatch.setattr(encoder, "workers", workers)

@@ -38,7 +38,10 @@ def test_only_missing_blocks_are_encoded_and_the_rows_stay_in_order(encoder, ima
     monkeypatch.setattr(cache_module, "_BLOCK", 2)
     z = features(encoder, images, cache=tmp_path)
     np.testing.assert_allclose(z, encoder.encode_images(images), atol=1e-6)
-    files = sorted(tmp_path.glob("*.npy"), key=lambda path: path.stat().st_mtime_ns)
+    digests, parts = cache_module.picture_digests(images), cache_module.blocks_of(len(images))
+    names = [cache_module.block_name(encoder, [digests[i] for i in part]) for part in parts]
+    files = [tmp_path / name for name in names]
+    assert sorted(files) == sorted(tmp_path.iterdir())
     assert [len(np.load(path)) for path in files] == [2, 2, 2, 1]
     files[1].unlink()
     seen, inner = [], encoder.model.encode_image

@@ -13,9 +13,19 @@ import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
-LESSONS = sorted(path.stem for path in Path("notebooks").glob("[0-9]*.ipynb"))
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+LESSONS = sorted(path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb"))
 #: Lessons whose own code holds tensors; the others only call the library, which the other tests here hold.
 FIRST_HAND = ("04", "05", "06", "07", "08")
+
+
+@pytest.fixture(autouse=True)
+def figures():
+    """Lessons draw in a style of their own and leave their figures open; the next test meets neither."""
+    matplotlib.use("agg")
+    with matplotlib.rc_context():
+        yield
+    plt.close("all")
 
 
 @pytest.mark.parametrize(
@@ -23,9 +33,8 @@ FIRST_HAND = ("04", "05", "06", "07", "08")
     [pytest.param(name, marks=() if name.startswith(FIRST_HAND) else pytest.mark.slow) for name in LESSONS],
 )
 def test_a_lesson_on_the_device(lesson, watch, tmp_path, monkeypatch):
-    matplotlib.use("agg")
     monkeypatch.setenv("FVLFP_CACHE", str(tmp_path / "cache"))
-    cells = json.loads(Path(f"notebooks/{lesson}.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text(encoding="utf-8"))["cells"]
     monkeypatch.chdir(tmp_path)
     for name in ("fvlfp", "flwr"):  # some lessons silence them; the next test wants them back
         log = logging.getLogger(name)
@@ -37,5 +46,4 @@ def test_a_lesson_on_the_device(lesson, watch, tmp_path, monkeypatch):
             exec(compile(source, f"{lesson}/{cell['id']}", "exec"), names)
             if "parameters" in cell["metadata"].get("tags", ()):
                 names |= {"profile": "smoke", "seed": 0, "out": str(tmp_path / "out")}
-    plt.close("all")
     assert watch.transfers or not lesson.startswith(FIRST_HAND), "nothing went to the device"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fvlfp.config import Config
@@ -23,6 +23,7 @@ from fvlfp.federation.replies import check_counts, check_moments
 from fvlfp.federation.strategy import FairFusion
 from fvlfp.federation.trust import MOST_WORDS, accept
 from fvlfp.training.model import Prompts
+from tests.fuzzing import FIXED
 
 SHAPE = (2, 4, 8)
 BAD = 3  # this node's replies are forged
@@ -340,7 +341,7 @@ FORGERS = (5, 6, 7, 8)
 CFG = Config.make("smoke", "fpf", device="cpu")
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=500, **FIXED)
 @given(st.tuples(*[REPLY] * len(FORGERS)))
 def test_none_of_two_thousand_replies_ends_a_round(replies):
     """Whatever is in them, replies are taken or left out; what is taken leaves finite prompts."""
