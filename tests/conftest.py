@@ -49,9 +49,11 @@ def shared(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_of_this_run(shared):
-    """Drawings and features are made once in a run; no test finds, or leaves, any in somebody's home."""
+def nobodys_home(shared):
+    """Drawings and features are made once in a run; no kernel reads what somebody has set up for IPython."""
     os.environ.setdefault("FVLFP_CACHE", str(shared / "cache"))
+    os.environ["IPYTHONDIR"] = str(shared / "ipython")
+    os.environ["JUPYTER_RUNTIME_DIR"] = str(shared / "jupyter")
 
 
 @pytest.fixture

@@ -257,7 +257,7 @@ def run_server(grid: Grid, run_config: Mapping[str, Any]) -> None:
 
 def _train(grid: Grid, run_config: Mapping[str, Any], folder: Path) -> None:
     own = folder / "server.json"
-    cfg = config_of(run_config, json.loads(own.read_text()) if own.is_file() else {})
+    cfg = config_of(run_config, json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {})
     check_deployable(cfg)
     site = Site.open(cfg, Card.read(folder / "words.toml"))
     if site.fingerprint != run_config["fingerprint"]:
@@ -294,7 +294,7 @@ def read_roll(path: Path) -> Roll:
     clients: dict[int, int] = {}
     names: dict[int, str] = {}
     try:
-        for node, entry in json.loads(path.read_text()).items():
+        for node, entry in json.loads(path.read_text(encoding="utf-8")).items():
             entry = entry if isinstance(entry, dict) else {"client": entry, "name": entry}
             clients[int(node)], names[int(node)] = int(entry["client"]), str(entry["name"])
     except (ValueError, TypeError, AttributeError, KeyError):
