@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.files import write_atomically
@@ -97,18 +99,20 @@ class Ledger:
         self._note("moments", digest, self._limits.moments, f"{self._limits.moments} other questions")
 
     def _note(self, kind: str, entry: str, most: int, others: str) -> None:
-        known = self._read()
-        seen = known.setdefault(kind, [])
-        if entry in seen:
-            return
-        if len(seen) >= most:
-            raise InputError(
-                f"this machine has answered for {others}: whoever holds both answers could subtract them. "
-                f"Its owner may allow more ({kind.replace('_', '-')}={len(seen) + 1} in the node config)"
-            )
-        seen.append(entry)
-        write_atomically(self._path, json.dumps(known, indent=1).encode())
-        os.chmod(self._path, 0o600)
+        with FileLock(self._path.with_suffix(".lock")):  # two runs may ask this machine at once
+            known = self._read()
+            seen = known.setdefault(kind, [])
+            if entry in seen:
+                return
+            if len(seen) >= most:
+                raise InputError(
+                    f"this machine has answered for {others}: whoever holds both answers could subtract "
+                    f"them. Its owner may allow more ({kind.replace('_', '-')}={len(seen) + 1} in the node "
+                    "config)"
+                )
+            seen.append(entry)
+            write_atomically(self._path, json.dumps(known, indent=1).encode())
+            os.chmod(self._path, 0o600)
 
     def _read(self) -> dict[str, list[str]]:
         try:

@@ -1,10 +1,14 @@
 """A machine's own memory and limits, and what they are for."""
 
+import json
+from threading import Thread
+
 import pytest
 import torch
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
+from fvlfp.runs import ledger as ledger_module
 from fvlfp.runs.ledger import Ledger, OwnLimits, split_of
 
 CFG = Config.make("smoke", device="cpu")
@@ -21,6 +25,27 @@ def test_one_split_is_answered_for_and_repeats_are_free(tmp_path):
     path.write_text("{")
     with pytest.raises(InputError, match=r"answers\.json, .* is damaged"):
         Ledger(path, OwnLimits()).admit("a")
+
+
+def test_two_questions_at_once_are_answered_one_after_the_other(tmp_path, monkeypatch):
+    path, write, told = tmp_path / "answers.json", ledger_module.write_atomically, []
+
+    def ask_for_another_split():
+        with pytest.raises(InputError, match="another split") as error:
+            Ledger(path, OwnLimits()).admit("b")
+        told.append(error)
+
+    other = Thread(target=ask_for_another_split)
+
+    def meanwhile(*words):
+        other.start()
+        other.join(0.5)  # it has come as far as it gets
+        write(*words)
+
+    monkeypatch.setattr(ledger_module, "write_atomically", meanwhile)
+    Ledger(path, OwnLimits()).admit("a")
+    other.join()
+    assert told and json.loads(path.read_text()) == {"splits": ["a"]}
 
 
 def test_new_moments_are_counted(tmp_path):
