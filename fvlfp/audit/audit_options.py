@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -39,6 +40,8 @@ class AuditOptions:
             raise InputError("name a column of predictions, or a score column and a threshold")
         if self.threshold is not None and (self.score is None or self.prediction is not None):
             raise InputError("a threshold turns a score column into predictions: name scores, no predictions")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise InputError(f"threshold={self.threshold}: must be finite")
         if self.template_scores and self.score is None:
             raise InputError("template_scores need a score column to be compared with")
         if self.label is None and self.score is not None and self.threshold is None:

@@ -5,6 +5,7 @@ What this module does not do: it needs no model and loads none.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from fvlfp.audit.stats.bins import bin_words
 from fvlfp.audit.stats.columns import encode
 from fvlfp.data.predictions import read_predictions
 from fvlfp.errors import InputError
-from fvlfp.files import file_sha256
+from fvlfp.files import as_utf8, file_sha256
 
 #: What a comparison remarks that was given no key.
 BY_ORDER = (
@@ -96,12 +97,21 @@ def compare_tables(
         "command": again(group=list(groups), bin=bin_words(bins), **options),
         "tables": {"before": a.attrs["facts"], "after": b.attrs["facts"]},
     }
-    names = (before.name, after.name)
+    names = _told_apart(before, after)
     result = compare(a, b, groups=groups, names=names, bins=bins, provenance=facts, **options)
+    if names[0] == names[1]:
+        result.document["remarks"].append(f"{names[0]} is compared with itself: every change is 0.")
     if key is None and not _one_table(before, after, audits):
         result.document["remarks"].append(BY_ORDER)
     write_comparison(result, out, notebook=True)
     return result
+
+
+def _told_apart(before: Path, after: Path) -> tuple[str, str]:
+    """What the report calls them: as many of their paths' last parts as it takes."""
+    a, b = (Path(as_utf8(os.path.abspath(path))).parts for path in (before, after))
+    k = next((k for k in range(1, max(len(a), len(b)) + 1) if a[-k:] != b[-k:]), 1)
+    return Path(*a[-k:]).as_posix(), Path(*b[-k:]).as_posix()
 
 
 def _label_of(folder: Path, settings: Settings) -> str:

@@ -128,9 +128,8 @@ def audit_clip(
     facts = {"command": command} if command else {}
     result = zero_shot_audit(encoder, data, card=card, harmful=harmful, provenance=facts, **options)
     title = f"{encoder.provenance['model']}: zero-shot {options['label']}"
-    report = write_audit(result.audit, out, title=title, notebook=True, rows=result.predictions)
-    result.by_template.to_csv(out / "templates.csv", index=False)
-    return report
+    rows, by_template = result.predictions, result.by_template
+    return write_audit(result.audit, out, title=title, notebook=True, rows=rows, by_template=by_template)
 
 
 def zero_shot_audit(

@@ -234,6 +234,10 @@ def test_a_threshold_makes_the_predictions(data):
         ({"sensitive_features": {"y_true": ["a"] * 600}}, "another name"),
         ({"sample_weight": [-1] + [1] * 599}, "row .* is -1, not a number >= 0"),
         ({"sample_weight": [0] * 600}, "0 in every row"),
+        (
+            {"y_pred": None, "y_score": [0.5] * 600, "threshold": np.nan},
+            "threshold=nan: must be finite",
+        ),
         ({"sample_weight": [1] * 600, "y_score": [0.5] * 600}, "without weights only"),
         ({"threshold": 0.5}, "a threshold turns a score column"),
         ({"y_pred": None}, "column of predictions, or a score"),

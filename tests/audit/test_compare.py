@@ -334,6 +334,20 @@ def test_audits_are_paired_by_their_key_and_otherwise_told_to_be_paired_by_order
     assert result.exit_code == 2 and "key 'id' is not unique in row" in result.stderr
 
 
+def test_audits_of_one_name_are_told_apart_and_one_that_is_given_twice_is_said(table, tmp_path, monkeypatch):
+    """The report said "audit against audit"."""
+    monkeypatch.setattr(write, "execute", write.in_process)
+    words = ["--label", "smiling", "--group", "shape", "--draws", 100, "--out", tmp_path / "c"]
+    for side in "ab":
+        (tmp_path / side).mkdir()
+        table.to_csv(tmp_path / side / "t.csv", index=False)
+    for other, names in (("b", ["a/t.csv", "b/t.csv"]), ("b/../a", ["t.csv", "t.csv"])):
+        paths = [tmp_path / "a" / "t.csv", tmp_path / other / "t.csv"]
+        result = CliRunner().invoke(app, list(map(str, ["compare", *paths, *words])))
+        assert json.loads((tmp_path / "c" / "audit.json").read_text())["names"] == names
+        assert ("is compared with itself" in result.stderr) == (names[0] == names[1])
+
+
 def test_keys_that_differ_by_capitals_name_two_rows(table, tmp_path, monkeypatch):
     monkeypatch.setattr(write, "execute", write.in_process)
     keyed = table.assign(id=[f"{'aA'[i % 2]}{i // 2}" for i in range(600)])

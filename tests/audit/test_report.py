@@ -69,7 +69,9 @@ def test_a_failure_leaves_nothing_behind(table, tmp_path, monkeypatch):
 
 
 def test_an_old_audit_is_replaced_and_other_files_stay(table, tmp_path):
-    write_audit(audit(table[:300], groups=["shape"], **KW), tmp_path)
+    old = pd.DataFrame({"of": ["an earlier audit"]})
+    write_audit(audit(table[:300], groups=["shape"], **KW), tmp_path, rows=old, by_template=old)
+    assert {"predictions.csv", "templates.csv"} < {file.name for file in tmp_path.iterdir()}
     (tmp_path / "mine.txt").write_text("keep")
     write_audit(audit(table, groups=["shape"], **KW), tmp_path)
     assert json.loads((tmp_path / "audit.json").read_text())["n"] == len(table)

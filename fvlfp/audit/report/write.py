@@ -39,20 +39,29 @@ def write_audit(
     title: str = "Audit by perceived group",
     notebook: bool = False,
     rows: pd.DataFrame | None = None,
+    by_template: pd.DataFrame | None = None,
 ) -> Path:
     """Write audit.json, groups.csv, gaps.csv and report.html into `out`; the report's path.
+
+    The files of an earlier audit there go, those too that this one does not have.
 
     Args:
         notebook: make the page by executing report.ipynb with papermill, in a fresh process from
             the JSON file alone, as the command line does. It takes some seconds longer and gives the
             same page to the byte (a test holds it to that).
         rows: the audited rows, written as predictions.csv with the rest, so that ``compare`` can pair them.
+        by_template: the gaps under every template of a CLIP, written as templates.csv.
 
     Raises:
         InputError: `out` is a file or cannot be made.
     """
     tables = {"groups": result.groups, "gaps": result.gaps}
-    return _write(result.document, tables, out, title, notebook, rows)
+    tables |= {} if by_template is None else {"templates": by_template}
+    report = _write(result.document, tables, out, title, notebook, rows)
+    for name, given in (("predictions", rows), ("templates", by_template)):
+        if given is None:
+            (Path(out) / f"{name}.csv").unlink(missing_ok=True)
+    return report
 
 
 def write_comparison(

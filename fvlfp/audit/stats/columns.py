@@ -155,6 +155,8 @@ def _check_columns(frame: pd.DataFrame, o: AuditOptions) -> None:
     for name in (o.score, *o.template_scores.values()):
         if name is not None:
             require_column(frame, name, "score")
+            if known.get(name, "prediction") != "prediction":
+                raise InputError(f"column {name!r} is named as {known[name]} and as score")
     if not len(frame):
         raise InputError("the table has no rows: nothing to audit")
     if o.cross and len(o.groups) < 2:
