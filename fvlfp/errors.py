@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -19,7 +20,12 @@ class RunStopped(RuntimeError):
 
 def did_you_mean(value: object, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the known name nearest to `value`, or an empty string."""
-    near = difflib.get_close_matches(str(value), list(known), n=1)
+    names = list(known)
+    composed = unicodedata.normalize("NFC", str(value))
+    for name in names:
+        if name != value and unicodedata.normalize("NFC", name) == composed:
+            return f"; did you mean {name!a}, which looks the same?"
+    near = difflib.get_close_matches(str(value), names, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -1,8 +1,8 @@
 """Label and group columns of a file, by the rules of `fvlfp.values` and four more.
 
 - The texts nan, <NA> and #N/A are missing, as empty cells are.
-- Two spellings that differ by spaces, capitals, a full stop at the end or the coding of a letter alone are a
-  mistake to mend.
+- Two spellings that differ by spaces, capitals, dashes, quotes, a full stop at the end, the coding of a
+  letter or signs that do not show alone are a mistake to mend. So is a control character other than a tab.
 - So is a text such as `03-Sep` among values that are no dates: a spreadsheet made it.
 - So is a list or an array of one value, such as `[1]` or `tensor(1)`: a program wrote its wrapping as well.
 
@@ -30,7 +30,11 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _WRAPPED = re.compile(r"\[[^\[\],]*\]|(?:tensor|array|np\.\w+)\(.*\)")
 _SHOWN = 10  # remarks told about one column
 #: How two names may differ that are a mistake, in words.
-ALIKE = "spaces, capitals or a full stop"
+ALIKE = "spaces, capitals, dashes, quotes, a full stop or signs that do not show"
+#: Dashes and quotes that programs put in place of those of a keyboard -> these.
+_TYPED = str.maketrans(dict.fromkeys("‐‑‒–—−", "-") | dict.fromkeys("‘’ʼ", "'") | dict.fromkeys("“”", '"'))
+#: Letters and marks that do not show: Hangul fillers, variation selectors.
+_UNSEEN = {"\u115f", "\u1160", "\u3164", *map(chr, range(0xFE00, 0xFE10))}
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,8 @@ def _mistakes(cells: Sequence[Cell]) -> Iterable[tuple[int, str]]:
         was = undo_spreadsheet(name)
         if "\n" in name or "\r" in name:
             yield i, f"{here} holds a line break: is a quote not closed?"
+        elif any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name.replace("\t", "")):
+            yield i, f"{here} holds a control character: take it out"
         elif _WRAPPED.fullmatch(name):
             yield i, f"{here} is a list or an array written as text: write the value in it"
         elif was and not all(dates):
@@ -146,6 +152,7 @@ def _strip(text: str) -> str:
 
 def _fold(name: str) -> str:
     """Equal for two names that a reader of a page would take for one."""
-    text = "".join(c for c in unicodedata.normalize("NFKC", name) if unicodedata.category(c) != "Cf")
-    folded = " ".join(text.casefold().split(" "))
+    text = unicodedata.normalize("NFKC", name.translate(_TYPED))
+    seen = (c for c in text if unicodedata.category(c) != "Cf" and c not in _UNSEEN)
+    folded = " ".join("".join(seen).casefold().split())
     return folded.rstrip(".") or folded

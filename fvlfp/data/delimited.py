@@ -28,6 +28,8 @@ BLOCK = 1 << 23  # bytes parsed at once; no row may be longer
 _HEAD = 1 << 16  # bytes from which the layout is read
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _OTHER_FILES = {
+    b"\xff\xfe\0\0": "text in UTF-32: save it as UTF-8 CSV",
+    b"\0\0\xfe\xff": "text in UTF-32: save it as UTF-8 CSV",
     b"PK\x03\x04": "a zip archive or an Excel workbook: save the sheet as CSV",
     b"\xd0\xcf\x11\xe0": "an Excel workbook: save the sheet as CSV",
     b"BZh": "compressed with bzip2: unpack it, or use gzip",
@@ -105,10 +107,12 @@ def _layout(path: Path) -> Layout:
 
 
 def _encoding(head: bytes) -> str:
+    """UTF-16 by its mark, or, without one, by its zeros: every other byte of plain letters is 0."""
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    if b"\0" in head[:100]:  # UTF-16 without its mark: every other byte of plain letters is 0
-        return "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
+    zeros = [head[start:100:2].count(0) for start in (0, 1)]
+    if max(zeros) > 4 * min(zeros) and 10 * max(zeros) >= len(head[:100]):
+        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
     return "utf-8-sig"
 
 

@@ -65,6 +65,7 @@ def read_columns(
     codes: dict[str, list[np.ndarray]] = {name: [] for name in texts}
     floats: dict[str, list[np.ndarray]] = {name: [] for name in numbers}
     signs: dict[str, dict[str, int]] = {name: {} for name in numbers}
+    grouped = dict.fromkeys(numbers, True)
     row = table.first_row
     for batch in table.batches(wanted):
         for name in texts:
@@ -76,8 +77,16 @@ def read_columns(
         for name in numbers:
             if table.decimal != ".":
                 _refuse_two_signs(batch[name], name, row, table.decimal, signs[name])
+                grouped[name] = grouped[name] and _are_grouped(batch[name])
             floats[name].append(_floats(batch[name], name, row, table.decimal))
         row += len(batch)
+    for name in numbers:
+        if grouped[name] and "." in signs[name]:
+            raise InputError(
+                f"column {name!r}, row {signs[name]['.']}: in a file with semicolons '.' may stand between "
+                "thousands, and nothing in this column rules it out: write whole numbers without it, "
+                f"or {table.decimal!r} as the decimal sign"
+            )
     text = {
         name: pd.Categorical.from_codes(
             np.concatenate([np.empty(0, np.int32), *codes[name]]),
@@ -102,6 +111,12 @@ def _refuse_two_signs(column: pa.Array, name: str, first: int, decimal: str, row
             f"column {name!r} has numbers with {decimal!r} (row {rows[decimal]}) and with '.' "
             f"(row {rows['.']}): write all of them with one decimal sign, and none between thousands"
         )
+
+
+def _are_grouped(column: pa.Array) -> bool:
+    """Whether all are whole numbers, with '.' between thousands if it is there: 987 and 4.342."""
+    fits = pc.match_substring_regex(column.cast(pa.string()), r"^(0|-?[1-9]\d{0,2}(\.\d{3})*)?$")
+    return bool(pc.all(fits).as_py() is not False)
 
 
 def _refuse_second_header(table: Opened, texts: dict[str, pd.Categorical]) -> None:

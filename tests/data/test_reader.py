@@ -202,6 +202,41 @@ def test_a_column_of_lists_is_no_group(tmp_path):
         read_predictions(tmp_path / "t.parquet", ["y", "p", "g"])
 
 
+def test_points_between_thousands_beside_semicolons_are_refused(tmp_path):
+    """4.342 beside 987 was read as 4.3: a weight of a five-hundredth of what was meant."""
+    path = tmp_path / "t.csv"
+    for weights, fits in ((["987", "4.342"], False), (["0.342", "4.342"], True), (["1", "4.34"], True)):
+        path.write_text("g;w\n" + "".join(f"a;{weight}\n" for weight in weights))
+        if fits:
+            assert read_predictions(path, ["g"], numbers=["w"])["w"].tolist() == list(map(float, weights))
+        else:
+            with pytest.raises(InputError, match=r"column 'w', row 3: .* may stand between thousands"):
+                read_predictions(path, ["g"], numbers=["w"])
+
+
+def test_utf_32_and_a_zero_byte_are_named(tmp_path):
+    """Both were read as UTF-16, and the message showed a column of Chinese signs."""
+    rows = "y,p,g\n" + "1,1,a\n0,1,b\n1,0,a\n0,0,b\n" * 3
+    (tmp_path / "t.csv").write_bytes(rows.encode("utf-32"))
+    with pytest.raises(InputError, match="UTF-32"):
+        open_delimited(tmp_path / "t.csv")
+    said, document = audited(tmp_path, rows.replace("a\n", "a\0\n", 1))
+    assert document is None and "row 2: 'a\\x00' (1 row) holds a control character" in said
+
+
+def test_dashes_and_quotes_of_other_programs_make_no_other_group(tmp_path):
+    rows = "1,1,20-29\n0,1,don't\n1,0,20-29\n0,0,don't\n" * 3
+    for mine, theirs in (("20-29", "20\u201329"), ("don't", "don\u2019t")):
+        said, document = audited(tmp_path, "y,p,g\n" + rows + rows.replace(mine, theirs))
+        assert document is None and "differs from" in said and "dashes, quotes" in said
+
+
+def test_a_column_whose_name_looks_the_same_is_named_by_its_codes(tmp_path):
+    (tmp_path / "t.csv").write_text("gro\u0308\u00dfe,y\n1,1\n")
+    with pytest.raises(InputError, match=r"did you mean 'gro\\u0308\\xdfe', which looks the same"):
+        read_predictions(tmp_path / "t.csv", ["gr\u00f6\u00dfe"])
+
+
 def test_large_whole_numbers_keep_every_digit(tmp_path):
     pd.DataFrame({"k": pd.array([2**60 + 1, None], "Int64")}).to_parquet(tmp_path / "t.parquet")
     assert read_predictions(tmp_path / "t.parquet", ["k"])["k"].tolist()[0] == str(2**60 + 1)
@@ -216,7 +251,7 @@ def test_signs_for_nothing_known_are_told(tmp_path):  # Adult writes ? for what 
 def test_a_full_stop_at_the_end_makes_no_other_class(tmp_path):  # Adult's test file
     rows = "<=50K,<=50K,a\n>50K,<=50K,b\n<=50K,>50K,a\n>50K,>50K,b\n" * 3
     said, document = audited(tmp_path, "y,p,g\n" + rows + ">50K.,>50K,b\n")
-    assert document is None and "row 14" in said and "capitals or a full stop only" in said
+    assert document is None and "row 14" in said and "by spaces, capitals" in said
     said, document = audited(tmp_path, "y,p,g\n" + rows.replace("K,a", "K.,a").replace("K,b", "K.,b"))
     assert document is None and "in column 'p' differs from" in said
 
