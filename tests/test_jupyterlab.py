@@ -61,6 +61,7 @@ def lab(tmp_path_factory):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = ["-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"]
+    words += ["--ServerApp.port_retries=0"]  # at another port nobody would look for it
     words += ["--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True"]
     words += [f"--LabApp.user_settings_dir={home / 'settings'}", f"--ServerApp.root_dir={home / 'notebooks'}"]
     words += [f"--LabApp.workspaces_dir={home / 'workspaces'}", "--LabApp.news_url=None"]
@@ -68,11 +69,15 @@ def lab(tmp_path_factory):
         server = subprocess.Popen([sys.executable, *words], stdout=log, stderr=log, cwd=home)
         address = f"http://127.0.0.1:{port}"
         try:
-            wait(lambda: answers(f"{address}/api"), 60, (home / "lab.log").read_text)
+            wait(lambda: answers(f"{address}/api"), 300, (home / "lab.log").read_text)
             yield address
         finally:
             server.terminate()
-            server.wait(30)
+            try:
+                server.wait(60)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +93,14 @@ def browser(tmp_path_factory):
     options.add_argument(f"--user-data-dir={profile}")
     options.add_argument("--window-size=1300,1400")
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    driver.set_script_timeout(60 * MINUTES)
-    driver.command_executor.client_config.timeout = 60 * MINUTES + 10  # else it gives up after 2 minutes
-    # A page without focus has no current notebook in JupyterLab, and no headless page has it by itself.
-    driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
-    yield driver
-    driver.quit()
+    try:
+        driver.set_script_timeout(60 * MINUTES)
+        driver.command_executor.client_config.timeout = 60 * MINUTES + 10  # else it gives up after 2 minutes
+        # A page without focus has no current notebook in JupyterLab, and no headless page has it by itself.
+        driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
+        yield driver
+    finally:
+        driver.quit()
 
 
 def answers(address: str) -> bool:
@@ -133,7 +140,7 @@ def test_lesson_in_jupyterlab(path, lab, browser):
         "const session = w && w.sessionContext && w.sessionContext.session;"
         "return !!session && !!session.kernel && session.kernel.status === 'idle'"
     )
-    wait(lambda: browser.execute_script(ready), 120)
+    wait(lambda: browser.execute_script(ready), 600)
     command(browser, "apputils:change-theme", theme="JupyterLab Light")
     assert command(browser, "notebook:run-all-cells") == ""
     wait(lambda: browser.execute_script(ready), 60 * MINUTES)
