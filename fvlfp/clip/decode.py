@@ -96,10 +96,16 @@ def _by_processes(
         prefetch_factor=AHEAD,
     )
     made = iter(loader)
+
+    def copied() -> Tensor | Exception | None:
+        """The next batch in memory of this process: touching what a worker shares takes time, once."""
+        batch = next(made, None)
+        return batch.clone() if isinstance(batch, Tensor) and not pin else batch
+
     with ThreadPoolExecutor(1) as pool:  # a busy worker hands over late: a thread waits for it, not the tower
-        coming = pool.submit(next, made, None)
+        coming = pool.submit(copied)
         while (batch := coming.result()) is not None:
-            coming = pool.submit(next, made, None)
+            coming = pool.submit(copied)
             yield batch
 
 
