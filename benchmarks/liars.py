@@ -183,6 +183,7 @@ class Line(NamedTuple):
 
     row: str
     missed: list[str]
+    rule: str
 
 
 def line_of(runs: dict[str, Any], case: Case, rule: str) -> Line | None:
@@ -211,7 +212,7 @@ def line_of(runs: dict[str, Any], case: Case, rule: str) -> Line | None:
         missed.append(f"- {who}: {cost:.1f} points, more than {LIMITS[case.bad]:g}.")
     if case.bad == 1 and gap > most:
         missed.append(f"- {who}: an odds gap of {gap:.3f}, over {most:.3f}.")
-    return Line(row, missed)
+    return Line(row, missed, rule)
 
 
 def page(results: dict[str, Any]) -> str:
@@ -220,6 +221,7 @@ def page(results: dict[str, Any]) -> str:
     lines = [line for line in made if line is not None]
     missed = [line for found in lines for line in found.missed]
     missed.sort(key=lambda line: "robust" not in line)  # what a user who asked for robustness must know first
+    met = sorted({line.rule for line in lines} - {line.rule for line in lines if line.missed})
     return "\n".join(
         [
             "# Liars in every phase",
@@ -235,6 +237,8 @@ def page(results: dict[str, Any]) -> str:
             "The robust rules come first.",
             "",
             *(missed or ["Nothing."]),
+            "",
+            f"Met in every case of the table by: {'; '.join(met) or 'no rule'}.",
             "",
             "## What a liar does",
             "",
