@@ -104,7 +104,7 @@ def grade(
 
     Example: fvlfp grade my_class --out grades.csv
     """
-    from fvlfp.course.grade import by_student, grades, write_grades
+    from fvlfp.course.grade import by_student, check_grades_file, grades, write_grades
     from fvlfp.course.rerun import WARNING
 
     def say(line: str) -> None:
@@ -112,6 +112,7 @@ def grade(
 
     if limit is not None and not rerun:
         raise InputError("--limit would not be used: it needs --rerun")
+    check_grades_file(out)
     copies = out.with_name(f"{out.stem}_rerun")
     if rerun:
         say(WARNING)

@@ -181,12 +181,15 @@ def test_the_table_is_safe_in_a_spreadsheet_and_its_folder_is_made(course):
     write_grades(table, folder / "new" / "deep" / "g.csv")
     text = (folder / "new" / "deep" / "g.csv").read_text()
     assert "'=HYPERLINK" in text and "'@ann" in text and "\n=" not in text
+    (folder / "roster.csv").write_text("name,mail\n")
     for bad, message in (
+        (folder / "roster.csv", "is no table of grades"),
         (folder / "new", "is a folder"),
         (folder / "new" / "deep" / "g.csv" / "x", "cannot"),
     ):
         with pytest.raises(InputError, match=message):
             write_grades(table, bad)
+    write_grades(table, folder / "new" / "deep" / "g.csv")  # grades go over grades
 
 
 def test_student_copies_never_replace_somebodys_work(course):

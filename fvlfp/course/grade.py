@@ -25,6 +25,7 @@ from fvlfp.output_folder import check_local, no_formula
 
 #: From best to worst; of several copies of one notebook the best result of each exercise counts.
 RESULTS = ("passed", "wrong", "failed", "open", "not run", "check changed", "missing", "unreadable")
+COLUMNS = ("student", "lesson", "exercise", "result")
 #: What browsers, JupyterLab, Colab and desktops add to the name of a copy.
 _COPY = re.compile(
     r"^(copy of|kopie von|copia de|copie de)\b|([ _-]*(copy ?\d*|\(\d+\)|\(copy\)))+$", re.IGNORECASE
@@ -82,7 +83,7 @@ def grades(
                 rows.append((student, lesson.stem, number, min(results, key=RESULTS.index)))
     if not rows:
         raise InputError(f"{folder} holds no notebook named like a lesson, such as 00_start_here.ipynb")
-    return pd.DataFrame(rows, columns=["student", "lesson", "exercise", "result"]).sort_values(
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values(
         ["student", "lesson", "exercise"], ignore_index=True
     )
 
@@ -108,15 +109,28 @@ def by_student(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def write_grades(table: pd.DataFrame, path: Path) -> None:
-    """Write the table as CSV, its folder too; a student whose name a spreadsheet would run gets a leading '.
+def check_grades_file(path: Path) -> None:
+    """Refuse a file that grades cannot be written to, before notebooks are run.
 
     Raises:
-        InputError: `path` is a folder or cannot be written.
+        InputError: `path` is a folder, an address, or a file that is no table of grades.
     """
     check_local(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder: name the CSV file to write, such as {path / 'grades.csv'}")
+    if path.exists():
+        with path.open("rb") as file:
+            if not file.readline().startswith(",".join(COLUMNS).encode()):
+                raise InputError(f"{path} is there and is no table of grades: choose another --out")
+
+
+def write_grades(table: pd.DataFrame, path: Path) -> None:
+    """Write the table as CSV, its folder too; a student whose name a spreadsheet would run gets a leading '.
+
+    Raises:
+        InputError: as `check_grades_file`, or `path` cannot be written.
+    """
+    check_grades_file(path)
     student = table["student"].map(no_formula)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ class Card:
         for template in templates:
             _check_fields(template, {""}, "templates")
         classes = {
-            label: _by_value(d, f"classes.{label}", _text)
+            label: _told_apart(_by_value(d, f"classes.{label}", _text), f"classes.{label}")
             for label, d in _table(raw.get("classes", {}), "classes").items()
         }
         groups = {name: _attribute(d, name) for name, d in _table(raw.get("groups", {}), "groups").items()}
@@ -189,6 +189,16 @@ def _by_value(written: Mapping[str, Any], where: str, read: Callable[[Any, str],
             raise InputError(f"{where}: {key!r} {why}")
         out[value] = read(content, f"{where}.{key}")
     return out
+
+
+def _told_apart(phrases: dict[str, str], where: str) -> dict[str, str]:
+    """The phrases themselves, if no two values have the same one: the model could not tell them apart."""
+    first: dict[str, str] = {}
+    for value, phrase in phrases.items():
+        other = first.setdefault(" ".join(phrase.casefold().split()), value)
+        if other != value:
+            raise InputError(f"{where}: {other!r} and {value!r} have the same phrase, {phrase!r}")
+    return phrases
 
 
 def _check_fields(text: str, wanted: set[str], where: str) -> None:

@@ -75,11 +75,13 @@ class LoadedRun:
             phrases: class value -> phrase, such as `{"hat": "face with a hat", "no": "bare head"}`.
 
         Raises:
-            InputError: fewer than two classes, a text that is too long, or `method = "thresholds"`, whose
-                rule was fitted to the trained classes.
+            InputError: fewer than two classes, two with one phrase, a text that is too long, or
+                `method = "thresholds"`, whose rule was fitted to the trained classes.
         """
         if len(phrases) < 2:
             raise InputError("a classifier needs at least two classes")
+        if len(set(phrases.values())) < len(phrases):
+            raise InputError("two classes have the same phrase, and nothing tells them apart")
         if self.trained.cfg.posthoc == "thresholds":
             raise InputError("thresholds were fitted to the trained classes: other classes cannot be used")
         cfg = self.trained.cfg
@@ -175,7 +177,21 @@ def load_run(
                 f"{encoder.provenance['model']}, {encoder.provenance[key]}: name its file as pretrained"
             )
     card, trained = Card.read(words), dataclasses.replace(trained, cfg=cfg)
+    _check_words(card, words, saved.get("prompts"), cfg.label)
     return LoadedRun(trained, card, words, encoder, Task.make(encoder, card, cfg), saved)
+
+
+def _check_words(card: Card, words: Path, trained_with: Mapping[str, Any] | None, label: str) -> None:
+    """Raises InputError where the words are others, or in another order, than those of the training."""
+    if trained_with is None:
+        return
+    before = [*trained_with["templates"], *trained_with["classes"].items()]
+    now = [*card.templates, *card.classes.get(label, {}).items()]
+    if other := [word for word in before if word not in now] or (before != now and ["their order"]):
+        raise InputError(
+            f"{words} has other words than the run was trained with ({other[0]} is not there): put the data "
+            "card of the training there; other class words go by themselves (--class, with_classes)"
+        )
 
 
 def result_file(folder: Path) -> Path:

@@ -18,7 +18,7 @@ from fvlfp.data.folders import pictures_in
 from fvlfp.data.images import Files, check_name, open_image
 from fvlfp.data.table import read_table
 from fvlfp.errors import InputError
-from fvlfp.files import sha256, write_atomically
+from fvlfp.files import as_utf8, sha256, write_atomically
 from fvlfp.output_folder import check_local
 from fvlfp.runs.loaded_run import LoadedRun, result_file
 
@@ -59,13 +59,17 @@ def predict_pictures(
         skip_bad: leave unreadable pictures out, and say which, instead of stopping.
 
     Raises:
-        InputError: nothing to predict, an unreadable picture, or an `out` of another kind.
+        InputError: nothing to predict, an unreadable picture, an `out` of another kind, or a file there that
+            this did not write.
     """
     check_local(out)
     if out.is_dir() or out.resolve() == source.resolve():
         raise InputError(f"{out} is {'a folder' if out.is_dir() else 'the input'}: choose another --out")
     if out.suffix not in _WRITERS:
         raise InputError(f"{out}: write a .csv or a .parquet file")
+    beside = out.with_suffix(".provenance.json")
+    if out.exists() and not beside.exists():
+        raise InputError(f"{out} is there, and was not written by this command: choose another --out")
     pictures = find_pictures(source, run, skip_bad=skip_bad)
     for line in pictures.left_out:
         say(f"left out: {line}")
@@ -78,7 +82,7 @@ def predict_pictures(
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, _WRITERS[out.suffix](found))
         facts = json.dumps(_provenance(run, folder, source, pictures), indent=1, ensure_ascii=False)
-        write_atomically(out.with_suffix(".provenance.json"), facts.encode() + b"\n")
+        write_atomically(beside, facts.encode() + b"\n")
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from None
     return out
@@ -131,10 +135,10 @@ def _of_table(source: Path, run: LoadedRun, skip_bad: bool) -> Pictures:
 def _provenance(run: LoadedRun, folder: Path, source: Path, pictures: Pictures) -> Mapping[str, Any]:
     values = list(run.classes)
     return {
-        "run": folder.name,
+        "run": as_utf8(folder.name),
         "prompts_sha256": sha256(result_file(folder).read_bytes()),
         "method": run.trained.cfg.method,
-        "input": source.name,
+        "input": as_utf8(source.name),
         "pictures": len(pictures.images),
         "left_out": list(pictures.left_out),
         "classes": run.classes,

@@ -60,6 +60,7 @@ def test_round_trip_of_names_that_look_like_markup_or_code():
     ("old", "new", "told"),
     [
         ('name = "n"', "", "needs name"),
+        ("open face", "Serious  face", "'no' and 'yes' have the same phrase"),
         ('name = "n"', "name = 3", "needs name"),
         ('name = "n"', 'nome = "n"', "'nome'"),
         ('name = "n"', 'name = "n', "not valid TOML"),

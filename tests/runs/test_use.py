@@ -2,6 +2,7 @@
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 
@@ -143,6 +144,29 @@ def test_pictures_that_cannot_be_read_are_named_or_left_out(folder, elsewhere, t
     assert found["path"].tolist() == ["a.png", "c.png"] and found["row"].tolist() == [1, 3]
 
 
+def test_predictions_go_over_no_file_of_somebody_else(folder, elsewhere, tmp_path):
+    """--out photos/labels.csv wrote over the labels."""
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    picture = elsewhere / "images" / "000.png"
+    result = command("predict", folder, picture, "--out", tmp_path / "labels.csv")
+    assert result.exit_code == 2 and "was not written by this command" in result.stderr
+    assert (tmp_path / "labels.csv").read_text() == "path,label\n"
+    for _ in range(2):
+        good("predict", folder, picture, "--out", tmp_path / "mine.csv")
+
+
+def test_other_words_than_those_of_the_training_are_refused(folder, elsewhere, tmp_path):
+    """A card that was edited, or put in its place, gave other predictions "of the trained classes"."""
+    run = tmp_path / "run"
+    shutil.copytree(folder, run)
+    words = (run / "words.toml").read_text()
+    for old, new in (('"smiling face"', '"grinning face"'), ("a drawing of", "a photo of")):
+        assert old in words
+        (run / "words.toml").write_text(words.replace(old, new))
+        result = command("predict", run, elsewhere / "images", "--out", tmp_path / "p.csv")
+        assert result.exit_code == 2 and "other words than the run was trained with" in result.stderr
+
+
 def test_what_systems_hide_in_a_folder_is_left_out_and_told(folder, elsewhere, tmp_path):
     """macOS puts ._x.png beside x.png: predict stopped there. A linked folder was left out in silence."""
     pictures = tmp_path / "pictures"
@@ -189,6 +213,10 @@ def test_a_file_name_that_no_table_can_hold_is_one_message(folder, elsewhere, tm
         (["{empty}", "{images}"], "holds no finished run (prompts.safetensors); name a run's folder"),
         (["{run}", "{images}", "--class", "hat"], "write VALUE=PHRASE"),
         (["{run}", "{images}", "--class", "hat=hat"], "at least two classes"),
+        (
+            ["{run}", "{images}", "--class", "hat=hat", "--class", "cap=hat"],
+            "have the same phrase",
+        ),
         (["{run}", "{images}", "--out", "{empty}"], "is a folder"),
         (["{run}", "{images}", "--out", "{empty}/x.xlsx"], "write a .csv or a .parquet file"),
         (["{run}", "{images}", "--out", "s3://b/p.csv"], "is an address"),
