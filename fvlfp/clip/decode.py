@@ -9,10 +9,13 @@ What this module does not do: it keeps nothing; see `fvlfp.clip.cache` and `fvlf
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +23,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+log = logging.getLogger("fvlfp")
+
 #: Batches that each thread or worker process holds ready.
 AHEAD = 2
+#: Where worker processes leave their batches, where the system has it.
+SHARED = Path("/dev/shm")
 
 
 class Pictures(Dataset[Tensor]):
@@ -65,6 +72,19 @@ class Pictures(Dataset[Tensor]):
         for step in self._steps or []:
             image = step(image)
         return image
+
+
+def workers_with_room(workers: int, batch_bytes: int) -> int:
+    """How many of so many worker processes have room for their batches in shared memory; 0: use threads.
+
+    A container often has 64 MB of it, and a process that writes past them is killed without a word.
+    """
+    if workers == 0 or not SHARED.is_dir():
+        return workers
+    room = shutil.disk_usage(SHARED).free // ((AHEAD + 1) * batch_bytes)  # one more is being read
+    if room < workers:
+        log.warning("%s has room for %d of %d processes that open images", SHARED, room, workers)
+    return min(workers, room)
 
 
 def batches_of(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fvlfp.clip.build import build_model, build_tokenizer, versions
 from fvlfp.clip.causal_text import CausalTextTower
-from fvlfp.clip.decode import Pictures, batches_of, normalised
+from fvlfp.clip.decode import Pictures, batches_of, normalised, workers_with_room
 from fvlfp.clip.device import is_cuda, pick_device, tower_dtype
 from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.lookup import look_up
@@ -161,8 +161,11 @@ class Encoder:
         # Beside a CPU's tower another core normalises as well; a GPU does it itself, and uint8 travels.
         whole, pin = self.device.type == "cpu", is_cuda(self.device)
         pictures = Pictures(images, self.transform, whole=whole)
+        side = self.model.visual.image_size
+        height, width = side if isinstance(side, tuple) else (side, side)
+        workers = workers_with_room(self.workers, size * 3 * height * width * (4 if whole else 1))
         at_work: Tensor | None = None
-        for pixels in batches_of(pictures, cuts, workers=self.workers, pin=pin):
+        for pixels in batches_of(pictures, cuts, workers=workers, pin=pin):
             made = self._encode(pixels.to(self.device, non_blocking=pin))
             if at_work is not None:
                 yield at_work.cpu().numpy()

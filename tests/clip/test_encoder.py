@@ -1,10 +1,12 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fvlfp.clip import cache as cache_module
+from fvlfp.clip import decode
 from fvlfp.clip.cache import features
 from fvlfp.clip.encoder import Encoder, pick_device
 from fvlfp.errors import InputError
@@ -96,3 +98,23 @@ def test_a_device_that_is_not_there_is_refused():
     assert pick_device("cpu").type == "cpu"
     with pytest.raises(InputError, match="device = 'tpu' is not available"):
         pick_device("tpu")
+
+
+@pytest.mark.parametrize(("free", "kept"), [(10**9, 4), (2 * 3 * 64 * 768, 2), (64, 0)])
+def test_no_more_processes_than_shared_memory_has_room_for(
+    encoder, monkeypatch, tmp_path, caplog, free, kept
+):
+    monkeypatch.setattr(decode, "SHARED", tmp_path)
+    monkeypatch.setattr(decode.shutil, "disk_usage", lambda where: SimpleNamespace(free=free))
+    assert decode.workers_with_room(4, 64 * 768) == kept
+    assert decode.workers_with_room(0, 64 * 768) == 0
+    assert ("has room for" in caplog.text) == (kept < 4)
+
+
+def test_without_room_for_processes_threads_open_the_images(encoder, images, monkeypatch, tmp_path):
+    z = encoder.encode_images(images)
+    monkeypatch.setattr(encoder, "workers", 2)
+    monkeypatch.setattr(decode, "SHARED", tmp_path)
+    monkeypatch.setattr(decode.shutil, "disk_usage", lambda where: SimpleNamespace(free=0))
+    monkeypatch.setattr(decode, "DataLoader", lambda *a, **k: pytest.fail("a process"))
+    np.testing.assert_array_equal(encoder.encode_images(images), z)
