@@ -37,7 +37,7 @@ def pool_moments(parts: list[Arrays], cfg: Config, class_texts: Tensor) -> dict[
     """
     if cfg.robust == "none":
         return read_moments(summed(_scaled(parts, cfg, prefix="counts/")))
-    moments, texts = [read_moments(part) for part in parts], class_texts.double().cpu().numpy()
+    moments, texts = [read_moments(part) for part in parts], class_texts.cpu().double().numpy()
     return {name: _trimmed([part[name] for part in moments], cfg.liars, texts) for name in moments[0]}
 
 
