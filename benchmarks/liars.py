@@ -150,7 +150,7 @@ def cases(*, single: bool) -> list[Case]:
     for aim in AIMS:
         out += [Case(f"every phase, knowing, for the {aim}", bad, SINGLE, aim, robust) for bad in (1, 3)]
     out.append(Case(f"{TRAIN}, knowing, for the error", 3, (TRAIN,), "error", robust))
-    asked = tuple(rule for rule in robust if "words" not in rule)
+    asked = tuple(rule for rule in robust if Config.make("lesson", **RULES[rule]).asks_moments)
     out.append(Case(f"{MOMENTS}, knowing, for the error", 3, (MOMENTS,), "error", asked))
     if single:
         out += [Case(phase, 1, (phase,)) for phase in SINGLE]
@@ -170,8 +170,7 @@ def run_once(prepared: Prepared, cfg: Config, case: Case, lie: int = 0) -> dict[
 
 def worst_run(prepared: Prepared, cfg: Config, case: Case) -> dict[str, Any]:
     """The run of the lie that reaches the case's aim best, by the very numbers that the page shows."""
-    asked = cfg.uses_directions and cfg.cf_directions != "text"
-    several = case.aim is not None and MOMENTS in case.phases and asked
+    several = case.aim is not None and MOMENTS in case.phases and cfg.asks_moments
     runs = [run_once(prepared, cfg, case, lie) for lie in range(LIES if several else 1)]
     if case.aim == "gap":
         return max(runs, key=lambda run: run[GAP]["value"])

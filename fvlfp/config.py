@@ -184,6 +184,12 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
         by_cdfp = self.uses_directions and self.cf_directions == "image"
         return by_cdfp or (self.uses_dsop and self.dsop == "image")
 
+    @property
+    def asks_moments(self) -> bool:
+        """Whether clients sum features at all; directions from words alone need none."""
+        by_dsop = self.uses_dsop and (self.dsop in ("prompted", "image") or self.recentre)
+        return by_dsop or (self.uses_directions and self.cf_directions in ("prompted", "image"))
+
     def labels_read(self) -> list[str]:
         """Where perceived-group labels are read, of `training`, `validation`, `inference`; [] is label-free.
 
@@ -203,8 +209,7 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
 
     def sends(self) -> list[str]:
         """What a client sends besides a model and a report in each round."""
-        asked = self.uses_dsop or self.uses_directions
-        sums = ["feature sums by class and group, once"] if asked else []
+        sums = ["feature sums by class and group, once"] if self.asks_moments else []
         return sums + [trait.sends for trait in self._traits().values() if trait.sends]
 
     def to_dict(self) -> dict[str, Any]:

@@ -99,9 +99,7 @@ def ask_subspace(grid: Grid, task: Task, cfg: Config, state: ServerState) -> Non
 
 def _ask_moments(grid: Grid, task: Task, cfg: Config, prompts: Tensor | None, roll: Roll) -> Moments:
     """Sums and counts added up over all clients; {} if words alone are enough."""
-    by_dsop = cfg.uses_dsop and (cfg.dsop in ("prompted", "image") or cfg.recentre)
-    by_cf = cfg.uses_directions and cfg.cf_directions in ("prompted", "image")
-    if not (by_dsop or by_cf):
+    if not cfg.asks_moments:
         return {}
     check = check_moments(moment_shapes(task, cfg), min_cell=cfg.min_cell, most=cfg.max_examples)
     content = MomentsQuestion(prompts).content()
