@@ -144,16 +144,15 @@ def page(results: dict[str, Any]) -> str:
 def _missed(runs: dict[str, dict[str, Any]]) -> list[str]:
     """Where today's defaults cost more than the rule allows; it stands first."""
 
-    def loss(task: str) -> float:
-        mine = [key for key in runs if key.startswith(f"{DEFAULT}|{task}|")]
-        key, plain = "balanced_accuracy", [k.replace(DEFAULT, FEDAVG, 1) for k in mine]
-        return float(np.mean([runs[b][key] - runs[a][key] for a, b in zip(mine, plain, strict=True)]))
+    def loss(of: dict[str, dict[str, Any]]) -> float:
+        average = means(of)
+        return average[FEDAVG][0] - average[DEFAULT][0] if average else 0.0
 
-    average = means(runs)
-    lost = average[FEDAVG][0] - average[DEFAULT][0]
+    lost = loss(runs)
     if lost <= COST:
         return []
-    losses = {task: loss(task) for task in {key.split("|")[1] for key in runs}}
+    tasks = {key.split("|")[1] for key in runs}
+    losses = {task: loss({k: run for k, run in runs.items() if k.split("|")[1] == task}) for task in tasks}
     costly = sorted((task for task in losses if losses[task] > COST), key=lambda task: -losses[task])
     named_losses = ", ".join(f"`{task}` ({100 * losses[task]:.1f})" for task in costly)
     return [

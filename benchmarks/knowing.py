@@ -36,8 +36,10 @@ from fvlfp.federation.protocol import (
     TrainQuestion,
     arrays_of,
     count_name,
+    moment_arrays,
     number,
     read_arrays,
+    read_moments,
 )
 from fvlfp.training.examples import ClientData
 from fvlfp.training.select import Candidate, choose
@@ -168,13 +170,16 @@ def lies_in_moments(honest: list[Arrays], task: Task, liars: int) -> list[Arrays
     overlook a class or the wrong difference, and DSOP's, which are then chosen on validation tables.
     """
     texts = task.frozen_texts.cpu()
-    sums = [np.stack([part[name].double().numpy() for part in honest]) for name in _sums(honest[0])]
-    counts = [np.stack([part[_count(name)].double().numpy() for part in honest]) for name in _sums(honest[0])]
-    bases = [
-        torch.from_numpy(class_axes(s, n, liars, texts.double().numpy())).float()
-        for s, n in zip(sums, counts, strict=True)
+    moments = [read_moments(part) for part in honest]
+    pairs = [
+        [np.stack([m[name][i].double().numpy() for m in moments]) for i in (0, 1)] for name in moments[0]
     ]
-    features = torch.from_numpy(sums[0].sum((0, 2)) / counts[0].sum((0, 2)).clip(1)[:, None]).float()
+    bases = [
+        torch.from_numpy(class_axes(sums, counts, liars, texts.double().numpy())).float()
+        for sums, counts in pairs
+    ]
+    sums, counts = pairs[0]
+    features = torch.from_numpy(sums.sum((0, 2)) / counts.sum((0, 2)).clip(1)[:, None]).float()
     plain = [torch.eye(texts.shape[1])] * len(bases)
     lies = [along_the_classes(honest[0], task)]
     for means in (texts, features):  # (C, d)
@@ -188,21 +193,11 @@ def lies_in_moments(honest: list[Arrays], task: Task, liars: int) -> list[Arrays
 def along_the_classes(arrays: Arrays, task: Task) -> Arrays:
     """Moments whose groups differ exactly as the classes do: what DSOP then removes is the task."""
     out = {}
-    for name, tensor in arrays.items():
-        if name.startswith("counts/"):
-            out[name] = torch.full_like(tensor, EXAMPLES)
-        else:
-            groups = torch.arange(tensor.shape[1]) % len(task.classes)
-            out[name] = EXAMPLES * task.frozen_texts.cpu()[groups].expand_as(tensor).clone()
-    return out
-
-
-def _sums(arrays: Arrays) -> list[str]:
-    return [name for name in arrays if name.startswith("sums/")]
-
-
-def _count(name: str) -> str:
-    return name.replace("sums/", "counts/")
+    for name, (sums, counts) in read_moments(arrays).items():
+        groups = torch.arange(sums.shape[1]) % len(task.classes)
+        lie = EXAMPLES * task.frozen_texts.cpu()[groups].expand_as(sums).clone()
+        out[name] = (lie, torch.full_like(counts, EXAMPLES))
+    return moment_arrays(out)
 
 
 def at_the_extremes(honest: list[Arrays], axis: Tensor, bases: list[Tensor], *, within: bool) -> Arrays:
@@ -211,10 +206,11 @@ def at_the_extremes(honest: list[Arrays], axis: Tensor, bases: list[Tensor], *, 
     bases: for each attribute (d, d), the coordinates. within: the differences from a client's first group are
     at an end, in place of the means.
     """
-    out = {}
-    for name, basis in zip(_sums(honest[0]), bases, strict=True):
-        counts = torch.stack([part[_count(name)] for part in honest])[..., None]
-        means = torch.stack([part[name] for part in honest]) / counts.clamp_min(1) @ basis  # (H, C, G, d)
+    out, moments = {}, [read_moments(part) for part in honest]
+    for name, basis in zip(moments[0], bases, strict=True):
+        sums, counts = (torch.stack([m[name][i] for m in moments]) for i in (0, 1))
+        counts = counts[..., None]
+        means = sums / counts.clamp_min(1) @ basis  # (H, C, G, d)
         there = counts > 0
         middle = (means * there).sum(0) / there.sum(0).clamp_min(1)
         turn = 1 - 2 * (torch.arange(means.shape[2]) % 2)[:, None]  # (G, 1)
@@ -224,9 +220,9 @@ def at_the_extremes(honest: list[Arrays], axis: Tensor, bases: list[Tensor], *, 
                        for s in (-9.0, 9.0))  # fmt: skip
         far = torch.where(turn * (axis @ basis) > 0, most, least)
         far = torch.where(there.any(0), far + middle[:, :1] * within, middle)
-        out[name] = EXAMPLES * _short_enough(middle, far) @ basis.T
-        out[_count(name)] = torch.full_like(counts[0, ..., 0], EXAMPLES)
-    return out
+        lie = EXAMPLES * _short_enough(middle, far) @ basis.T
+        out[name] = (lie, torch.full_like(counts[0, ..., 0], EXAMPLES))
+    return moment_arrays(out)
 
 
 def _short_enough(middle: Tensor, far: Tensor) -> Tensor:

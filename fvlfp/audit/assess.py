@@ -21,7 +21,7 @@ from fvlfp.audit.document import Audit
 from fvlfp.audit.from_arrays import ColumnNames, table_of_arrays
 from fvlfp.audit.provenance import with_versions
 from fvlfp.audit.schema import SCHEMA, Attribute, Facts, Gap, GroupRates, LeftOut, Rate, WorstCell
-from fvlfp.audit.stats.columns import Columns, encode, everyone
+from fvlfp.audit.stats.columns import Columns, encode
 from fvlfp.audit.stats.counts import Counts
 from fvlfp.audit.stats.families import FEW
 from fvlfp.audit.stats.gaps import attribute_gaps
@@ -132,9 +132,7 @@ def _remarks(columns: Columns, o: AuditOptions) -> list[str]:
     else:
         out = ["No truth column: only selection rates are judged, which say nothing about errors."]
     out += weight_remark(o.weight)
-    if columns.weight is not None:
-        for name, coded in {"": everyone(len(columns)), **columns.groups}.items():
-            out += heavy_rows(name, coded.names, coded.codes, columns.weight, columns.first_row)
+    out += heavy_rows(columns.groups, columns.weight, columns.first_row)
     out += constant_columns(columns.classes, label if columns.truth else None, prediction)
     if columns.score is not None:
         out += score_remarks(columns.score, label, prediction, columns.classes[1], o.level)

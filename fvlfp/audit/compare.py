@@ -157,11 +157,9 @@ def _document(
         for side, rows in zip(names, (slice(0, n), slice(n, None)), strict=True)
         for remark in constant_columns(columns.classes, columns.label[rows], columns.prediction[rows])
     ]
-    together = everyone(n)
     groups = {name: replace(coded, codes=coded.codes[:n]) for name, coded in columns.groups.items()}
-    if columns.weight is not None:
-        for name, coded in {"": together, **groups}.items():
-            remarks += heavy_rows(name, coded.names, coded.codes, columns.weight[:n], columns.first_row)
+    weight = None if columns.weight is None else columns.weight[:n]
+    remarks += heavy_rows(groups, weight, columns.first_row)
     attributes: dict[str, ChangedAttribute] = {}
     for name, coded in groups.items():
         pairs = count_pairs(columns, coded, name)
@@ -178,7 +176,7 @@ def _document(
         "classes": list(columns.classes),
         "positive": columns.positive,
         "settings": settings,
-        "overall": _group(count_pairs(columns, together, "all"), 0, level),
+        "overall": _group(count_pairs(columns, everyone(n), "all"), 0, level),
         "attributes": attributes,
         "remarks": remarks,
         "warnings": warnings,

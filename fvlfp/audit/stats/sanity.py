@@ -6,14 +6,16 @@ change a number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from fvlfp.audit.stats.bins import bin_words
+from fvlfp.audit.stats.columns import everyone
 from fvlfp.audit.stats.intervals import z_score
 from fvlfp.audit.stats.rates import SMALL
 from fvlfp.audit.stats.scores import auc
+from fvlfp.values import Coded
 
 
 def constant_columns(classes: Sequence[str], label: np.ndarray | None, prediction: np.ndarray) -> list[str]:
@@ -42,14 +44,20 @@ def weight_remark(weight: str | None) -> list[str]:
     ]
 
 
-def heavy_rows(
-    attribute: str, names: Sequence[str], codes: np.ndarray, weight: np.ndarray, first_row: int
-) -> list[str]:
-    """Remarks on groups of ``SMALL`` rows or more in which one row has most of the weight.
+def heavy_rows(groups: Mapping[str, Coded], weight: np.ndarray | None, first_row: int) -> list[str]:
+    """Remarks where one row has most of the weight: of all rows, and of groups of ``SMALL`` rows or more.
 
     Args:
-        codes: (n,) into `names`, -1 where missing. weight: (n,), 0 or more.
+        groups: attribute -> its groups and codes (n,). weight: (n,), 0 or more.
     """
+    if weight is None:
+        return []
+    attributes = {"": everyone(len(weight)), **groups}.items()
+    return [s for name, coded in attributes for s in _heavy_rows(name, coded, weight, first_row)]
+
+
+def _heavy_rows(attribute: str, coded: Coded, weight: np.ndarray, first_row: int) -> list[str]:
+    names, codes = coded.names, coded.codes
     known = np.flatnonzero(codes >= 0)
     rows, total = (np.bincount(codes[known], w, len(names)) for w in (None, weight[known]))
     out = []
