@@ -37,7 +37,7 @@ RESULT = RESULTS / "defaults.json"
 METHOD = "fvlfp-label-free"
 #: setting -> values to try beside the default
 CANDIDATES: dict[str, tuple[float, ...]] = {
-    "lambda_cf": (1.0, 2.0, 10.0, 20.0),
+    "lambda_cf": (0.5, 2.0, 5.0, 20.0),
     "alpha": (1.0, 4.0),
     "beta": (0.0, 4.0),
     "gamma": (0.0, 20.0),

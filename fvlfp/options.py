@@ -108,7 +108,7 @@ class LossOptions:
 
     class_balanced: bool = True
     cell_balanced: bool = False  # every class-by-group cell of a client counts equally; reads group labels
-    lambda_cf: float = number(5.0, 0.0, 1e4)
+    lambda_cf: float = number(1.0, 0.0, 1e4)
     alpha: float = number(2.0, 0.0, 100.0)
     pairing: str = word("image", "words", "layers")
     cf_directions: str = word("prompted", "text", "image")
