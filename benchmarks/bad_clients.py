@@ -81,9 +81,7 @@ class Bad(ClientApp):
         else:
             prompts = sent - (prompts - sent)
             n = int(number(report, "num-examples")) * (100 if self.kind == "inflated" else 1)
-            cap = self.cfg.fpf_cap if self.cfg.beta or self.cfg.gamma else 1.0
-            lie = {"num-examples": n, "perf": 1.0, "disp": 0.0, "weight": float(n) * cap}
-            report.update(lie)
+            report.update({"num-examples": n, "perf": 1.0, "disp": 0.0})
         reply.content["arrays"] = arrays_of({"prompts": prompts})
         return reply
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -114,12 +113,10 @@ class Knowing(ClientApp):
         prompts = torch.stack([read_arrays(content, "arrays")["prompts"] for content in honest])
         reports = [content.metric_records["metrics"] for content in honest]
         n = 2 * int(np.median([number(report, "num-examples") for report in reports]))  # SIZE_CAP of `peers`
-        weight = float(n) * (self.cfg.fpf_cap if self.cfg.beta or self.cfg.gamma else 1.0)
         lie = worst_prompts(prompts, self.cfg.liars, self._harm(question))
         for k in self.who:
             contents[k]["arrays"] = arrays_of({"prompts": lie})
-            lies: dict[str, Any] = {"num-examples": n, "weight": weight, "perf": 1.0, "disp": 0.0}
-            contents[k].metric_records["metrics"].update(lies)
+            contents[k].metric_records["metrics"].update({"num-examples": n, "perf": 1.0, "disp": 0.0})
 
     def _harm(self, question: TrainQuestion) -> Callable[[Tensor], Tensor]:
         """Prompts -> how much they harm, on the validation rows of all clients; differentiable."""

@@ -93,8 +93,7 @@ class Liars(ClientApp):
         if kind == TRAIN:
             arrays["prompts"] = opposite(arrays["prompts"], read_arrays(message.content, "arrays")["prompts"])
             report = reply.content.metric_records["metrics"]
-            cap = self.cfg.fpf_cap if self.cfg.beta or self.cfg.gamma else 1.0
-            report.update({"perf": 1.0, "disp": 0.0, "weight": float(report["num-examples"]) * cap})  # type: ignore
+            report.update({"perf": 1.0, "disp": 0.0})
         elif kind == MOMENTS:
             arrays = along_the_classes(arrays, self.task)
         elif kind == CANDIDATES:

@@ -83,7 +83,7 @@ class Config(  # the parts in the order of `fvlfp.options`, last one first: so d
         if self.dsop_at == "training" and self.dsop_words == "fair":
             yield "dsop_words = 'fair' needs trained prompts: use it with dsop_at = 'inference'"
         if self.fpf_momentum > 0 and self.fpf_by == "client":
-            yield "fpf_momentum needs fpf_by = 'server': a client keeps no history"
+            yield "fpf_momentum needs fpf_by = 'server': only there is a weight mixed with the last one"
         if self.fusion == "peers" and self.robust not in ("none", "trimmed-mean"):
             yield "fusion = 'peers' needs robust = 'none' or 'trimmed-mean', which know weights"
         if (self.dp_noise > 0) + (self.robust != "none") + (self.fusion == "qfedavg") > 1:

@@ -25,7 +25,7 @@ class Fusion:
 
     a: power of the client's size; beta, gamma: weight of performance and of disparity.
     cap: the exponential factor stays in [1/cap, cap], so no client ever counts for more than cap^2 times
-        another of its size; a client can apply this alone.
+        another of its size.
     floor: no client falls below floor * n_k / sum n (applied where all weights are known).
     chance: balanced accuracy of guessing, 1 / C; margin: a client under chance + margin gets no bonus for a
         small gap (the gate: a near-constant predictor has a small gap for the wrong reason).
@@ -49,7 +49,7 @@ def client_weight(
     disp_mean: float | None,
     fusion: Fusion,
 ) -> float:
-    """One client's weight, before normalising, > 0: all the client needs are last round's two means.
+    """One client's weight, before normalising, > 0; with last round's two means it needs no other report.
 
     n: examples (> 0). perf: balanced accuracy in [0, 1]; disp: odds gap in [0, 1]; None (or NaN) where
     undefined (one group only, too few positives): then the term is neutral, as it is in the first round,
@@ -78,7 +78,7 @@ def fusion_weights(
     previous: Sequence[float] | None = None,
     momentum: float = 0.0,
 ) -> list[float]:
-    """All clients' weights, up to a common factor: the form for a server that sees every report.
+    """All clients' weights, up to a common factor, by this round's means.
 
     They are not normalised here: fusing divides by their sum, and a = 1, beta = gamma = 0 then gives FedAvg's
     n_k / sum n bit for bit.

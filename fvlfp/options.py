@@ -162,6 +162,8 @@ class FusionOptions:
     fpf_floor: float = number(0.01, 0.0, 1.0)
     fpf_margin: float = number(0.02, 0.0, 1.0)
     fpf_momentum: float = number(0.0, 0.0, 0.999)
+    #: "client": by last round's means, so that a client could work out its own weight; "server": by this
+    #: round's, with `fpf_floor` and `fpf_momentum`
     fpf_by: str = word("client", "server")
     fusion: str = word("fpf", "peers", "qfedavg", "fairfed", "f3", "f3-acc")
     peers_share: float = number(0.7, 0.05, 1.0)  # how much of the clients must still count, exp(-KL(w | n));

@@ -29,7 +29,6 @@ from fvlfp.federation.protocol import (
     moment_arrays,
     reply_with,
 )
-from fvlfp.fpf import client_weight
 from fvlfp.options import ClientOptions, PrivacyOptions
 from fvlfp.training.client import train_client
 from fvlfp.training.examples import ClientData
@@ -37,7 +36,7 @@ from fvlfp.training.local import Job, LocalResult
 from fvlfp.training.loss import row_weights
 from fvlfp.training.model import Model, model_of, on_device
 from fvlfp.training.readout import Readout
-from fvlfp.training.reports import client_moments, countable_rows, fusion_rule, performance_and_gap
+from fvlfp.training.reports import client_moments, countable_rows, performance_and_gap
 from fvlfp.training.task import Task
 
 #: The server's question and the client's data -> what was trained.
@@ -120,18 +119,9 @@ def report_on(
     readout = Readout.of(task, result.model, projection=question.projection, texts=result.texts)
     counts = list(readout.confusion(data.val).values())
     perf, disp = performance_and_gap(counts, min_cell=cfg.min_cell)
-    weight = client_weight(
-        len(data.train),
-        perf,
-        disp,
-        perf_mean=question.means.perf,
-        disp_mean=question.means.disp,
-        fusion=fusion_rule(cfg, len(task.classes)),
-    )
     return ClientReport(
         client=data.client,
         n=len(data.train),
-        weight=weight,
         perf=perf,
         disp=disp,
         loss=result.loss,

@@ -119,25 +119,17 @@ class JudgeQuestion:
 class TrainQuestion:
     """Asks for a round of local training.
 
-    projection: None where DSOP acts at inference only. directions: attribute -> CDFP's D (G, d). means: with
-    them a client computes its own weight.
+    projection: None where DSOP acts at inference only. directions: attribute -> CDFP's D (G, d).
     """
 
     model: Model
     round: int
-    means: Means
     projection: Projection | None = None
     directions: dict[str, Tensor] = field(default_factory=dict)
 
     def content(self) -> RecordDict:
         """As it travels."""
-        config = ConfigRecord(
-            {
-                "server-round": self.round,
-                "perf-mean": on_wire(self.means.perf),
-                "disp-mean": on_wire(self.means.disp),
-            }
-        )
+        config = ConfigRecord({"server-round": self.round})
         shared = {f"directions/{name}": tensor for name, tensor in self.directions.items()}
         shared |= {} if self.projection is None else _subspace(self.projection)
         return RecordDict(
@@ -155,7 +147,6 @@ class TrainQuestion:
         return cls(
             model_of(read_arrays(content, "arrays")),
             int(number(config, "server-round")),
-            Means(defined(number(config, "perf-mean")), defined(number(config, "disp-mean"))),
             _projection(shared),
             {
                 name.removeprefix("directions/"): tensor
@@ -176,7 +167,6 @@ class ClientReport:
 
     client: int
     n: int
-    weight: float
     perf: float | None
     disp: float | None
     loss: float
@@ -184,7 +174,7 @@ class ClientReport:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
 
     #: names of the numbers that every report holds; NaN means undefined in `perf` and `disp`
-    ALWAYS = ("num-examples", "weight", "perf", "disp", "loss", "client")
+    ALWAYS = ("num-examples", "perf", "disp", "loss", "client")
     #: how the names of further numbers begin
     START_LOSS, COUNTS = "start-loss", "counts/"
 
@@ -192,7 +182,6 @@ class ClientReport:
         """As it travels."""
         found: Numbers = {
             "num-examples": self.n,
-            "weight": self.weight,
             "perf": on_wire(self.perf),
             "disp": on_wire(self.disp),
             "loss": self.loss,
@@ -214,7 +203,6 @@ class ClientReport:
         return cls(
             client=int(number(record, "client")),
             n=int(number(record, "num-examples")),
-            weight=number(record, "weight"),
             perf=defined(number(record, "perf")),
             disp=defined(number(record, "disp")),
             loss=number(record, "loss"),

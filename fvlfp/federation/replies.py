@@ -17,7 +17,6 @@ from flwr.app import Array, RecordDict
 from numpy.lib import format as npy
 
 from fvlfp.federation.protocol import ClientReport, Shapes, client_number
-from fvlfp.fpf import Fusion
 
 #: Says what is wrong with one reply's content, or None.
 Check = Callable[[RecordDict], str | None]
@@ -104,30 +103,17 @@ def _header(data: bytes) -> tuple[tuple[int, ...], str]:
     return tuple(shape), str(dtype)
 
 
-def check_report(
-    shapes: Shapes,
-    fusion: Fusion,
-    *,
-    own_weight: bool,
-    most: int = 0,
-    more: Mapping[str, int] = MappingProxyType({}),
-) -> Check:
+def check_report(shapes: Shapes, *, most: int = 0, more: Mapping[str, int] = MappingProxyType({})) -> Check:
     """A check for a trained model and the numbers that come with it: present, finite, possible.
 
-    shapes: of the model. own_weight: the client computed its weight itself; then it must lie within
-    [1/cap, cap] times n^a, or be n^a where neither performance nor fairness counts. most: the largest number
-    of examples a client can have; 0: only what no client has. more: name -> how many numbers, of what a
-    fusion rule asks for besides (0: one number, no list); none may be negative.
+    shapes: of the model. most: the largest number of examples a client can have; 0: only what no client has.
+    more: name -> how many numbers, of what a fusion rule asks for besides (0: one number, no list); none may
+    be negative.
     """
 
     def check(content: RecordDict) -> str | None:
         report = dict(content.metric_records["metrics"])
-        return (
-            expects(shapes)(content)
-            or _bad_names(report, more)
-            or _bad_report(report, most)
-            or (_bad_weight(report, fusion) if own_weight else None)
-        )
+        return expects(shapes)(content) or _bad_names(report, more) or _bad_report(report, most)
 
     return check
 
@@ -153,7 +139,7 @@ def _bad_report(report: Mapping[str, Any], most: int) -> str | None:
         return f"num-examples = {_short(n)} is no count of examples"
     if most and n > most:
         return f"num-examples = {n:g} is past max_examples = {most}"
-    perf, disp, loss, weight = (float(report[key]) for key in ("perf", "disp", "loss", "weight"))
+    perf, disp, loss = (float(report[key]) for key in ("perf", "disp", "loss"))
     for key, value in (("perf", perf), ("disp", disp)):
         if not (math.isnan(value) or 0.0 <= value <= 1.0):
             return f"{key} = {value:g} is outside [0, 1]"
@@ -161,18 +147,6 @@ def _bad_report(report: Mapping[str, Any], most: int) -> str | None:
         return f"loss = {loss} is not finite"
     if abs(loss) > MOST_NUMBER:
         return f"loss = {loss:g} is past {MOST_NUMBER:g}"
-    if not (math.isfinite(weight) and weight > 0):
-        return f"weight = {weight} is not a positive number"
-    return None
-
-
-def _bad_weight(report: Mapping[str, Any], fusion: Fusion) -> str | None:
-    """What is wrong with a weight that the client computed itself, or None."""
-    n, weight = float(report["num-examples"]), float(report["weight"])
-    cap = fusion.cap if fusion.beta or fusion.gamma else 1.0
-    factor, slack = weight / n**fusion.a, 1 + 1e-9
-    if not 1 / cap / slack <= factor <= cap * slack:
-        return f"weight = {weight:g} for {n:g} examples is past the cap of {cap:g}"
     return None
 
 

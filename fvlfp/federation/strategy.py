@@ -35,7 +35,7 @@ from fvlfp.federation.protocol import (
 )
 from fvlfp.federation.replies import check_report
 from fvlfp.federation.trust import accept, answers, enough, tell, too_long
-from fvlfp.fpf import fusion_weights, mean_known
+from fvlfp.fpf import client_weight, fusion_weights, mean_known
 from fvlfp.options import TrustOptions
 from fvlfp.training.model import model_of
 from fvlfp.training.parts import Parts, checked_weights
@@ -114,7 +114,6 @@ class FairFusion(FedAvg):
         question = TrainQuestion(
             model_of(read_arrays(arrays)),
             self.first_round + server_round,
-            self.means,
             self.projection,
             self.directions,
         )
@@ -178,12 +177,18 @@ class FairFusion(FedAvg):
         return arrays, MetricRecord()
 
     def _weights(self, server_round: int, good: list[Message], reports: list[ClientReport]) -> list[float]:
-        """w_k of every report, up to a common factor: the client's own, or by all reports together."""
+        """w_k of every report, up to a common factor, by the means of the last round or of this one."""
         if self.parts.weights is not None:
             n, perf, disp = [r.n for r in reports], [r.perf for r in reports], [r.disp for r in reports]
             return checked_weights(self.parts.weights(n, perf, disp), len(reports))
         if self.cfg.fpf_by == "client":
-            return [report.weight for report in reports]
+            perf_mean, disp_mean = self.means
+            return [
+                client_weight(
+                    r.n, r.perf, r.disp, perf_mean=perf_mean, disp_mean=disp_mean, fusion=self.fusion
+                )
+                for r in reports
+            ]
         before = [self.previous.get(report.client) for report in reports]
         return fusion_weights(
             [report.n for report in reports],
@@ -199,8 +204,6 @@ class FairFusion(FedAvg):
         cfg = self.cfg
         check = check_report(
             shapes_of(self.sent),
-            self.fusion,
-            own_weight=cfg.fpf_by == "client",
             most=cfg.max_examples,
             more=self.more,
         )

@@ -96,10 +96,8 @@ def without(planted):
         (report(disp=-0.1), "disp = -0.1 is outside"),
         (report(**{"num-examples": -3}), "is no count of examples"),
         (report(**{"num-examples": 3.5}), "is no count of examples"),
-        (report(weight=1e9), "is past the cap of 10"),
-        (report(weight=1e-9), "is past the cap of 10"),
-        (report(weight=math.nan), "is not a positive number"),
-        (report(weight=[1.0, 2.0]), "is no number"),
+        (report(disp=[1.0, 2.0]), "is no number"),
+        (report(weight=1e9), "the report holds .*weight"),
         (report(loss=math.inf), "loss = inf is not finite"),
         (report(client=-1), "is no client number"),
         (report(client=0), "client 0 is node 1"),
@@ -125,14 +123,9 @@ def test_an_honest_run_refuses_nobody(planted):
     assert all(row.failed == [] and row.reasons == [] for row in state.history)
 
 
-def test_without_fpf_a_weight_is_the_number_of_examples(planted):
-    state = run(planted, report(weight=float(len(planted.clients[BAD].train)) * 2), method="fedavg")
-    assert "past the cap of 1" in state.history[0].reasons[0]
-
-
 def test_nobody_claims_more_examples_than_agreed(planted):
     n = max(len(client.train) for client in planted.clients)
-    state = run(planted, report(**{"num-examples": n + 1, "weight": n + 1.0}), max_examples=n)
+    state = run(planted, report(**{"num-examples": n + 1}), max_examples=n)
     assert f"past max_examples = {n}" in state.history[0].reasons[0]
 
 

@@ -212,7 +212,7 @@ def test_noise_and_a_robust_rule_do_not_mix():
 
 MOMENTS = {f"arrays/{part}/prompted/{g}" for part in ("sums", "counts") for g in ("shape", "tint")}
 BY_LABEL = {name.replace("prompted", "image") for name in MOMENTS}
-REPORT = {f"metrics/{k}" for k in ("num-examples", "weight", "perf", "disp", "loss", "client")}
+REPORT = {f"metrics/{k}" for k in ("num-examples", "perf", "disp", "loss", "client")}
 CANDIDATES = 7  # "off", and three ranks with two lambdas each
 
 

@@ -10,7 +10,6 @@ from deploy import bad_node
 from deploy.soak import NODES, holds, kept, page
 from fvlfp.federation.replies import check_report
 from fvlfp.federation.trust import fault
-from fvlfp.fpf import Fusion
 from fvlfp.training.reports import RoundReport
 
 
@@ -45,10 +44,10 @@ def test_a_round_is_held_only_with_all_before_it():
 
 @pytest.mark.parametrize("garbage", bad_node.GARBAGE, ids=lambda kind: kind.__name__)
 def test_every_kind_of_garbage_is_refused_or_an_error(garbage):
-    numbers = {"num-examples": 9, "weight": 9.0, "perf": 0.8, "disp": 0.1, "loss": 0.5, "client": 0}
+    numbers = {"num-examples": 9, "perf": 0.8, "disp": 0.1, "loss": 0.5, "client": 0}
     prompts = Array(np.zeros((2, 4, 8), np.float32))
     content = RecordDict({"arrays": ArrayRecord({"prompts": prompts}), "metrics": MetricRecord(numbers)})
-    check = check_report({"prompts": ((2, 4, 8), "float32")}, Fusion(), own_weight=True)
+    check = check_report({"prompts": ((2, 4, 8), "float32")})
     assert fault(content, check) is None
     if garbage is bad_node.long_error:
         with pytest.raises(RuntimeError):

@@ -217,7 +217,7 @@ def test_only_prompts_and_reports_leave_a_client(planted, monkeypatch):
         *(f"query.moments: arrays/{part}/{name}" for part in ("sums", "counts") for name in both),
         "query.moments: metrics/client",
         "train: arrays/prompts",
-        *(f"train: metrics/{k}" for k in ("num-examples", "weight", "perf", "disp", "loss", "client")),
+        *(f"train: metrics/{k}" for k in ("num-examples", "perf", "disp", "loss", "client")),
     }
 
 
