@@ -53,6 +53,17 @@ class Projection:
         write = self.basis if self.write is None else self.write
         return z - self.lam * (z - self.mu) @ self.basis @ write.T
 
+    def kept(self, points: Tensor) -> float:
+        """The share in [0, 1] of the squared differences between points (m, d) that is left of them.
+
+        `||D'||^2 / ||D||^2`, D: the points less their mean; 1 where they do not differ. Of `class_means` it
+        tells how much of what separates the classes is left when what separates the groups is gone.
+        """
+        before = centred(points)
+        after = centred(self.unnormalised(points))
+        size = float(before.square().sum())
+        return float(after.square().sum()) / size if size > 0 else 1.0
+
     def to_rank(self, rank: int, lam: float) -> Projection:
         """The same subspace, its first `rank` directions only, with another lambda."""
         write = None if self.write is None else self.write[:, :rank]
@@ -160,6 +171,20 @@ def overall_mean(sums: Tensor, counts: Tensor, *, by_group: bool) -> Tensor:
     if not present.any():
         return torch.zeros(sums.shape[-1])
     return (sums[present] / counts[present, None]).mean(0)
+
+
+def class_means(sums: Tensor, counts: Tensor) -> Tensor:
+    """What tells the classes apart within groups: class means (C, d), each balanced over the groups it has.
+
+    sums (C, G, d), counts (C, G): summed moments. A class without rows gets the mean of the others.
+    """
+    present = (counts > 0).to(sums.dtype)
+    means = sums / counts.clamp_min(1e-12)[..., None] * present[..., None]
+    known = present.sum(1) > 0
+    if not known.any():
+        return torch.zeros_like(means[:, 0])
+    out = means.sum(1) / present.sum(1).clamp_min(1)[:, None]
+    return torch.where(known[:, None], out, out[known].mean(0))
 
 
 def group_directions(

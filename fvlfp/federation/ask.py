@@ -82,14 +82,15 @@ def ask_subspace(grid: Grid, task: Task, cfg: Config, state: ServerState) -> Non
             )
         texts = task.group_texts if fair is None else task.fair_group_texts(fair)
         if cfg.uses_dsop:
+            kind = "image" if cfg.dsop == "image" else "prompted"
+            cells = [moments[f"{kind}/{name}"] for name in texts] if moments else []
+            if cells:
+                state.class_means = torch.stack([dsop.class_means(*cell) for cell in cells]).mean(0)
             stacked = torch.cat([_directions(cfg.dsop, name, texts, moments) for name in texts])
             basis = dsop.subspace(stacked.cpu())[0]
             if cfg.recentre:
-                kind = "image" if cfg.dsop == "image" else "prompted"
-                means = [
-                    dsop.overall_mean(*moments[f"{kind}/{name}"], by_group=kind == "image") for name in texts
-                ]
-                mu = torch.stack(means).mean(0)
+                by_group = cfg.dsop == "image"
+                mu = torch.stack([dsop.overall_mean(*cell, by_group=by_group) for cell in cells]).mean(0)
         if cfg.uses_directions:
             for name in texts:
                 found = _directions(cfg.cf_directions, name, task.group_texts, moments)
@@ -114,7 +115,9 @@ def _directions(mode: str, name: str, texts: dict[str, Tensor], moments: Moments
 def choose_projection(grid: Grid, task: Task, cfg: Config, state: ServerState) -> None:
     """Cut the projection to the rank, and set the lambda, that do best on the clients' validation data.
 
-    A rank or lambda that the config fixes is not searched; lambda_dsop = 0 means off and asks nobody.
+    A rank or lambda that the config fixes is not searched; lambda_dsop = 0 means off and asks nobody. Before
+    training, what a projection takes from the classes is known from their means only (`select.KEPT`): those
+    of the clients' features or, where no moments were asked for, the texts.
     """
     full = state.projection.rank
     lambdas = LAMBDAS if cfg.lambda_dsop < 0 else (cfg.lambda_dsop,)
@@ -137,12 +140,15 @@ def _try_on_validation(
     check = check_counts(count_shapes(task, len(candidates)), min_cell=cfg.min_cell, most=cfg.max_examples)
     parts = ask(grid, CANDIDATES, question.content(), check=check, options=cfg, roll=state.roll)
     pooled = pool_counts(parts, cfg)
+    classes = task.frozen_texts.cpu() if state.class_means is None else state.class_means
+    trained = cfg.dsop_at == "inference"
     return [
         Candidate.judge(
             rank,
             lam,
             [pooled[count_name(i, name)] for name in task.groups],
             min_cell=cfg.min_cell,
+            kept=1.0 if trained else state.projection.to_rank(rank, lam).kept(classes),
         )
         for i, (rank, lam) in enumerate(candidates)
     ]

@@ -39,7 +39,8 @@ class ServerState:
     model: the global one. projection: of full rank until rank and lambda are chosen. directions: attribute ->
     CDFP's D (G, d). round: rounds done. candidates: what was tried on validation data. means: the last
     round's. weights: client -> its last weight. best: the model of the round that was best on validation,
-    where the run wants to end with it. roll: who is which client, known to this process alone.
+    where the run wants to end with it. class_means: (C, d) of the clients' features, known until the
+    projection is chosen. roll: who is which client, known to this process alone.
     """
 
     model: Model
@@ -51,6 +52,7 @@ class ServerState:
     means: Means = field(default_factory=Means)
     weights: dict[int, float] = field(default_factory=dict)
     best: Model | None = None
+    class_means: Tensor | None = None
     roll: Roll = field(default_factory=Roll)
 
     @property
