@@ -3,10 +3,11 @@
     FVLFP_SHARED=DIR python -m benchmarks.defaults [--seeds 2] [--task T ...]
 
 A third of each task's training rows, drawn by seed, plays the test set; the rest are clients. One setting is
-changed at a time from today's defaults, and once the choice of a projection (`select.KEPT`) is left unguarded, without any group label in training. A value is better where its mean
-excess over chance, over all tasks and seeds, is smaller and its mean balanced accuracy is within one point of
-FedAvg's. Writes `results/defaults.json` after each run, resumes, and ends with `results/defaults.md`, which
-names the best value of each setting. It changes no default: a person does, in `fvlfp.options`.
+changed at a time from today's defaults, without any group label in training; one more run may choose any
+projection (`select.KEPT` = 0). A value is better where its mean excess over chance, over tasks and seeds, is
+smaller and its mean balanced accuracy is within one point of FedAvg's. Writes `results/defaults.json` after
+each run, resumes, and ends with `results/defaults.md`, which names the best value of each setting. It changes
+no default: a person does, in `fvlfp.options`.
 """
 
 from __future__ import annotations

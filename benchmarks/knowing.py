@@ -24,6 +24,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
+from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.federation.pooling import class_axes, pool_counts
 from fvlfp.federation.protocol import (
@@ -41,6 +42,7 @@ from fvlfp.federation.protocol import (
     read_moments,
 )
 from fvlfp.training.examples import ClientData
+from fvlfp.training.reports import client_moments
 from fvlfp.training.select import Candidate, choose
 from fvlfp.training.task import Task
 
@@ -102,10 +104,21 @@ class Knowing(ClientApp):
         if kind == MOMENTS:
             return lies_in_moments(honest, self.task, len(self.who))[self.lie]
         if kind == CANDIDATES:
-            pairs = CandidatesQuestion.read(message.content).candidates
-            return worst_tables(honest, pairs, self.cfg, len(self.who), self.aim)
+            question = CandidatesQuestion.read(message.content)
+            cuts = [question.projection.to_rank(rank, lam) for rank, lam in question.candidates]
+            kept = [cut.kept(self._class_means()) for cut in cuts]
+            return worst_tables(honest, question.candidates, kept, self.cfg, len(self.who), self.aim)
         assert kind == JUDGE
         return worst_judgement(honest, self.aim)
+
+    def _class_means(self) -> Tensor:
+        """What the server would find without lies (C, d)."""
+        parts = [client_moments(client.train, self.task, self.cfg, None) for client in self.clients]
+        found = []
+        for name in parts[0]:
+            sums, counts = (torch.stack(each).sum(0) for each in zip(*(p[name] for p in parts), strict=True))
+            found.append(dsop.class_means(sums, counts))
+        return torch.stack(found).mean(0)
 
     def _train(self, message: Message, contents: dict[int, RecordDict], honest: list[RecordDict]) -> None:
         """The same prompts from every liar, with the report that earns the largest weight."""
@@ -232,15 +245,28 @@ def _short_enough(middle: Tensor, far: Tensor) -> Tensor:
 
 
 def worst_tables(
-    honest: list[Arrays], pairs: Sequence[tuple[int, float]], cfg: Config, liars: int, aim: str
+    honest: list[Arrays],
+    pairs: Sequence[tuple[int, float]],
+    kept: Sequence[float],
+    cfg: Config,
+    liars: int,
+    aim: str,
 ) -> Arrays:
-    """Of tables that praise one candidate, those by which the server chooses the most harmful one."""
+    """Of tables that praise one candidate, those by which the server chooses the most harmful one.
+
+    kept: what each candidate leaves of the differences between class means.
+    """
     names = sorted({name.partition("/")[2] for name in honest[0]})
 
     def judged(pooled: dict[str, np.ndarray]) -> list[Candidate]:
         return [
-            Candidate.judge(rank, lam, [pooled[count_name(i, name)] for name in names], min_cell=cfg.min_cell)
-            for i, (rank, lam) in enumerate(pairs)
+            Candidate.judge(
+                *pairs[i],
+                [pooled[count_name(i, name)] for name in names],
+                min_cell=cfg.min_cell,
+                kept=kept[i],
+            )
+            for i in range(len(pairs))
         ]
 
     truth = judged(pool_counts(honest, cfg.replace(robust="none")))

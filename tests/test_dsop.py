@@ -130,6 +130,26 @@ def test_group_means_are_balanced_over_shared_classes():
     assert float(dsop.overall_mean(sums, counts, by_group=False)) == pytest.approx((18 / 14 + 101 / 35) / 2)
 
 
+def test_class_means_are_balanced_over_groups():
+    sums = torch.tensor([[[90.0, 0.0], [1.0, 2.0]], [[0.0, 0.0], [4.0, 8.0]], [[0.0, 0.0], [0.0, 0.0]]])
+    counts = torch.tensor([[90.0, 1.0], [0.0, 2.0], [0.0, 0.0]])
+    means = dsop.class_means(sums, counts)
+    assert means[:2].tolist() == [[1.0, 1.0], [2.0, 4.0]]  # ninety rows of one group weigh as much as one row
+    assert means[2].tolist() == [1.5, 2.5]  # nobody has this class
+    assert not dsop.class_means(0 * sums, 0 * counts).any()
+
+
+def test_what_a_projection_keeps_of_differences():
+    points = torch.tensor([[1.0, 0.0, 3.0], [-1.0, 0.0, 3.0], [0.0, 2.0, 3.0], [0.0, -2.0, 3.0]])
+    first = dsop.Projection(torch.eye(3)[:, :1], torch.ones(3), 1.0)  # takes 2 of 10
+    assert first.kept(points) == pytest.approx(0.8)
+    assert first.to_rank(1, 0.5).kept(points) == pytest.approx(1 - 0.2 * 0.75)
+    assert dsop.Projection(torch.eye(3)[:, :2], torch.ones(3), 1.0).kept(points) == pytest.approx(0.0)
+    assert dsop.Projection(torch.eye(3), torch.zeros(3), 0.5).kept(points) == pytest.approx(0.25)
+    assert dsop.no_projection(3).kept(points) == 1.0
+    assert first.kept(torch.ones(4, 3)) == 1.0  # nothing there to take
+
+
 def test_an_unseen_group_has_direction_zero():
     sums, counts = torch.zeros(1, 3, 2), torch.tensor([[4.0, 0.0, 4.0]])
     sums[0, 0], sums[0, 2] = torch.tensor([4.0, 0.0]), torch.tensor([0.0, 4.0])

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from fvlfp import dsop
 from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.runs.experiment import training_facts
 from fvlfp.runs.predict import predict
 from fvlfp.runs.train import Prepared, train
+from fvlfp.training import select
 
 
 def config(prepared, method="fvlfp", **changes):
@@ -42,6 +44,28 @@ def test_components_switched_off_are_fedavg_bit_for_bit(planted):
     assert same(fedavg, off)
     by_server = run(planted, "fedavg", fpf_by="server")
     assert torch.equal(fedavg.prompts, by_server.prompts)
+
+
+def test_no_projection_takes_what_separates_the_classes(planted, monkeypatch):
+    """Before training, prompts written by hand do not show it; after training, validation does."""
+    found = run(planted, "dsop", rounds=1)
+    clients = [client.train for client in planted.clients]
+    z, y = torch.cat([c.z for c in clients]), torch.cat([c.y for c in clients])
+    means = []
+    for words in planted.task.group_texts.values():
+        cells = dsop.moments(z, y, dsop.soft_membership(z, words, planted.task.scale), 2)
+        means.append(dsop.class_means(*cells))
+    pair = (found.projection.rank, found.projection.lam)
+    chosen = next(c for c in found.candidates if (c.rank, c.lam) == pair)
+    assert chosen.rank > 0
+    assert chosen.kept == pytest.approx(found.projection.kept(torch.stack(means).mean(0)), abs=1e-4)
+    assert found.candidates[0].kept == 1.0 > chosen.kept > select.KEPT
+
+    monkeypatch.setattr(select, "KEPT", chosen.kept + 0.001)
+    other = run(planted, "dsop", rounds=1)
+    assert (other.projection.rank, other.projection.lam) != pair
+    after = run(planted, "dsop", rounds=1, dsop_at="inference")
+    assert {c.kept for c in after.candidates} == {1.0}
 
 
 def test_fedavg_equals_flowers_own(planted):
