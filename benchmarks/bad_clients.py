@@ -51,7 +51,7 @@ RULES: dict[str, dict[str, Any]] = {
 KINDS = {
     "honest": "all clients are honest",
     "broken": "sends random numbers (standard deviation 1) for prompts, with an honest report",
-    "lying": "sends the opposite of its update and reports accuracy 1, gap 0 and the largest weight allowed",
+    "lying": "sends the opposite of its update, and reports accuracy 1 and gap 0 for the largest weight",
     "inflated": "the same, and claims 100 times its examples",
 }
 

@@ -48,8 +48,8 @@ RULES: dict[str, dict[str, Any]] = {
 }
 #: phase -> what a liar does in it: the strongest that was found and that the server's checks let pass
 PHASES = {
-    TRAIN: "the opposite of its update, nine times as long and all in the first layer, accuracy 1, gap 0, "
-    "the largest weight allowed",
+    TRAIN: "the opposite of its update, nine times as long and all in the first layer, accuracy 1 and "
+    "gap 0, which earn the largest weight",
     MOMENTS: "10,000 examples in every cell, all of one class's text",
     CANDIDATES: "100,000 rows in every cell; perfect for the candidate that removes most, all wrong for the "
     "others",
