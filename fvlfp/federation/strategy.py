@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, FedMedian, FedTrimmedAvg, Krum, MultiKrum
 from torch import Tensor
@@ -155,8 +155,6 @@ class FairFusion(FedAvg):
         reports = [ClientReport.read(reply.content, classes=self.n_classes) for reply in good]
         self.more_bytes = 0
         weights = self._weights(server_round, good, reports)
-        for reply, weight in zip(good, weights, strict=True):  # what Flower's sum reads
-            reply.content.metric_records["metrics"]["weight"] = weight
         self.previous = {report.client: w for report, w in zip(reports, weights, strict=True)}
         self.means = Means(mean_known([r.perf for r in reports]), mean_known([r.disp for r in reports]))
         uplink = sum(payload_bytes(reply.content) for reply in good)
@@ -225,10 +223,13 @@ class FairFusion(FedAvg):
             weights = [self.previous[report.client] for report in reports]
             prompts = torch.stack([read_arrays(reply.content, "arrays")["prompts"] for reply in good])
             return arrays_of({"prompts": fused_by(self.parts.fuse, prompts, weights)})
+        weighted = [
+            _weighted(m, self.previous[report.client]) for m, report in zip(good, reports, strict=True)
+        ]
         rule = robust_rule(self.cfg, len(good))
         if rule is not None:
-            return rule.aggregate_train(server_round, good)[0]
-        arrays, _ = super().aggregate_train(server_round, good)
+            return rule.aggregate_train(server_round, weighted)[0]
+        arrays, _ = super().aggregate_train(server_round, weighted)
         if arrays is not None and self.cfg.dp_noise > 0:
             std = noise_std(list(self.previous.values()), clip=self.cfg.dp_clip, multiplier=self.cfg.dp_noise)
             round_ = f"noise/round/{self.first_round + server_round}"
@@ -236,6 +237,14 @@ class FairFusion(FedAvg):
                 {name: add_noise(tensor, std, name=round_) for name, tensor in read_arrays(arrays).items()}
             )
         return arrays
+
+
+def _weighted(reply: Message, weight: float) -> Message:
+    """A reply as Flower's rules read it: the arrays and one weight; what the client sent stays as it came."""
+    content = RecordDict(
+        {"arrays": reply.content.array_records["arrays"], "metrics": MetricRecord({"weight": weight})}
+    )
+    return Message(content, dst_node_id=reply.metadata.src_node_id, message_type=TRAIN)
 
 
 def fused_by(

@@ -158,7 +158,7 @@ def test_qfedavg_is_the_published_step(planted):
         strategy = strategy_for(cfg, planted.task, state)
         strategy.sent = ArrayRecord({"prompts": Array(w)})
         good = replies(planted, parts, losses)
-        reports = [ClientReport(k, 10, 1.0, None, None, 0.0, start_loss=f) for k, f in enumerate(losses)]
+        reports = [ClientReport(k, 10, None, None, 0.0, start_loss=f) for k, f in enumerate(losses)]
         found = strategy._fuse(1, good, reports)["prompts"].numpy()
         theirs = QFedAvg(1 / 2.0, q=0.5, train_loss_key="start-loss")
         theirs.current_arrays = ArrayRecord({"prompts": Array(w)})

@@ -187,11 +187,13 @@ def fusion(**settings):
 @pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED)
 @pytest.mark.parametrize("norm_bound", [10.0, 0.0])
 def test_a_forged_reply_is_left_out_and_the_round_goes_on(forge, norm_bound):
-    honest = [reply(node, content(node, client=node)) for node in (1, 2, 4)]
-    expected, _ = a_round(fusion(norm_bound=norm_bound), honest)
+    def honest():
+        return [reply(node, content(node, client=node)) for node in (1, 2, 4)]
+
+    expected, _ = a_round(fusion(norm_bound=norm_bound), honest())
     body = content(BAD, client=BAD)
     forge(body)
-    fused, row = a_round(fusion(norm_bound=norm_bound), [*honest, reply(BAD, body)])
+    fused, row = a_round(fusion(norm_bound=norm_bound), [*honest(), reply(BAD, body)])
     assert np.array_equal(fused, expected)
     assert (row.clients, row.failed) == (3, [f"node {BAD}"])
     (reason,) = row.reasons

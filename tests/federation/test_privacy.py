@@ -13,8 +13,10 @@ from fvlfp.config import Config
 from fvlfp.errors import InputError
 from fvlfp.federation import privacy
 from fvlfp.federation.local_grid import LocalGrid
-from fvlfp.federation.protocol import number, read_arrays
+from fvlfp.federation.protocol import ClientReport, number, read_arrays
+from fvlfp.fpf import client_weight
 from fvlfp.runs.train import train
+from fvlfp.training.reports import fusion_rule
 
 
 def config(planted, method="fedavg", **changes):
@@ -43,11 +45,15 @@ def test_the_fused_prompts_follow_from_masked_sums(planted, recorded):
     Each client sends w_k P_k and w_k as integers (fixed point) plus masks; every pair of clients shares a
     mask that one adds and the other subtracts, modulo 2^64. What the server sees of one client is uniform.
     """
-    trained = train(config(planted, "fpf", rounds=1), planted, progress=None)
+    cfg = config(planted, "fpf", rounds=1)
+    trained, rule = train(cfg, planted, progress=None), fusion_rule(cfg, 2)
     scale = 2.0**32
     shares = []
     for _, reply in recorded:
-        weight = number(reply.content.metric_records["metrics"], "weight")
+        report = ClientReport.read(reply.content, classes=2)
+        weight = client_weight(
+            report.n, report.perf, report.disp, perf_mean=None, disp_mean=None, fusion=rule
+        )
         prompts = read_arrays(reply.content, "arrays")["prompts"].double().numpy().ravel()
         both = np.append(prompts * weight, weight)
         shares.append(np.round(both * scale).astype(np.int64).astype(np.uint64))

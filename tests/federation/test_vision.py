@@ -18,6 +18,7 @@ from fvlfp.errors import InputError
 from fvlfp.federation import client_app as apps
 from fvlfp.federation.local_grid import LocalGrid, in_this_process
 from fvlfp.federation.protocol import payload_bytes, read_arrays
+from fvlfp.fpf import client_weight
 from fvlfp.runs.deployment import Site, open_node, run_config_of, run_server
 from fvlfp.runs.predict import predict
 from fvlfp.runs.save import read_result, write_result
@@ -26,6 +27,7 @@ from fvlfp.training.loss import batch_loss, batches, plan, row_weights
 from fvlfp.training.memory import estimate
 from fvlfp.training.model import Prompts
 from fvlfp.training.readout import embed_live
+from fvlfp.training.reports import fusion_rule
 from fvlfp.training.vision import vision_train
 
 SETTINGS = {"clients": 3, "rounds": 2, "batch": 32, "device": "cpu", "model": "tiny-test-clip"}
@@ -165,15 +167,24 @@ def test_a_run_trains_resumes_and_predicts(prepared, tmp_path):
 def test_prompts_of_both_towers_travel_and_nothing_else(prepared, recorded):
     trained = train(config("fvlfp"), prepared, progress=None)
     last = [(m, r) for m, r in recorded if m.metadata.message_type == "train"][-3:]
+    before = trained.history[-2]
+    means = {"perf_mean": before.balanced_accuracy, "disp_mean": before.odds_gap}
     sums, weights = {"prompts": 0.0, "vision": 0.0}, 0.0
     for question, reply in last:
         assert set(reply.content) == {"arrays", "metrics"}
         assert set(question.content["arrays"]) == set(reply.content["arrays"]) == set(sums)
         report = reply.content["metrics"]
-        assert set(report) == {"num-examples", "weight", "perf", "disp", "loss", "client"}
+        assert set(report) == {"num-examples", "perf", "disp", "loss", "client"}
+        weight = client_weight(
+            report["num-examples"],
+            report["perf"],
+            report["disp"],
+            **means,
+            fusion=fusion_rule(config("fvlfp"), 2),
+        )
         for name, tensor in read_arrays(reply.content, "arrays").items():
-            sums[name] = sums[name] + report["weight"] * tensor.double()
-        weights += report["weight"]
+            sums[name] = sums[name] + weight * tensor.double()
+        weights += weight
     for name, fused in (("prompts", trained.prompts), ("vision", trained.vision)):
         torch.testing.assert_close((sums[name] / weights).float(), fused, atol=1e-6, rtol=0)
     bytes_sent = 2 * HEADER + 4 * (trained.prompts.numel() + trained.vision.numel())
