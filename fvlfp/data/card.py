@@ -126,7 +126,7 @@ class Card:
         for template in templates:
             _check_fields(template, {""}, "templates")
         classes = {
-            label: _told_apart(_by_value(d, f"classes.{label}", _text), f"classes.{label}")
+            label: told_apart(_by_value(d, f"classes.{label}", _text), f"classes.{label}")
             for label, d in _table(raw.get("classes", {}), "classes").items()
         }
         groups = {name: _attribute(d, name) for name, d in _table(raw.get("groups", {}), "groups").items()}
@@ -191,7 +191,7 @@ def _by_value(written: Mapping[str, Any], where: str, read: Callable[[Any, str],
     return out
 
 
-def _told_apart(phrases: dict[str, str], where: str) -> dict[str, str]:
+def told_apart(phrases: dict[str, str], where: str) -> dict[str, str]:
     """The phrases themselves, if no two values have the same one: the model could not tell them apart."""
     first: dict[str, str] = {}
     for value, phrase in phrases.items():

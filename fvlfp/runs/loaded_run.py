@@ -22,7 +22,7 @@ from fvlfp.arrays import default_cache
 from fvlfp.clip.cache import features
 from fvlfp.clip.encoder import Encoder
 from fvlfp.clip.pixels import read_pixels
-from fvlfp.data.card import Card
+from fvlfp.data.card import Card, told_apart
 from fvlfp.errors import InputError
 from fvlfp.runs.predict import predict, readout_of
 from fvlfp.runs.save import RESULT, WORDS, read_provenance, read_result
@@ -80,8 +80,7 @@ class LoadedRun:
         """
         if len(phrases) < 2:
             raise InputError("a classifier needs at least two classes")
-        if len(set(phrases.values())) < len(phrases):
-            raise InputError("two classes have the same phrase, and nothing tells them apart")
+        told_apart(dict(phrases), "classes")
         if self.trained.cfg.posthoc == "thresholds":
             raise InputError("thresholds were fitted to the trained classes: other classes cannot be used")
         cfg = self.trained.cfg

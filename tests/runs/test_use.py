@@ -214,7 +214,7 @@ def test_a_file_name_that_no_table_can_hold_is_one_message(folder, elsewhere, tm
         (["{run}", "{images}", "--class", "hat"], "write VALUE=PHRASE"),
         (["{run}", "{images}", "--class", "hat=hat"], "at least two classes"),
         (
-            ["{run}", "{images}", "--class", "hat=hat", "--class", "cap=hat"],
+            ["{run}", "{images}", "--class", "hat=hat", "--class", "cap= Hat"],
             "have the same phrase",
         ),
         (["{run}", "{images}", "--out", "{empty}"], "is a folder"),
