@@ -41,7 +41,7 @@ METHOD = "fvlfp-label-free"
 #: setting -> values to try beside the default
 CANDIDATES: dict[str, tuple[float, ...]] = {
     "lambda_cf": (0.5, 2.0, 5.0, 20.0),
-    "alpha": (1.0, 4.0),
+    "alpha": (1.0, 3.0, 4.0),
     "beta": (0.0, 4.0),
     "gamma": (0.0, 20.0),
     "depth": (1,),
