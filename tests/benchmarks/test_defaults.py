@@ -40,7 +40,7 @@ def test_the_page_names_the_best_value_and_every_interval():
     text = defaults.page({"runs": runs, "machine": machine()})
     assert "3 tasks, seeds 0." in text
     assert "| default | -0.001 [-0.001, -0.001] | 0.191 |" in text
-    assert "| gamma = 0 | -0.011 [-0.013, -0.009] | 0.110 | -0.081 [-0.103, -0.059] |" in text
+    assert "| beta = 4 | -0.011 [-0.013, -0.009] | 0.110 | -0.081 [-0.103, -0.059] |" in text
     assert "- `alpha`: alpha = 4" in text and "- `depth`: default" in text
 
 
