@@ -96,4 +96,4 @@ tilted = Step(_tilted, _judged)
 #: p (K,), accuracy (K,), signed gaps (K, M), floor, share -> the weights (K,) with the smallest gap.
 fairest = Step(_fairest, _to_balance)
 #: n (K,), a Judgement, share, tolerance -> shares (K,), with caps, gate and floor.
-by_peers = Step(_by_peers, _claims, cases=8)
+by_peers = Step(_by_peers, _claims, cases=4)
