@@ -119,6 +119,18 @@ def test_small_cells_stay_home(z):
     assert not sums[1].any() and not sums[0, 1].any()
 
 
+def test_a_class_of_exactly_min_cell_rows_counts_in_every_table():
+    """Soft counts of five rows may add up to 4.9999995: a server would see two tables that disagree."""
+    y = torch.tensor([0] * 6 + [1] * 5)
+    for _ in range(100):
+        z = F.normalize(rand(11, 10), dim=-1)
+        soft = dsop.soft_membership(z, F.normalize(rand(3, 10), dim=-1), 5.0)
+        hard = F.one_hot(soft.argmax(1), 3)
+        for each in (soft, hard):
+            counts = dsop.moments(z, y, each, 2, min_cell=5)[1]
+            assert counts.sum(1).tolist() == pytest.approx([6, 5], abs=1e-4)
+
+
 def test_group_means_are_balanced_over_shared_classes():
     sums = torch.tensor([[[10.0], [0.0], [4.0]], [[90.0], [3.0], [8.0]]])  # (C=2, G=3, d=1)
     counts = torch.tensor([[10.0, 0.0, 2.0], [30.0, 1.0, 4.0]])
