@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fvlfp import dsop
 from fvlfp.config import Config
-from fvlfp.federation.pooling import class_axes, pool_counts
+from fvlfp.federation.pooling import class_axes, pool_counts, summed
 from fvlfp.federation.protocol import (
     CANDIDATES,
     JUDGE,
@@ -105,20 +105,17 @@ class Knowing(ClientApp):
             return lies_in_moments(honest, self.task, len(self.who))[self.lie]
         if kind == CANDIDATES:
             question = CandidatesQuestion.read(message.content)
-            cuts = [question.projection.to_rank(rank, lam) for rank, lam in question.candidates]
-            kept = [cut.kept(self._class_means()) for cut in cuts]
+            classes = self._class_means()
+            kept = [question.projection.to_rank(*pair).kept(classes) for pair in question.candidates]
             return worst_tables(honest, question.candidates, kept, self.cfg, len(self.who), self.aim)
         assert kind == JUDGE
         return worst_judgement(honest, self.aim)
 
     def _class_means(self) -> Tensor:
         """What the server would find without lies (C, d)."""
-        parts = [client_moments(client.train, self.task, self.cfg, None) for client in self.clients]
-        found = []
-        for name in parts[0]:
-            sums, counts = (torch.stack(each).sum(0) for each in zip(*(p[name] for p in parts), strict=True))
-            found.append(dsop.class_means(sums, counts))
-        return torch.stack(found).mean(0)
+        moments = [client_moments(client.train, self.task, self.cfg, None) for client in self.clients]
+        pooled = read_moments(summed([moment_arrays(each) for each in moments]))
+        return torch.stack([dsop.class_means(*cells) for cells in pooled.values()]).mean(0)
 
     def _train(self, message: Message, contents: dict[int, RecordDict], honest: list[RecordDict]) -> None:
         """The same prompts from every liar, with the report that earns the largest weight."""
