@@ -15,14 +15,13 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import load, save
 from torch import Tensor
 
 from fvlfp.dsop import Projection
 from fvlfp.errors import InputError, RunStopped
-from fvlfp.federation.protocol import Means
 from fvlfp.federation.trust import Roll
 from fvlfp.files import sha256, write_atomically
 from fvlfp.training.model import Model, Prompts, model_of
@@ -30,6 +29,13 @@ from fvlfp.training.reports import RoundReport
 from fvlfp.training.select import Candidate
 
 log = logging.getLogger("fvlfp")
+
+
+class Means(NamedTuple):
+    """The last round's mean performance and gap over the clients, None where undefined."""
+
+    perf: float | None = None
+    disp: float | None = None
 
 
 @dataclass

@@ -19,7 +19,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,13 +43,6 @@ Numbers = dict[str, int | float | list[int] | list[float]]
 
 #: Array name -> (shape, dtype) that a reply must have.
 Shapes = dict[str, tuple[tuple[int, ...], str]]
-
-
-class Means(NamedTuple):
-    """The last round's mean performance and gap over the clients, None where undefined."""
-
-    perf: float | None = None
-    disp: float | None = None
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,11 @@ from torch import Tensor
 
 from fvlfp.config import Config
 from fvlfp.errors import InputError
-from fvlfp.federation.checkpoint import ServerState
+from fvlfp.federation.checkpoint import Means, ServerState
 from fvlfp.federation.privacy import add_noise, noise_std
 from fvlfp.federation.protocol import (
     TRAIN,
     ClientReport,
-    Means,
     TrainQuestion,
     arrays_of,
     payload_bytes,
@@ -219,19 +218,17 @@ class FairFusion(FedAvg):
         self, server_round: int, good: list[Message], reports: list[ClientReport]
     ) -> ArrayRecord | None:
         """By weight, or by the robust rule; with noise under differential privacy."""
+        weights = [self.previous[report.client] for report in reports]
         if self.parts.fuse is not None:
-            weights = [self.previous[report.client] for report in reports]
             prompts = torch.stack([read_arrays(reply.content, "arrays")["prompts"] for reply in good])
             return arrays_of({"prompts": fused_by(self.parts.fuse, prompts, weights)})
-        weighted = [
-            _weighted(m, self.previous[report.client]) for m, report in zip(good, reports, strict=True)
-        ]
+        weighted = [_weighted(reply, weight) for reply, weight in zip(good, weights, strict=True)]
         rule = robust_rule(self.cfg, len(good))
         if rule is not None:
             return rule.aggregate_train(server_round, weighted)[0]
         arrays, _ = super().aggregate_train(server_round, weighted)
         if arrays is not None and self.cfg.dp_noise > 0:
-            std = noise_std(list(self.previous.values()), clip=self.cfg.dp_clip, multiplier=self.cfg.dp_noise)
+            std = noise_std(weights, clip=self.cfg.dp_clip, multiplier=self.cfg.dp_noise)
             round_ = f"noise/round/{self.first_round + server_round}"
             arrays = arrays_of(
                 {name: add_noise(tensor, std, name=round_) for name, tensor in read_arrays(arrays).items()}
