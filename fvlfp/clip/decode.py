@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,23 @@ AHEAD = 2
 #: Where worker processes leave their batches, where the system has it.
 SHARED = Path("/dev/shm")
 
+Finish = Callable[[Tensor], Tensor]
+
+
+def as_it_is(batch: Any) -> Any:
+    """The batch, with nothing done to it."""
+    return batch
+
 
 class Pictures(Dataset[Tensor]):
     """Pictures by number, as pixels: what a worker process is given.
 
     transform: of one picture. Where it ends in `ToTensor` and a normalisation, as open_clip makes it, pixels
-    are uint8 and not normalised yet; otherwise, or with `whole`, they are what the transform makes, float32.
+    are uint8 and not normalised yet; otherwise they are what the transform makes, float32.
+    value_bytes: of one number of a picture, 1 or 4.
     """
 
-    def __init__(self, images: Sequence[Any], transform: Any, *, whole: bool = False) -> None:
+    def __init__(self, images: Sequence[Any], transform: Any) -> None:
         from torchvision.transforms import (  # seconds, which a lesson's start need not wait
             Normalize,
             ToTensor,
@@ -47,7 +55,8 @@ class Pictures(Dataset[Tensor]):
         self._images, self._transform = images, transform
         steps: list[Any] = list(getattr(transform, "transforms", []))
         fits = len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
-        self._steps = steps[:-2] if fits and not whole else None
+        self._steps = steps[:-2] if fits else None
+        self.value_bytes = 1 if fits else 4
 
     def __getitem__(self, i: int) -> Tensor:
         """(3, H, W). Raises InputError for a picture that cannot be read."""
@@ -88,16 +97,25 @@ def workers_with_room(workers: int, batch_bytes: int) -> int:
 
 
 def batches_of(
-    pictures: Pictures, cuts: Iterable[Sequence[int]], *, workers: int, pin: bool = False
+    pictures: Pictures,
+    cuts: Iterable[Sequence[int]],
+    *,
+    workers: int,
+    pin: bool = False,
+    finish: Finish = as_it_is,
 ) -> Iterator[Tensor]:
     """The batches (n, 3, H, W) that `cuts` names, in order.
 
     workers: processes; 0 means threads of this one. pin: into memory from which a GPU copies beside its work.
+    finish: what a thread makes of each batch before the tower gets it.
 
     Raises:
         InputError: a picture that cannot be read, as the sequence of pictures says it.
     """
-    made = _by_processes(pictures, cuts, workers, pin) if workers else _by_threads(pictures, cuts)
+    if workers:
+        made = _by_processes(pictures, cuts, finish, workers, pin)
+    else:
+        made = _by_threads(pictures, cuts, finish)
     for batch in made:
         if isinstance(batch, Exception):
             raise batch
@@ -105,40 +123,41 @@ def batches_of(
 
 
 def _by_processes(
-    pictures: Pictures, cuts: Iterable[Sequence[int]], workers: int, pin: bool
+    pictures: Pictures, cuts: Iterable[Sequence[int]], finish: Finish, workers: int, pin: bool
 ) -> Iterator[Tensor | Exception]:
     loader = DataLoader(
         pictures,
         batch_sampler=[list(cut) for cut in cuts],
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=as_it_is,
         pin_memory=pin,
         prefetch_factor=AHEAD,
     )
     made = iter(loader)
 
-    def copied() -> Tensor | Exception | None:
-        """The next batch in memory of this process: touching what a worker shares takes time, once."""
+    def finished() -> Tensor | Exception | None:
         batch = next(made, None)
-        return batch.clone() if isinstance(batch, Tensor) and not pin else batch
+        return finish(batch) if isinstance(batch, Tensor) else batch
 
     with ThreadPoolExecutor(1) as pool:  # a busy worker hands over late: a thread waits for it, not the tower
-        coming = pool.submit(copied)
+        coming = pool.submit(finished)
         while (batch := coming.result()) is not None:
-            coming = pool.submit(copied)
+            coming = pool.submit(finished)
             yield batch
 
 
-def _as_it_is(batch: Any) -> Any:
-    return batch
+def _by_threads(
+    pictures: Pictures, cuts: Iterable[Sequence[int]], finish: Finish
+) -> Iterator[Tensor | Exception]:
+    def finished(cut: Sequence[int]) -> Tensor | Exception:
+        batch = pictures.__getitems__(cut)
+        return finish(batch) if isinstance(batch, Tensor) else batch
 
-
-def _by_threads(pictures: Pictures, cuts: Iterable[Sequence[int]]) -> Iterator[Tensor | Exception]:
     threads = os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         coming: deque[Future[Tensor | Exception]] = deque()
         for cut in cuts:
-            coming.append(pool.submit(pictures.__getitems__, cut))
+            coming.append(pool.submit(finished, cut))
             if len(coming) > AHEAD * threads:
                 yield coming.popleft().result()
         while coming:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fvlfp.clip.build import build_model, build_tokenizer, versions
 from fvlfp.clip.causal_text import CausalTextTower
-from fvlfp.clip.decode import Pictures, batches_of, normalised, workers_with_room
+from fvlfp.clip.decode import Pictures, as_it_is, batches_of, normalised, workers_with_room
 from fvlfp.clip.device import is_cuda, pick_device, tower_dtype
 from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.lookup import look_up
@@ -158,14 +158,14 @@ class Encoder:
         """
         size = batch or self.batch
         cuts = [part[i : i + size] for part in parts for i in range(0, len(part), size)]
-        # Beside a CPU's tower another core normalises as well; a GPU does it itself, and uint8 travels.
-        whole, pin = self.device.type == "cpu", is_cuda(self.device)
-        pictures = Pictures(images, self.transform, whole=whole)
+        pictures, pin = Pictures(images, self.transform), is_cuda(self.device)
         side = self.model.visual.image_size
         height, width = side if isinstance(side, tuple) else (side, side)
-        workers = workers_with_room(self.workers, size * 3 * height * width * (4 if whole else 1))
+        workers = workers_with_room(self.workers, size * 3 * height * width * pictures.value_bytes)
+        # Beside a CPU's tower a thread normalises; a GPU does it itself, and uint8 travels.
+        finish = self._ready if self.device.type == "cpu" else as_it_is
         at_work: Tensor | None = None
-        for pixels in batches_of(pictures, cuts, workers=workers, pin=pin):
+        for pixels in batches_of(pictures, cuts, workers=workers, pin=pin, finish=finish):
             made = self._encode(pixels.to(self.device, non_blocking=pin))
             if at_work is not None:
                 yield at_work.cpu().numpy()
@@ -173,10 +173,14 @@ class Encoder:
         if at_work is not None:
             yield at_work.cpu().numpy()
 
+    def _ready(self, pixels: Tensor) -> Tensor:
+        """Pixels (n, 3, H, W), normalised and in the layout of the tower."""
+        return normalised(pixels, self.transform).contiguous(memory_format=self._layout)
+
     @torch.no_grad()
     def _encode(self, pixels: Tensor) -> Tensor:
         """Unit embeddings (n, d) float32 of pixels (n, 3, H, W); the norm is always taken in float32."""
-        pixels = normalised(pixels, self.transform).contiguous(memory_format=self._layout)
+        pixels = self._ready(pixels)
         half = self.dtype != torch.float32
         with torch.autocast(self.device.type, self.dtype if half else None, enabled=half):
             out = self.model.encode_image(pixels)

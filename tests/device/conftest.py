@@ -25,7 +25,7 @@ def watch():
     with pretended() as watch, pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoder_module, "pick_device", lambda name="auto": CPU if name == "cpu" else DEVICE)
         # worker processes would pin memory by a driver that is not there
-        patch.setattr(encoder_module, "batches_of", lambda *a, workers, pin: batches_of(*a, workers=0))
+        patch.setattr(encoder_module, "batches_of", lambda *a, **kw: batches_of(*a, workers=0))
         patch.setattr(torch.Tensor, "pin_memory", lambda x: x)
         for module in (device, encoder_module, local):
             patch.setattr(module, "is_cuda", lambda device: device.type == DEVICE.type)
