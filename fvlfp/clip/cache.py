@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,8 @@ def features(
         for path, part in zip(paths, parts, strict=True)
     ]
     missing = [part for part, z in zip(parts, found, strict=True) if z is None]
-    encoded = encoder.encode_batches(images, missing)
     blocks, keep = [], True
-    with _bar(len(images), quiet) as tick:
+    with closing(encoder.encode_batches(images, missing)) as encoded, _bar(len(images), quiet) as tick:
         for part, path, z in zip(parts, paths, found, strict=True):
             if z is None:
                 z = _collect(encoded, part, tick)

@@ -13,8 +13,9 @@ import logging
 import os
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def batches_of(
     workers: int,
     pin: bool = False,
     finish: Finish = as_it_is,
-) -> Iterator[Tensor]:
+) -> Generator[Tensor]:
     """The batches (n, 3, H, W) that `cuts` names, in order.
 
     workers: processes; 0 means threads of this one. pin: into memory from which a GPU copies beside its work.
@@ -116,15 +117,17 @@ def batches_of(
         made = _by_processes(pictures, cuts, finish, workers, pin)
     else:
         made = _by_threads(pictures, cuts, finish)
-    for batch in made:
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
+    # Closed at once, also after an error: what the garbage collector closes later may hang a forked process.
+    with closing(made):
+        for batch in made:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
 
 
 def _by_processes(
     pictures: Pictures, cuts: Iterable[Sequence[int]], finish: Finish, workers: int, pin: bool
-) -> Iterator[Tensor | Exception]:
+) -> Generator[Tensor | Exception]:
     loader = DataLoader(
         pictures,
         batch_sampler=[list(cut) for cut in cuts],
@@ -148,7 +151,7 @@ def _by_processes(
 
 def _by_threads(
     pictures: Pictures, cuts: Iterable[Sequence[int]], finish: Finish
-) -> Iterator[Tensor | Exception]:
+) -> Generator[Tensor | Exception]:
     def finished(cut: Sequence[int]) -> Tensor | Exception:
         batch = pictures.__getitems__(cut)
         return finish(batch) if isinstance(batch, Tensor) else batch

@@ -7,7 +7,8 @@ only when a `pretrained` *tag* is asked for).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ class Encoder:
 
     def encode_batches(
         self, images: Sequence[Any], parts: Iterable[range], *, batch: int | None = None
-    ) -> Iterator[np.ndarray]:
+    ) -> Generator[np.ndarray]:
         """Unit embeddings (at most `batch`, d) of the images in `parts`, in order; no batch spans two parts.
 
         The next batches are opened and resized (`fvlfp.clip.decode`) while the tower works on this one, and a
@@ -165,11 +166,12 @@ class Encoder:
         # Beside a CPU's tower a thread normalises; a GPU does it itself, and uint8 travels.
         finish = self._ready if self.device.type == "cpu" else as_it_is
         at_work: Tensor | None = None
-        for pixels in batches_of(pictures, cuts, workers=workers, pin=pin, finish=finish):
-            made = self._encode(pixels.to(self.device, non_blocking=pin))
-            if at_work is not None:
-                yield at_work.cpu().numpy()
-            at_work = made
+        with closing(batches_of(pictures, cuts, workers=workers, pin=pin, finish=finish)) as batches:
+            for pixels in batches:
+                made = self._encode(pixels.to(self.device, non_blocking=pin))
+                if at_work is not None:
+                    yield at_work.cpu().numpy()
+                at_work = made
         if at_work is not None:
             yield at_work.cpu().numpy()
 

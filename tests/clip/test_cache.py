@@ -1,6 +1,7 @@
 """What keys cached features, how damage to a file is noticed, and what happens when none can be kept."""
 
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -128,8 +129,9 @@ def test_threads_and_processes_make_what_the_transform_makes(encoder, images, tm
     monkeypatch.setattr(encoder, "workers", workers)
     assert np.array_equal(encoder.encode_images(images, batch=3), by_hand(encoder, images, batch=3))
     images[4] = None  # a picture that cannot be opened
-    with pytest.raises(TypeError, match="NoneType"):
+    with pytest.raises(TypeError, match="NoneType") as kept:
         encoder.encode_images(images, batch=3)
+    assert kept.tb and not multiprocessing.active_children()  # though the error holds their frames
 
 
 def by_hand(encoder, images, batch):
