@@ -145,6 +145,7 @@ def test_modality_gap_and_overlap_by_hand():
         overlap(2 * e[:, :1], e)
 
 
+@pytest.mark.figures
 def test_picture_shows_groups_and_texts():
     rng = np.random.default_rng(0)
     drawn = plots.svg(

@@ -34,6 +34,7 @@ def test_folder_holds_the_four_files_and_json_gives_the_numbers_back(table, tmp_
     assert groups["value"].to_numpy() == pytest.approx(result.groups["value"].to_numpy(float), nan_ok=True)
 
 
+@pytest.mark.figures
 def test_report_is_one_offline_page_with_the_verdict_first(table, tmp_path):
     page = write_audit(audit(table, groups=["shape"], **KW), tmp_path / "out").read_text()
     assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", page)
@@ -43,6 +44,7 @@ def test_report_is_one_offline_page_with_the_verdict_first(table, tmp_path):
     assert "differences found" in page and "fvlfp audit predictions" in page
 
 
+@pytest.mark.figures
 def test_group_names_are_data_everywhere(table, tmp_path):
     out = tmp_path / "out"
     page = write_audit(audit(hostile(table), groups=["shape"], **KW), out).read_text()
@@ -53,6 +55,7 @@ def test_group_names_are_data_everywhere(table, tmp_path):
     assert cells == {HOSTILE["round"], "'" + HOSTILE["square"]}
 
 
+@pytest.mark.figures
 def test_undefined_is_shown_as_undefined(table, tmp_path):
     frame = table[(table["shape"] == "round") | (table.smiling == "no")]
     page = write_audit(audit(frame, groups=["shape"], **KW), tmp_path / "out").read_text()
@@ -93,6 +96,7 @@ def test_model_and_data_come_from_provenance_and_the_rest_is_said_to_be_unknown(
         assert text in page
 
 
+@pytest.mark.figures
 def test_many_classes_and_one_group_have_a_report(table, tmp_path):
     rng = np.random.default_rng(0)
     frame = table.assign(smiling=rng.choice(["a", "b", "c"], 600), shape="round")
@@ -102,6 +106,7 @@ def test_many_classes_and_one_group_have_a_report(table, tmp_path):
     assert "only one group" in page and "could not be judged" in page
 
 
+@pytest.mark.figures
 def test_comparison_files(table, tmp_path):
     better = table.assign(prediction=table.smiling)
     result = compare(hostile(table), hostile(better), groups=["shape"], names=("<a>", "b"), **KW)
@@ -111,6 +116,7 @@ def test_comparison_files(table, tmp_path):
     assert gaps.loc["equal_opportunity_difference", "high"] < 0
 
 
+@pytest.mark.figures
 def test_a_style_set_elsewhere_changes_no_page(table, tmp_path):
     result = audit(hostile(table), groups=["shape"], **KW)
     plain = write_audit(result, tmp_path / "plain").read_text()
@@ -135,6 +141,7 @@ def test_a_failing_notebook_leaves_nothing_behind(table, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.figures
 def test_figures_carry_names_as_text_without_mathtext():
     document = audit(
         pd.DataFrame({"g": ["$x_1$", "b"] * 20, "y": [0, 0, 1, 1] * 10, "p": [0, 1, 1, 1] * 10}),
@@ -326,6 +333,7 @@ def test_rows_are_written_together_with_the_report_or_not_at_all(table, tmp_path
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.figures
 def test_control_characters_leave_a_figure_that_parses(table):
     frame = table.assign(shape=table["shape"] + "\x01\x1b[31m")
     document = audit(frame, groups=["shape"], **KW).document
