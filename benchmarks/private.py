@@ -105,6 +105,7 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+@functools.cache
 def _epsilon(noise: float) -> float:
     return epsilon(multiplier=noise, rounds=ROUNDS, delta=DELTA)
 
