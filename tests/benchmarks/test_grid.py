@@ -8,9 +8,11 @@ import sys
 
 import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import torch
 
+from benchmarks import grid as grid_module
 from benchmarks import results, run
 from benchmarks.ceiling import heads
 from benchmarks.estimate import estimate
@@ -35,7 +37,7 @@ from benchmarks.summary import summary
 from benchmarks.table import ODDS, Grid, best_projection, excess, main_effect, over_seeds, reduction
 from fvlfp.clip.encoder import Encoder
 from fvlfp.data import toyfaces
-from fvlfp.data.table import Dataset
+from fvlfp.data.table import Dataset, read_table
 from fvlfp.errors import InputError
 from fvlfp.files import file_sha256
 
@@ -205,18 +207,17 @@ def test_cells_on_drawn_faces_and_nothing_is_run_twice(tmp_path):
     assert untimed[0] == json.loads(json.dumps(untimed[1]))
 
 
-class FewerRows(Sources):
-    """Every ninth row of the real tables."""
-
-    def dataset(self, task, cfg):
-        whole = super().dataset(task, cfg)
-        return whole.take(np.arange(0, len(whole), 9))
+def every_ninth_row(table, **named):
+    """The table, read after eight rows of nine were taken out: reading looks into every picture."""
+    pd.read_csv(table, dtype=str, keep_default_na=False).iloc[::9].to_csv(table, index=False)
+    return read_table(table, **named)
 
 
 @pytest.mark.skipif(not os.environ.get("FVLFP_SHARED"), reason="FVLFP_SHARED is not set")
 def test_a_small_cell_on_real_faces(tmp_path, monkeypatch):
     monkeypatch.setenv("FVLFP_CACHE", str(tmp_path / "cache"))
-    sources = FewerRows(tmp_path)
+    monkeypatch.setattr(grid_module, "read_table", every_ninth_row)
+    sources = Sources(tmp_path)
     few = {"clients": 4, "concentration": 1.0, "device": "cpu"}
     zero_shot = Seed(sources, "age-gender", 0, **few).cell("zero-shot")
     ours = Seed(sources, "age-gender", 0, rounds=3, **few).cell("fvlfp-label-free")
