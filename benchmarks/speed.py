@@ -301,7 +301,7 @@ def images(device: str) -> dict[str, Any]:
         }
 
 
-def files_against_bare(encoder: Encoder, files: Sequence[Any], pairs: int = 4) -> dict[str, Any]:
+def files_against_bare(encoder: Encoder, files: Sequence[Any], pairs: int = 8) -> dict[str, Any]:
     """Images/s of encoding by the clock, as a share of the bare tower just before and after.
 
     The encoder's worker processes open the pictures, or one where it has none.

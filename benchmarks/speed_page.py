@@ -63,7 +63,7 @@ def page(found: dict[str, Any]) -> str:
         "## Image encoding",
         "JPEG files of 224 x 224 to features, by the clock, with nothing else running: one process opens the",
         "pictures while the tower computes in one thread. Each run stands between two of the bare tower, on",
-        "pixels in memory, and is divided by their mean; the median of four, and all four. A small tower",
+        "pixels in memory, and is divided by their mean; the median of eight, and all eight. A small tower",
         "loses more: for each batch it waits until the process that opened the pictures has handed it over.",
         "",
         *table(
@@ -84,6 +84,7 @@ def page(found: dict[str, Any]) -> str:
         "What reaches a tower that takes no time (resized to 64 x 64), images/s: "
         + ", ".join(f"{rate:,.0f} by {who}" for who, rate in images["feeding"].items())
         + ".",
+        "A tower that takes more than one process opens waits for it, however a batch is handed over.",
         "Threads are the default on a CPU; `--workers` asks for processes.",
         "",
         "The bare tower, images/s by batch size:",

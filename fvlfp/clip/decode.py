@@ -1,8 +1,9 @@
 """From stored pictures to batches of uint8 pixels, several batches ahead of the tower that takes them.
 
-A picture is opened, resized and cropped as the model's transform says; the transform's last step, the
-normalisation, is left to the device. Threads are enough in front of a CPU's tower, because Pillow decodes
-outside Python's lock; they do not scale with their number, so a GPU gets worker processes.
+A picture is opened, resized and cropped as the model's transform says. The transform's last step, the
+normalisation, is done to whole batches: on a GPU, or by a thread beside a CPU's tower. Threads are enough to
+open pictures for a CPU's tower, because Pillow decodes outside Python's lock; they do not scale with their
+number, so a GPU gets worker processes.
 
 What this module does not do: it keeps nothing; see `fvlfp.clip.cache` and `fvlfp.clip.pixels`.
 """
