@@ -304,14 +304,14 @@ def images(device: str) -> dict[str, Any]:
 def files_against_bare(encoder: Encoder, files: Sequence[Any], pairs: int = 8) -> dict[str, Any]:
     """Images/s of encoding by the clock, as a share of the bare tower just before and after.
 
-    The encoder's worker processes open the pictures, or one where it has none.
+    The encoder's worker processes open the pictures, or as many as there are processors where it has none.
     """
     size = encoder.model.visual.image_size
     large = (size[0] if isinstance(size, tuple) else size) > 64 and encoder.device.type == "cpu"
     n = min(len(files), 192 if large else len(files))
     some = [encoder.transform(files[i % len(files)]) for i in range(encoder.batch)]
     pixels = torch.stack(some).to(encoder.device)
-    encoder.workers = encoder.workers or 1
+    encoder.workers = encoder.workers or os.cpu_count() or 1
     encoder._encode(pixels)  # on a GPU the first pass loads what all use
 
     def bare() -> float:

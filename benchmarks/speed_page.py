@@ -61,10 +61,11 @@ def page(found: dict[str, Any]) -> str:
     ]
     lines += [
         "## Image encoding",
-        "JPEG files of 224 x 224 to features, by the clock, with nothing else running: one process opens the",
-        "pictures while the tower computes in one thread. Each run stands between two of the bare tower, on",
-        "pixels in memory, and is divided by their mean; the median of eight, and all eight. A small tower",
-        "loses more: for each batch it waits until the process that opened the pictures has handed it over.",
+        "JPEG files of 224 x 224 to features, by the clock, with nothing else running: as many processes as",
+        "there are processors open the pictures, at a lower priority than the tower, which computes in one",
+        "thread. Each run stands between two of the bare tower, on pixels in memory, and is divided by their",
+        "mean; the median of eight, and all eight. A small tower loses more: the processors that could open",
+        "pictures have less time for each.",
         "",
         *table(
             ["model", "images", "bare, images/s", "from files, images/s", "share", "each"],
@@ -84,7 +85,6 @@ def page(found: dict[str, Any]) -> str:
         "What reaches a tower that takes no time (resized to 64 x 64), images/s: "
         + ", ".join(f"{rate:,.0f} by {who}" for who, rate in images["feeding"].items())
         + ".",
-        "A tower that takes more than one process opens waits for it, however a batch is handed over.",
         "Threads are the default on a CPU; `--workers` asks for processes.",
         "",
         "The bare tower, images/s by batch size:",

@@ -136,6 +136,7 @@ def _by_processes(
         collate_fn=as_it_is,
         pin_memory=pin,
         prefetch_factor=AHEAD,
+        worker_init_fn=_step_back,
     )
     made = iter(loader)
 
@@ -148,6 +149,12 @@ def _by_processes(
         while (batch := coming.result()) is not None:
             coming = pool.submit(finished)
             yield batch
+
+
+def _step_back(worker: int) -> None:
+    """Where processors are short, the process that runs the tower goes first; Windows has no such call."""
+    if hasattr(os, "nice"):
+        os.nice(10)
 
 
 def _by_threads(

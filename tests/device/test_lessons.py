@@ -32,8 +32,8 @@ def figures():
     "lesson",
     [pytest.param(name, marks=() if name.startswith(FIRST_HAND) else pytest.mark.slow) for name in LESSONS],
 )
-def test_a_lesson_on_the_device(lesson, watch, tmp_path, monkeypatch):
-    monkeypatch.setenv("FVLFP_CACHE", str(tmp_path / "cache"))
+def test_a_lesson_on_the_device(lesson, watch, shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("FVLFP_CACHE", str(shared / "device"))  # what one lesson encodes there, the next reads
     cells = json.loads((NOTEBOOKS / f"{lesson}.ipynb").read_text(encoding="utf-8"))["cells"]
     monkeypatch.chdir(tmp_path)
     for name in ("fvlfp", "flwr"):  # some lessons silence them; the next test wants them back
