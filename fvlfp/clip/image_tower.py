@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fvlfp.clip.block import Block
 from fvlfp.clip.device import send
+from fvlfp.clip.preprocess import Normalise
 from fvlfp.errors import InputError
 
 
@@ -57,7 +58,7 @@ class ImageTower:
         self.blocks = [Block(block) for block in visual.transformer.resblocks]
         self.tokens, self.width = visual.positional_embedding.shape  # class token and patches
         self.image_size: tuple[int, int] = visual.image_size
-        self._normalise, self._dtype = steps[-1], dtype
+        self._normalise, self._dtype = Normalise(steps[-1], visual.class_embedding.device), dtype
 
     def encode(self, pixels: Tensor, prompts: Tensor | None = None, *, recompute: bool = True) -> Tensor:
         """Unit image embeddings (n, d) float32 of pixels (n, 3, H, W) uint8.
@@ -67,7 +68,7 @@ class ImageTower:
         encoder's `dtype`; the norm is always taken in float32.
         """
         with torch.no_grad():
-            normal = self._normalise(send(pixels, self._visual.class_embedding.device).float() / 255)
+            normal = self._normalise(send(pixels, self._visual.class_embedding.device))
         return self.encode_normal(normal, prompts, recompute=recompute)
 
     def encode_normal(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fvlfp.errors import InputError
@@ -99,6 +100,36 @@ class Preprocess:
             fill_color=self.fill,
         )
         return made
+
+
+class Normalise:
+    """The last step of a transform, for whole batches, in the numbers of torchvision's own step.
+
+    mean and std stay on the device: torchvision copies them there for every batch, and then waits to learn
+    that no std is 0. In place, because new memory costs a CPU more than the arithmetic.
+    """
+
+    def __init__(self, step: Any, device: torch.device) -> None:
+        self._mean, self._std = (
+            torch.as_tensor(numbers, dtype=torch.float32, device=device).view(-1, 1, 1)
+            for numbers in (step.mean, step.std)
+        )
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(n, 3, H, W) float32 of pixels (n, 3, H, W) uint8."""
+        return pixels.float().div_(255).sub_(self._mean).div_(self._std)
+
+
+def normalisation(transform: Any) -> Any:
+    """The last step of a transform that ends in `ToTensor` and `Normalize`, as open_clip's do; or None."""
+    from torchvision.transforms import (  # seconds, which a lesson's start need not wait
+        Normalize,
+        ToTensor,
+    )
+
+    steps = list(getattr(transform, "transforms", []))
+    fits = len(steps) > 1 and isinstance(steps[-2], ToTensor) and isinstance(steps[-1], Normalize)
+    return steps[-1] if fits else None
 
 
 def _three(key: str, value: Any) -> tuple[float, ...]:

@@ -5,6 +5,8 @@ from collections import Counter
 
 import pytest
 
+from fvlfp.data import toyfaces
+from fvlfp.runs.train import prepare
 from fvlfp.training import stacked
 from fvlfp.training.client import train_client
 from fvlfp.training.local import Job, adam
@@ -35,7 +37,7 @@ def adapter(jobs, task, cfg):
 def counted(watch, work, *args) -> tuple[Counter[str], Counter[str]]:
     watch.clear()
     work(*args)
-    return watch.transfers, watch.waits
+    return watch.transfers.copy(), watch.waits.copy()
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,20 @@ def test_neither_does_a_step_of_an_adapter(planted_there, watch):
     few, many = (config("fedclip", batch=batch) for batch in (100, 20))
     jobs, task = jobs_of(planted_there), planted_there.task
     assert counted(watch, adapter, jobs, task, few) == counted(watch, adapter, jobs, task, many)
+
+
+def test_a_step_of_vision_prompts_waits_for_nothing(encoder_there, watch, tmp_path):
+    settings = {"groups": ("shape",), "model": "tiny-test-clip", "vision_ctx": 2, "vision_depth": 2}
+    few, many = (config("cdfp", batch=batch, **settings) for batch in (100, 20))
+    faces = toyfaces.make(120, seed=0, label="smiling")
+    prepared = prepare(few, dataset=faces, encoder=encoder_there, cache=tmp_path)
+    (job, *_) = jobs_of(prepared)
+    job = dataclasses.replace(job, model=initial_model(prepared.task, few))
+    (moved, waits), (moved_by_many, waits_of_many) = (
+        counted(watch, train_client, job, prepared.task, cfg) for cfg in (few, many)
+    )
+    assert waits_of_many == waits
+    assert len(moved_by_many - moved) == 1  # the line that sends pictures
 
 
 def test_adam_is_one_kernel(planted_there):
