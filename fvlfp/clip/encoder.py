@@ -20,11 +20,11 @@ from torch import Tensor
 
 from fvlfp.clip.build import build_model, build_tokenizer, versions
 from fvlfp.clip.causal_text import CausalTextTower
-from fvlfp.clip.decode import Pictures, as_it_is, batches_of, normalised, workers_with_room
+from fvlfp.clip.decode import Pictures, batches_of, workers_with_room
 from fvlfp.clip.device import is_cuda, pick_device, tower_dtype
 from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.lookup import look_up
-from fvlfp.clip.preprocess import NOBODY
+from fvlfp.clip.preprocess import NOBODY, Normalise, normalisation
 from fvlfp.clip.text_tower import TextTower
 from fvlfp.clip.towers import open_text_tower
 from fvlfp.clip.weights import has_quick_gelu, load_weights
@@ -159,14 +159,14 @@ class Encoder:
         """
         size = batch or self.batch
         cuts = [part[i : i + size] for part in parts for i in range(0, len(part), size)]
-        pictures, pin = Pictures(images, self.transform), is_cuda(self.device)
+        # Who opens pictures for a CPU's tower normalises them too; a GPU does so itself, and uint8 travels.
+        on_cpu, pin = self.device.type == "cpu", is_cuda(self.device)
+        pictures = Pictures(images, self.transform, finished=on_cpu, layout=self._layout)
         side = self.model.visual.image_size
         height, width = side if isinstance(side, tuple) else (side, side)
         workers = workers_with_room(self.workers, size * 3 * height * width * pictures.value_bytes)
-        # Beside a CPU's tower a thread normalises; a GPU does it itself, and uint8 travels.
-        finish = self._ready if self.device.type == "cpu" else as_it_is
         at_work: Tensor | None = None
-        with closing(batches_of(pictures, cuts, workers=workers, pin=pin, finish=finish)) as batches:
+        with closing(batches_of(pictures, cuts, workers=workers, pin=pin)) as batches:
             for pixels in batches:
                 made = self._encode(pixels.to(self.device, non_blocking=pin))
                 if at_work is not None:
@@ -177,7 +177,15 @@ class Encoder:
 
     def _ready(self, pixels: Tensor) -> Tensor:
         """Pixels (n, 3, H, W), normalised and in the layout of the tower."""
-        return normalised(pixels, self.transform).contiguous(memory_format=self._layout)
+        if pixels.dtype == torch.uint8 and self._normalise is not None:
+            pixels = self._normalise(pixels)
+        return pixels.contiguous(memory_format=self._layout)
+
+    @cached_property
+    def _normalise(self) -> Normalise | None:
+        """What remains to be done to uint8; None for a transform that does it itself."""
+        step = normalisation(self.transform)
+        return step and Normalise(step, self.device)
 
     @torch.no_grad()
     def _encode(self, pixels: Tensor) -> Tensor:
