@@ -65,3 +65,12 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     return None
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep the memory that a CPU's tower frees after each batch, which it would ask for again.
+
+    It keeps twice the largest block that was ever freed, up to 64 MiB (mallopt(3), M_MMAP_THRESHOLD): so one
+    is freed here. Where another library hands out memory, this does nothing.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)

@@ -21,7 +21,7 @@ from torch import Tensor
 from fvlfp.clip.build import build_model, build_tokenizer, versions
 from fvlfp.clip.causal_text import CausalTextTower
 from fvlfp.clip.decode import Pictures, batches_of, workers_with_room
-from fvlfp.clip.device import is_cuda, pick_device, tower_dtype
+from fvlfp.clip.device import is_cuda, keep_freed_memory, pick_device, tower_dtype
 from fvlfp.clip.image_tower import ImageTower
 from fvlfp.clip.lookup import look_up
 from fvlfp.clip.preprocess import NOBODY, Normalise, normalisation
@@ -70,6 +70,8 @@ class Encoder:
         self.device = model.logit_scale.device
         self.dtype = tower_dtype(self.device, precision)
         on_cpu = self.device.type == "cpu"
+        if on_cpu:
+            keep_freed_memory()
         self.batch = batch or (BATCH if on_cpu else GPU_BATCH)
         self.workers = (0 if on_cpu else min(os.cpu_count() or 1, 16)) if workers is None else workers
         self.provenance = {**provenance, "dtype": str(self.dtype).removeprefix("torch.")}
