@@ -293,7 +293,7 @@ def images(device: str) -> dict[str, Any]:
     """(c) From JPEG files to features against the bare tower, what feeds the tower, and the batch size."""
     encoders = [encoder for encoder in (random_clip("ViT-B-32", device), faceclip(device)) if encoder]
     with tempfile.TemporaryDirectory() as folder:
-        files = jpegs(12_288 if device == "cuda" or len(encoders) > 1 else 512, 224, Path(folder)).images
+        files = jpegs(24_576 if device == "cuda" or len(encoders) > 1 else 512, 224, Path(folder)).images
         return {
             "files": {e.provenance["model"]: files_against_bare(e, files) for e in encoders},
             "feeding": _feeding(encoders[-1], files),
