@@ -74,11 +74,11 @@ class Pictures(Dataset[Tensor]):
         """(n, 3, H, W); or what went wrong, which a worker process could not raise as it is."""
         try:
             if self._steps is None:
-                pixels = torch.stack([self._transform(self._images[i]) for i in rows])
-            else:
-                pictures = np.stack([np.asarray(self._resized(i)) for i in rows])  # (n, H, W, 3)
-                pixels = self._finish(torch.from_numpy(pictures).permute(0, 3, 1, 2))
-            return pixels.contiguous(memory_format=self.layout)
+                made = torch.stack([self._transform(self._images[i]) for i in rows])
+                return made.contiguous(memory_format=self.layout)
+            pictures = np.stack([np.asarray(self._resized(i)) for i in rows])  # (n, H, W, 3)
+            pixels = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+            return self._finish(pixels.contiguous(memory_format=self.layout))
         except Exception as error:
             return error
 
@@ -155,7 +155,7 @@ def _by_processes(
     shape = max(map(len, cuts)), *one.shape[1:]
     places = [
         torch.empty(shape, dtype=one.dtype, memory_format=pictures.layout).share_memory_()
-        for _ in range(AHEAD * workers + 1)  # those ahead, and the one in use
+        for _ in range(min(AHEAD * workers + 1, len(cuts) - 1))  # those ahead, and the one in use
     ]
     batches = _Batches(pictures, cuts, places)
     loader = DataLoader(
