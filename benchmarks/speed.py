@@ -308,7 +308,7 @@ def files_against_bare(encoder: Encoder, files: Sequence[Any], pairs: int = 8) -
     """
     size = encoder.model.visual.image_size
     large = (size[0] if isinstance(size, tuple) else size) > 64 and encoder.device.type == "cpu"
-    n = min(len(files), 192 if large else len(files))
+    n = min(len(files), 512 if large else len(files))
     some = [encoder.transform(files[i % len(files)]) for i in range(encoder.batch)]
     pixels = torch.stack(some).to(encoder.device)
     encoder.workers = encoder.workers or os.cpu_count() or 1
