@@ -64,7 +64,8 @@ def page(found: dict[str, Any]) -> str:
         "JPEG files of 224 x 224 to features, by the clock, with nothing else running: as many processes as",
         "there are processors open the pictures, at a lower priority than the tower, which computes in one",
         "thread. Each run, with starting and ending the processes, stands between two of the bare tower, on",
-        "pixels in memory, and is divided by their mean; the median of eight, and all eight.",
+        "pixels in memory, and is divided by their mean; the median of eight, and all eight. How far they",
+        "differ, and how far some are above 1, is how much the machine varies from minute to minute.",
         "",
         *table(
             ["model", "images", "bare, images/s", "from files, images/s", "share", "each"],
