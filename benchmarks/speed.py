@@ -535,14 +535,19 @@ def start(device: str) -> dict[str, Any]:
     code = ["".join(c["source"]) for c in cell if c["cell_type"] == "code"]
     first = next(source for source in code if "import" in source)
     imports = re.sub(r"^%.*\n", "", first, flags=re.MULTILINE)
-    commands = {
-        "python -c pass": [sys.executable, "-c", "pass"],
-        "import fvlfp": [sys.executable, "-c", "import fvlfp"],
-        "fvlfp --help": [sys.executable, "-c", "from fvlfp.cli import app; app()", "--help"],
-        "first imports of lesson 00": [sys.executable, "-c", imports],
+    libraries = "import torch, pandas, matplotlib.pyplot"
+    python = {
+        "python -c pass": ["pass"],
+        "import fvlfp": ["import fvlfp"],
+        "fvlfp --help": ["from fvlfp.cli import app; app()", "--help"],
+        libraries: [libraries],
+        "first imports of lesson 00": [imports],
     }
     quiet = partial(subprocess.run, stdout=subprocess.DEVNULL, check=True)
-    return {name: timed(partial(quiet, words), repeat=5) for name, words in commands.items()}
+    return {
+        name: timed(partial(quiet, [sys.executable, "-c", *words]), repeat=5)
+        for name, words in python.items()
+    }
 
 
 def bytes_up(device: str) -> dict[str, Any]:
