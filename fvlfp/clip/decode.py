@@ -126,7 +126,7 @@ def batches_of(
 class _Batches(Dataset[Exception | None]):
     """Batches by number, each left in one of a few places in memory that all processes share.
 
-    Places are used again: new shared memory for every batch takes a small tower's process 4 % of its time.
+    Places are used again: new shared memory for every batch costs the process that runs the tower time.
     """
 
     def __init__(self, pictures: Pictures, cuts: Sequence[Sequence[int]], places: Sequence[Tensor]) -> None:

@@ -106,7 +106,7 @@ class Normalise:
     """The last step of a transform, for whole batches, in the numbers of torchvision's own step.
 
     mean and std stay on the device: torchvision copies them there for every batch, and then waits to learn
-    that no std is 0. In place, because new memory costs a CPU more than the arithmetic.
+    that no std is 0. One copy is made, because new memory costs a CPU more than the arithmetic.
     """
 
     def __init__(self, step: Any, device: torch.device) -> None:
@@ -117,7 +117,7 @@ class Normalise:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """(n, 3, H, W) float32 of pixels (n, 3, H, W) uint8."""
-        return pixels.float().div_(255).sub_(self._mean).div_(self._std)
+        return pixels.to(torch.float32, copy=True).div_(255).sub_(self._mean).div_(self._std)
 
 
 def normalisation(transform: Any) -> Any:
