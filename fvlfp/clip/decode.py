@@ -148,7 +148,7 @@ class _Batches(Dataset[Exception | None]):
 def _by_processes(
     pictures: Pictures, cuts: Sequence[Sequence[int]], workers: int
 ) -> Generator[Tensor | Exception]:
-    one = pictures.__getitems__(cuts[0][:1])
+    one = pictures.__getitems__(cuts[0][:1])  # its shape is that of all
     if isinstance(one, Exception):
         yield one
         return

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fvlfp.clip.block import Block
 from fvlfp.clip.device import send
-from fvlfp.clip.preprocess import Normalise
+from fvlfp.clip.preprocess import Normalise, normalisation
 from fvlfp.errors import InputError
 
 
@@ -39,7 +39,7 @@ class ImageTower:
         self, model: Any, transform: Callable[[Any], Tensor], dtype: torch.dtype = torch.float32
     ) -> None:
         visual = model.visual
-        steps = getattr(transform, "transforms", [None])
+        last = normalisation(transform)
         fits = (
             getattr(visual, "pool_type", None) == "tok"
             and getattr(visual, "attn_pool", None) is None
@@ -47,7 +47,7 @@ class ImageTower:
                 isinstance(getattr(block, "attn", None), nn.MultiheadAttention)
                 for block in visual.transformer.resblocks
             )
-            and hasattr(steps[-1], "mean")
+            and last is not None
         )
         if not fits:
             raise InputError(
@@ -58,7 +58,7 @@ class ImageTower:
         self.blocks = [Block(block) for block in visual.transformer.resblocks]
         self.tokens, self.width = visual.positional_embedding.shape  # class token and patches
         self.image_size: tuple[int, int] = visual.image_size
-        self._normalise, self._dtype = Normalise(steps[-1], visual.class_embedding.device), dtype
+        self._normalise, self._dtype = Normalise(last, visual.class_embedding.device), dtype
 
     def encode(self, pixels: Tensor, prompts: Tensor | None = None, *, recompute: bool = True) -> Tensor:
         """Unit image embeddings (n, d) float32 of pixels (n, 3, H, W) uint8.

@@ -37,7 +37,7 @@ def adapter(jobs, task, cfg):
 def counted(watch, work, *args) -> tuple[Counter[str], Counter[str]]:
     watch.clear()
     work(*args)
-    return watch.transfers.copy(), watch.waits.copy()
+    return watch.transfers, watch.waits
 
 
 @pytest.mark.parametrize(
